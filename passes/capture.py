@@ -1,0 +1,199 @@
+"""From a live `nn.Module` to a `Program`, by `torch.export`.
+
+Tried in this order, and the one that worked is named in `Program.engine`:
+
+    1. dynamic batch    dimension 0 of every input that shares the batch size is symbolic
+    2. static batch     exactly the example's sizes
+    3. strict mode      TorchDynamo instead of tracing in Python
+    4. make_fx          tracing on the example inputs, for models that torch.export refuses
+"""
+
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from .errors import UsageError
+from .program import Nested, Program, fetch
+
+_LEAST_BATCH = 2
+"""A batch of one would be burnt in as a constant by torch.export."""
+
+Attempt = Callable[[], Program]
+
+
+def capture(model: nn.Module, args: tuple[Nested, ...], kwargs: Mapping[str, Nested]) -> Program:
+    """Trace `model` in eval mode; the module itself is left as it was.
+
+    Raises UsageError with the reason of every attempt if none of them captures the model.
+    """
+    was_training = model.training
+    model.eval()
+    failures: list[str] = []
+    try:
+        for name, attempt in _attempts(model, args, dict(kwargs)):
+            try:
+                with _quiet(), torch.no_grad():
+                    program = attempt()
+            except Exception as error:  # whatever the tracer raises is the reason we report
+                first = str(error).strip().splitlines() or [""]
+                failures.append(f"{name}: {type(error).__name__}: {first[0][:200]}")
+                continue
+            if program.batch is not None or name != "dynamic batch" or _batch(args, kwargs) != 1:
+                return program
+            failures.append(f"{name}: the model fixes its batch size")
+    finally:
+        model.train(was_training)
+    raise UsageError(
+        f"the model {type(model).__name__} cannot be captured",
+        why="; ".join(failures),
+        hint="make its forward traceable by torch.export.export(model, args), then run again",
+    )
+
+
+def _attempts(
+    model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]
+) -> Iterator[tuple[str, Attempt]]:
+    batch = _batch(args, kwargs)
+    if batch is not None:
+        wide = _widen((args, kwargs), batch)
+        yield "dynamic batch", lambda: _export(model, *wide, batch=max(batch, _LEAST_BATCH))
+    yield "static batch", lambda: _export(model, args, kwargs)
+    yield "strict mode", lambda: _export(model, args, kwargs, strict=True)
+    yield "make_fx", lambda: _make_fx(model, args, kwargs)
+
+
+def _export(
+    model: nn.Module,
+    args: tuple[Nested, ...],
+    kwargs: dict[str, Nested],
+    *,
+    batch: int | None = None,
+    strict: bool = False,
+) -> Program:
+    dynamic = None if batch is None else _batch_is_dynamic(model, args, kwargs, batch)
+    exported = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=strict)
+    module = exported.module()
+    assert isinstance(module, GraphModule)
+    clean(module)
+    symbolic = any(
+        isinstance(size, torch.SymInt)
+        for node in module.graph.nodes
+        if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor)
+        for size in node.meta["val"].shape
+    )
+    name = "dynamic batch" if symbolic else "strict mode" if strict else "static batch"
+    return Program(module, args, kwargs, f"torch.export, {name}", batch if symbolic else None)
+
+
+def _make_fx(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]) -> Program:
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+    def call(tensors: dict[str, Tensor], *inputs: Any) -> Any:
+        args, kwargs = pytree.tree_unflatten(list(inputs), spec)
+        return torch.func.functional_call(model, tensors, args, kwargs)
+
+    traced = make_fx(call, tracing_mode="fake", _allow_non_fake_inputs=True)(weights, *leaves)
+    state = [node for node in traced.graph.nodes if node.op == "placeholder"][: len(weights)]
+    for node, (name, tensor) in zip(state, weights.items(), strict=True):
+        _attach(traced, name, tensor)
+        with traced.graph.inserting_before(node):
+            read = traced.graph.get_attr(name)
+        read.meta = dict(node.meta)
+        node.replace_all_uses_with(read)
+        traced.graph.erase_node(node)
+    traced.graph.set_codegen(torch.fx.graph.CodeGen())
+    clean(traced)
+    if kwargs or any(not isinstance(leaf, Tensor) for leaf in leaves):
+        raise UsageError("make_fx captures only models that take plain tensors")
+    return Program(traced, tuple(leaves), {}, "make_fx, static shapes", None)
+
+
+def _attach(module: GraphModule, name: str, tensor: Tensor) -> None:
+    *path, last = name.split(".")
+    at: nn.Module = module
+    for part in path:
+        if not hasattr(at, part):
+            at.add_module(part, nn.Module())
+        at = fetch(at, part)
+    if isinstance(tensor, nn.Parameter):
+        at.register_parameter(last, tensor)
+    else:
+        at.register_buffer(last, tensor)
+
+
+def clean(module: GraphModule) -> None:
+    """Drop what only guards the capture: shape guards, metadata assertions, dead reads.
+
+    The guards would refuse the float64 twin that the proof runs, and say nothing of the network.
+    """
+    for node in reversed(list(module.graph.nodes)):
+        guard = node.op == "call_module" and node.target == "_guards_fn"
+        check = node.op == "call_function" and str(node.target).startswith(
+            ("aten._assert", "aten.sym_constrain", "aten._check")
+        )
+        unread = node.op == "get_attr" and not node.users
+        if guard or check or unread:
+            module.graph.erase_node(node)
+    if hasattr(module, "_guards_fn"):
+        del module._guards_fn
+    module.recompile()
+
+
+def _batch(args: Nested, kwargs: Nested) -> int | None:
+    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    sizes = [leaf.shape[0] for leaf in leaves if leaf.dim() > 0]
+    return sizes[0] if sizes else None
+
+
+def _widen(inputs: Nested, batch: int) -> Nested:
+    """The inputs with at least two samples: dimension 0 is repeated where it is the batch."""
+    if batch >= _LEAST_BATCH:
+        return inputs
+    shares = (lambda leaf: isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch)
+    return pytree.tree_map(
+        lambda leaf: torch.cat([leaf] * _LEAST_BATCH) if shares(leaf) else leaf, inputs
+    )
+
+
+def _batch_is_dynamic(
+    model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested], batch: int
+) -> dict[str, Nested]:
+    bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    return {
+        name: pytree.tree_map(
+            lambda leaf: (
+                {0: Dim.AUTO}
+                if isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch
+                else None
+            ),
+            value,
+        )
+        for name, value in bound.arguments.items()
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Tracing warns about its own internals (and logs them); our report says what matters."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._dynamo", "torch.fx")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

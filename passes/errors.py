@@ -1,0 +1,42 @@
+"""The errors users meet, and the one that is our fault.
+
+    Exception
+    ├── CompressError          something the user can act on: printed without a traceback
+    │   ├── UsageError         wrong command, model, inputs, weights or budget         exit code 2
+    │   └── GateError          a check said no: proof, parity or accuracy              exit code 1
+    └── ContractError          a pass broke its own promise: traceback, please report
+
+Each says *what* went wrong, *where*, *why*, and what to do next (*hint*).
+"""
+
+from typing import ClassVar
+
+
+class CompressError(Exception):
+    """Something the user can act on. `exit_code` is what the command line ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", hint: str = "") -> None:
+        self.what, self.where, self.why, self.hint = what, where, why, hint
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        rows = [("at: ", self.where), ("why: ", self.why), ("hint:", self.hint)]
+        return "\n".join([self.what, *(f"  {name} {text}" for name, text in rows if text)])
+
+
+class UsageError(CompressError):
+    """The command, the model, the inputs, the weights or the budget are not usable as given."""
+
+    exit_code = 2
+
+
+class GateError(CompressError):
+    """A check of the result failed; nothing is written."""
+
+    exit_code = 1
+
+
+class ContractError(AssertionError):
+    """A pass broke its own promise. This is a bug in the compressor: please report it."""

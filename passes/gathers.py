@@ -1,0 +1,108 @@
+"""Channel shuffles: where moving data around is the same as picking channels by index.
+
+    [B, C, H, W] ─ view ─> [B, g, C/g, H, W] ─ transpose ─ flatten ─> [B, C, H, W]
+    x[:, ::2]    roll along channels
+
+Inside a shuffle rows would have to stay equally long. Seen from outside it only reorders an axis,
+so once channels go it is replaced by one `index_select`, and every channel is free.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from .interpret import Trace
+from .labels import Value, varying
+from .rules import rule_for
+from .rules.table import position_ids
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, eq=False)
+class Gather:
+    """Position i of `exit` along `axis` is position `source[i]` of `entry`."""
+
+    entry: Node
+    exit: Node
+    inside: tuple[Node, ...]
+    axis: int
+    source: Tensor
+    """int64 [size of the axis in `exit`]"""
+
+
+REORDERS = {aten.roll.default, aten.flip.default, aten.channel_shuffle.default, aten.slice.Tensor}
+"""Calls that pick positions of an axis in a way that literals cannot follow."""
+
+
+def find_gathers(trace: Trace) -> tuple[Gather, ...]:
+    """All regions of data movement that only reorder one labelled axis."""
+    found = []
+    for node, call in trace.calls.items():
+        if not _move(trace, node) or _on_several_axes(call.x):
+            continue
+        if _on_several_axes(trace.results[node]) or call.op in REORDERS:
+            gather = _follow(trace, node)
+            if gather is not None:
+                found.append(gather)
+    return tuple(found)
+
+
+def _move(trace: Trace, node: Node) -> bool:
+    return (
+        node in trace.calls
+        and isinstance(trace.results[node], Value)
+        and rule_for(trace.calls[node].op).move is not None
+    )
+
+
+def _on_several_axes(value: object) -> bool:
+    return isinstance(value, Value) and any(len(varying(array)) > 1 for array in value.arrays)
+
+
+def _follow(trace: Trace, first: Node) -> Gather | None:
+    """From the call that splits an axis along single users to the call that flattens it again."""
+    entry = first.args[0]
+    assert isinstance(entry, Node)
+    start = trace.results[entry]
+    inside, node = [], first
+    ids = [position_ids(start, axis) for axis in range(start.rank)]
+    while True:
+        call = trace.calls[node]
+        move = rule_for(call.op).move
+        if move is None or not isinstance(trace.results[node], Value):
+            return None
+        moved = [move(call, array) for array in ids]
+        if not all(isinstance(array, Tensor) for array in moved):
+            return None
+        ids = [array for array in moved if isinstance(array, Tensor)]
+        if not _on_several_axes(trace.results[node]):
+            break
+        inside.append(node)
+        if len(node.users) != 1:
+            return None
+        node = next(iter(node.users))
+        if not _move(trace, node) or node.args[0] is not inside[-1]:
+            return None
+    return _permutation(entry, start, node, trace.results[node], tuple(inside), ids)
+
+
+def _permutation(
+    entry: Node, start: Value, exit: Node, end: Value, inside: tuple[Node, ...], ids: list[Tensor]
+) -> Gather | None:
+    if start.rank != end.rank or len(start.arrays) != 1 or len(end.arrays) != 1:
+        return None
+    axes = varying(start.arrays[0])
+    if len(axes) != 1 or varying(end.arrays[0]) != axes:
+        return None
+    source = ids[axes[0]].flatten() - 1
+    if len(source) == end.shape[axes[0]] and bool((source.diff() == 1).all()):
+        return None  # a plain slice: its bounds follow
+    for axis, array in enumerate(ids):
+        if any(array.shape[other] > 1 and other != axis for other in range(array.dim())):
+            return None
+        if axis != axes[0] and not torch.equal(array, position_ids(start, axis)):
+            return None
+    return Gather(entry, exit, inside, axes[0], source)

@@ -1,0 +1,91 @@
+"""How much a channel matters: everything that leaves with it, added up.
+
+    class score   sum over the tensors it lies in of  score(slice) / mean score along that axis
+    channel       sum over its classes (one, or all those of a whole row)
+
+Dividing by the mean of each axis makes groups comparable: an average channel scores as many points
+as there are places it occupies, so a residual stream that runs through thirty layers is thirty
+times as dear as a channel between two of them, and saves accordingly more.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .coupling import Coupling
+from .labels import varying
+from .rules import norm
+
+Criterion = Callable[[Coupling, int], Tensor]
+"""From the coupling and a seed to one score for each class: float64 [classes]."""
+
+
+def l1(coupling: Coupling, seed: int) -> Tensor:
+    """Sum of absolute weights (Li et al., "Pruning Filters for Efficient ConvNets", 2017)."""
+    return _magnitude(coupling, lambda weight: weight.abs(), lambda total: total)
+
+
+def l2(coupling: Coupling, seed: int) -> Tensor:
+    """Euclidean norm of the weights, over the whole group."""
+    return _magnitude(coupling, lambda weight: weight.square(), lambda total: total.sqrt())
+
+
+def bn_scale(coupling: Coupling, seed: int) -> Tensor:
+    """Absolute scale of the norm that follows (Liu et al., "Network Slimming", 2017).
+
+    Channels without a norm are scored by `l2`; both have mean one a place, so they compete fairly.
+    """
+    scales = {
+        str(node.args[1].target)
+        for node in coupling.program.calls()
+        if node.target in norm.RULES and len(node.args) > 1
+        and getattr(node.args[1], "op", "") == "get_attr"
+    }  # fmt: skip
+    scored = _magnitude(coupling, lambda w: w.abs(), lambda total: total, only=scales)
+    plain = l2(coupling, seed)
+    return torch.where(scored > 0, scored, plain)
+
+
+def seeded(coupling: Coupling, seed: int) -> Tensor:
+    """Random scores: the baseline that any criterion has to beat."""
+    generator = torch.Generator().manual_seed(seed)
+    count = int(coupling.classes.max()) + 1
+    return torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+CRITERIA: Mapping[str, Criterion] = {"bn-scale": bn_scale, "l1": l1, "l2": l2, "random": seeded}
+
+
+def _magnitude(
+    coupling: Coupling,
+    element: Callable[[Tensor], Tensor],
+    finish: Callable[[Tensor], Tensor],
+    only: set[str] | None = None,
+) -> Tensor:
+    score = torch.zeros(int(coupling.classes.max()) + 1, dtype=torch.float64)
+    for name, tensor in coupling.program.tensors().items():
+        if not isinstance(tensor, nn.Parameter) or (only is not None and name not in only):
+            continue
+        weight = element(tensor.detach().double())
+        for array in coupling.state[name].arrays:
+            place = finish(_along(weight, array))
+            mean = place.mean()
+            if mean > 0:
+                classes = coupling.classes[array].reshape(-1)
+                score.index_add_(0, classes, (place / mean).reshape(-1))
+    return score
+
+
+def _along(weight: Tensor, array: Tensor) -> Tensor:
+    """Sum over all axes along which the label array does not vary."""
+    rest = [axis for axis in range(weight.dim()) if axis not in varying(array)]
+    return weight.sum(rest) if rest else weight
+
+
+def channel_scores(coupling: Coupling, criterion: str, seed: int = 0) -> Tensor:
+    """Scores of all channels: float64 [channels]. `criterion` is a name in `CRITERIA`."""
+    score = CRITERIA[criterion](coupling, seed)
+    return torch.stack([score[list(members)].sum() for members in coupling.members] or [score[0]])
+
+

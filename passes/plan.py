@@ -1,0 +1,308 @@
+"""Choose which channels go: least importance lost for most cost saved, until the budget is met.
+
+    global    groups compete; losing one of the last channels of a group is dearer than one of many
+    uniform   the same share of every group
+
+Then channels are put back, most important first, wherever the budget has room for them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .cost import KINDS, Costs
+from .coupling import Coupling, Group
+from .errors import UsageError
+from .importance import CRITERIA, channel_scores
+
+TOLERANCE = 0.02
+"""A budget counts as met within this share of the original amount, from below."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of one cost may stay: a ratio between 0 and 1, or an absolute whole number."""
+
+    channels: float | None = None
+    macs: float | None = None
+    params: float | None = None
+    bytes: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise UsageError(
+                f"a budget names exactly one of {', '.join(KINDS)}; got {given or 'none'}",
+                hint="for example Budget(macs=0.5), or --macs 0.5",
+            )
+        amount = self.amount
+        if not amount > 0 or amount == 1 or (amount > 1 and amount != int(amount)):
+            raise UsageError(
+                f"a budget of {amount:g} {self.kind} means nothing",
+                hint="give a ratio between 0 and 1 (0.5 is half), or a whole number",
+            )
+
+    @property
+    def kind(self) -> str:
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def amount(self) -> float:
+        return float(getattr(self, self.kind))
+
+    def target(self, dense: float) -> float:
+        """The largest amount that meets the budget, for a network that costs `dense`."""
+        return self.amount * dense if self.amount < 1 else self.amount
+
+    def __str__(self) -> str:
+        share = f"{self.amount:.4g} of the" if self.amount < 1 else f"{int(self.amount):,}"
+        return f"{share} {self.kind}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a plan is chosen."""
+
+    criterion: str = "l2"
+    seed: int = 0
+    uniform: bool = False
+    round_to: int = 1
+    """Kept widths are multiples of this (or the original width)."""
+    least: int = 1
+    """Channels that always stay in a group."""
+    ignore: tuple[str, ...] = ()
+    """Name patterns of parameters never to touch."""
+
+    def __post_init__(self) -> None:
+        if self.criterion not in CRITERIA:
+            raise UsageError(
+                f"unknown criterion '{self.criterion}'; one of: {', '.join(sorted(CRITERIA))}"
+            )
+        for name in ("round_to", "least"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which channels go, and what that costs."""
+
+    coupling: Coupling
+    budget: Budget
+    channels: tuple[int, ...]
+    """Numbers of the channels (or whole rows) that go."""
+    kept: tuple[tuple[Group, int], ...]
+    """How many steps of each group stay."""
+    dense: float
+    reached: float
+    notes: tuple[str, ...] = field(default=())
+
+
+def choose(coupling: Coupling, budget: Budget, options: Options) -> Plan:
+    """Meet the budget from below, within `TOLERANCE` of the original amount.
+
+    Raises UsageError that states the least reachable amount, and what is frozen.
+    """
+    costs = Costs(coupling, budget.kind)
+    target = budget.target(costs.dense)
+    if target >= costs.dense:
+        raise UsageError(f"the budget of {target:,.0f} {budget.kind} is met already: "
+                         f"the model has {costs.dense:,.0f}")  # fmt: skip
+    search = _Search(coupling, costs, options)
+    least = search.amount(search.floor())
+    if least > target:
+        raise _unreachable(coupling, budget, target, least, costs.dense)
+    removed = search.uniform(target) if options.uniform else search.compete(target)
+    removed = search.put_back(removed, target)
+    reached = search.amount(removed)
+    if reached < target - TOLERANCE * costs.dense:
+        raise UsageError(
+            f"the budget of {budget} is met only with {reached / costs.dense:.1%} of them",
+            why="the steps by which channels can go are too coarse",
+            hint="lower --round-to, or ask for an amount further away",
+        )
+    kept = tuple((g, g.size - n) for g, n in zip(search.groups, removed, strict=True))
+    return Plan(coupling, budget, search.channels(removed), kept, costs.dense, reached)
+
+
+def _unreachable(
+    coupling: Coupling, budget: Budget, target: float, least: float, dense: float
+) -> UsageError:
+    largest = sorted(coupling.frozen, key=lambda f: -f.size)[:3]
+    return UsageError(
+        f"the budget of {budget} ({target:,.0f}) cannot be reached; "
+        f"the least is {least:,.0f} ({least / dense:.1%})",
+        where=f"{len(coupling.groups)} groups can shrink, {len(coupling.frozen)} axes are frozen",
+        why="; ".join(f"{f.axis} ({f.size}) {f.why}" for f in largest),
+        hint="ask for a larger amount, or lower --round-to and --min-channels",
+    )
+
+
+Removed = list[int]
+"""Steps removed of each group."""
+
+
+class _Search:
+    """The state of a search is a number of steps for each group; the rest is looked up."""
+
+    def __init__(self, coupling: Coupling, costs: Costs, options: Options) -> None:
+        self.coupling, self.costs, self.options = coupling, costs, options
+        self.groups: Sequence[Group] = _chosen_groups(coupling, options)
+        scores = channel_scores(coupling, options.criterion, options.seed)
+        self.order = [_ranked(group, scores) for group in self.groups]
+        self.loss = [self._losses(order, scores) for order in self.order]
+        self.stops = [self._allowed(group) for group in self.groups]
+        self._known: dict[tuple[int, ...], float] = {}
+
+    def _allowed(self, group: Group) -> list[int]:
+        """Numbers of removed steps that leave an allowed width, ascending from 0."""
+        unit = 1 if group.rows else self.options.round_to
+        least = max(1 if group.rows else self.options.least, min(unit, group.size))
+        kept = [n for n in range(group.size, 0, -1) if n == group.size or n % unit == 0]
+        return [group.size - n for n in kept if n >= least or n == group.size]
+
+    def _losses(self, order: list[list[int]], scores: Tensor) -> list[float]:
+        """Importance of each step, the least important first."""
+        if not order:
+            return []
+        steps = zip(*order, strict=False)
+        return [float(scores[list(step)].sum()) for step in steps]
+
+    def floor(self) -> Removed:
+        return [stops[-1] for stops in self.stops]
+
+    def channels(self, removed: Removed) -> tuple[int, ...]:
+        gone = (
+            channel
+            for order, count in zip(self.order, removed, strict=True)
+            for cell in order
+            for channel in cell[:count]
+        )
+        return tuple(sorted(gone))
+
+    def amount(self, removed: Removed) -> float:
+        key = tuple(removed)
+        if key not in self._known:
+            self._known[key] = self.costs.amount(self.channels(removed))
+        return self._known[key]
+
+    # --- uniform --------------------------------------------------------------------------------
+
+    def uniform(self, target: float) -> Removed:
+        """The smallest common share that meets the target, by bisection."""
+        low, high = 0.0, 1.0
+        for _ in range(16):
+            share = (low + high) / 2
+            if self.amount(self._share(share)) <= target:
+                high = share
+            else:
+                low = share
+        return self._share(high)
+
+    def _share(self, share: float) -> Removed:
+        return [
+            min(stops, key=lambda n: (abs(n - share * group.size), n))
+            for group, stops in zip(self.groups, self.stops, strict=True)
+        ]
+
+    # --- global ---------------------------------------------------------------------------------
+
+    def compete(self, target: float) -> Removed:
+        """Remove blocks in the order of importance lost for cost saved, at current sizes.
+
+        Each round removes a part of what is still too much, then looks at the sizes again.
+        """
+        removed = [0] * len(self.groups)
+        while (now := self.amount(removed)) > target:
+            savings = self._savings(removed)
+            blocks = sorted(self._blocks(removed, savings))
+            quota, taken = (now - target) / 4, 0.0
+            for _, group, stop, saved in blocks:
+                removed[group] = max(removed[group], stop)
+                taken += saved
+                if taken >= quota:
+                    break
+            if not blocks:
+                raise AssertionError("the floor meets the budget, but no block is left")
+        return removed
+
+    def _savings(self, removed: Removed) -> dict[int, float]:
+        steps = {
+            index: [cell[n] for cell in order]
+            for index, (order, n) in enumerate(zip(self.order, removed, strict=True))
+            if n < self.stops[index][-1]
+        }
+        return self.costs.savings(self.channels(removed), steps)
+
+    def _blocks(
+        self, removed: Removed, savings: dict[int, float]
+    ) -> list[tuple[float, int, int, float]]:
+        """(loss per saving, group, steps removed then, saving) of every block still there."""
+        found = []
+        for group, saved in savings.items():
+            size, loss, at = self.groups[group].size, self.loss[group], removed[group]
+            worst = 0.0
+            for stop in self.stops[group]:
+                if stop <= at:
+                    continue
+                lost = sum(loss[n] * size / (size - n) for n in range(at, stop))
+                gain = max(saved * (stop - at), 1e-12)
+                worst = max(worst, lost / gain)  # a later block never goes before an earlier one
+                found.append((worst, group, stop, gain))
+                at = stop
+        return found
+
+    # --- polish ---------------------------------------------------------------------------------
+
+    def put_back(self, removed: Removed, target: float) -> Removed:
+        """Undo blocks, the most important first, as long as the budget holds."""
+        removed = list(removed)
+        for undo in (self._largest_loss, self._any):
+            tried: set[tuple[int, int]] = set()
+            while (group := undo(removed, tried)) is not None:
+                stops = self.stops[group]
+                less = stops[stops.index(removed[group]) - 1]
+                tried.add((group, removed[group]))
+                trial = [less if i == group else n for i, n in enumerate(removed)]
+                if self.amount(trial) <= target:
+                    removed = trial
+        return removed
+
+    def _largest_loss(self, removed: Removed, tried: set[tuple[int, int]]) -> int | None:
+        return self._next(removed, tried, lambda g: -self.loss[g][removed[g] - 1])
+
+    def _any(self, removed: Removed, tried: set[tuple[int, int]]) -> int | None:
+        return self._next(removed, tried, lambda g: g)
+
+    def _next(
+        self, removed: Removed, tried: set[tuple[int, int]], key: Callable[[int], float]
+    ) -> int | None:
+        open_ = [g for g, n in enumerate(removed) if n and (g, n) not in tried]
+        return min(open_, key=key, default=None)
+
+
+def _chosen_groups(coupling: Coupling, options: Options) -> list[Group]:
+    """All groups; with `uniform`, rows only where their entries cannot go one by one."""
+    if not options.uniform:
+        return list(coupling.groups)
+    single = {
+        one
+        for group in coupling.groups if not group.rows
+        for cell in group.cells for channel in cell for one in coupling.members[channel]
+    }  # fmt: skip
+    return [
+        group
+        for group in coupling.groups
+        if not group.rows
+        or not any(m in single for c in group.cells[0] for m in coupling.members[c])
+    ]
+
+
+def _ranked(group: Group, scores: Tensor) -> list[list[int]]:
+    """The channels of each cell, the least important first."""
+    return [
+        [cell[i] for i in torch.argsort(scores[list(cell)], stable=True).tolist()]
+        for cell in group.cells
+    ]

@@ -1,0 +1,83 @@
+"""The captured network: one flat ATen graph, its tensors, and how it may be called.
+
+    nn.Module ── torch.export ──> Program(module, args, kwargs, batch, engine)
+
+`module` keeps the user's parameter names, the structure of inputs and outputs, and for every
+node the shape it had (`meta["val"]`) and where it came from (`meta["stack_trace"]`). A Program is
+never changed in place: every pass returns a new one that shares what it did not touch.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+Nested = Any
+"""A tensor, or tuples, lists and dicts of them: whatever the user's `forward` takes and gives."""
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A network as a flat graph of ATen calls. Its tensors live in `module`."""
+
+    module: GraphModule
+    args: tuple[Nested, ...]
+    kwargs: Mapping[str, Nested] = field(default_factory=dict)
+    engine: str = "torch.export, dynamic batch"
+    batch: int | None = None
+    """Size of dimension 0 in the example inputs, or None where the batch size is fixed."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter, buffer and constant that the graph reads, by its `state_dict` name."""
+        return {
+            str(node.target): fetch(self.module, str(node.target))
+            for node in self.module.graph.nodes
+            if node.op == "get_attr" and isinstance(fetch(self.module, str(node.target)), Tensor)
+        }
+
+    def calls(self) -> Iterator[Node]:
+        """The operator calls, in the order in which they run."""
+        return (node for node in self.module.graph.nodes if node.op == "call_function")
+
+
+def fetch(module: torch.nn.Module, name: str) -> Any:
+    """The attribute `name` (dotted) of `module`."""
+    at: Any = module
+    for part in name.split("."):
+        at = getattr(at, part)
+    return at
+
+
+def hint(size: int | torch.SymInt) -> int:
+    """The size as in the example inputs, also where it is symbolic."""
+    return size if isinstance(size, int) else int(size.node.hint)
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """Sizes of the node's tensor at the example inputs."""
+    return tuple(hint(size) for size in node.meta["val"].shape)
+
+
+def where(node: Node) -> str:
+    """The user's module path and source line of a node: ``layer1.0.conv (models/net.py:41)``."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = str(list(stack.values())[-1][0]) if stack else ""
+    path = re.sub(r"^L\['self'\]\.?", "", path)
+    trace = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    own = [(file, line) for file, line in trace if "/site-packages/" not in file] or trace
+    line = f"{'/'.join(own[-1][0].split('/')[-2:])}:{own[-1][1]}" if own else ""
+    return f"{path} ({line})" if path and line else path or line or str(node)
+
+
+def operator_name(node: Node) -> str:
+    """``conv2d`` for ``aten.conv2d.default``; other overloads keep their name."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return getattr(target, "__name__", str(target))
+    name = target._schema.name.removeprefix("aten::")
+    overload = target._overloadname
+    return name if overload in ("default", "Tensor", "int", "dim") else f"{name}.{overload}"

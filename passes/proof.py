@@ -1,0 +1,302 @@
+"""Removing equals silencing.
+
+    reference   the original graph, every parameter element of a removed channel set to zero
+    small       the graph after the surgery
+
+Both run in float64 on the same inputs and must agree to 1e-9 of the largest output. Wherever
+silence stays silent (convolution, linear, batch norm, attention over tokens, elementwise, pooling)
+nothing else is needed. Where it does not, the reference interprets the original call on the kept
+part of its input, masked in place: the statistics of a norm over labelled channels, and products of
+two activations. That path shares neither literals nor slicing with the surgery.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from .contract import apply
+from .coupling import Coupling
+from .errors import GateError
+from .interpret import results_of
+from .labels import Value
+from .plan import Plan
+from .program import Program, where
+from .rules import Call
+from .shrink import Shrink
+from .sizes import Sizes
+from .state import in_float64, tree, widened
+
+aten = torch.ops.aten
+
+TOLERANCE = 1e-9
+TOLERANCE_FLOAT32 = 1e-4
+"""Only where the model cannot run in float64; the report then says so."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far the small network is from the silenced original."""
+
+    max_abs: float
+    max_rel: float
+    """Largest difference over the largest magnitude of the same output."""
+    dtype: str
+    tolerance: float
+    inexact: tuple[str, ...]
+    """Norms whose statistics now run over fewer channels, by the user's module path and line."""
+
+    @property
+    def holds(self) -> bool:
+        return self.max_rel <= self.tolerance
+
+
+def prove(plan: Plan, small: Program, inputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> Proof:
+    """Compare the small program with the silenced original on every (args, kwargs) of `inputs`.
+
+    Raises GateError that names the smallest set of groups which shows the difference.
+    """
+    proof = compare(plan, small, inputs)
+    if not proof.holds:
+        guilty = _bisect(plan, inputs)
+        raise GateError(
+            f"the surgery is wrong: relative error {proof.max_rel:.2g} (limit {proof.tolerance:g})",
+            where="; ".join(guilty) or "only the whole plan shows it",
+            why="removing these channels is not the same as silencing them",
+            hint="keep them with --ignore and report the model: this is a bug in the compressor",
+        )
+    return proof
+
+
+def compare(plan: Plan, small: Program, inputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> Proof:
+    """The largest difference between small and silenced, in float64 where the model can."""
+    coupling = plan.coupling
+    sizes = coupling.without(plan.channels)
+    inexact = tuple(
+        dict.fromkeys(
+            where(node)
+            for node in coupling.trace.calls
+            if node in coupling.inexact
+            and sizes.shape(coupling.trace.calls[node].x) != coupling.trace.calls[node].x.shape
+        )
+    )
+    try:
+        absolute, relative = _difference(plan, small, inputs, in_float64, widened)
+    except (RuntimeError, NotImplementedError) as error:
+        if "not implemented for" not in str(error):
+            raise
+        absolute, relative = _difference(plan, small, inputs, _as_is, lambda leaf: leaf)
+        return Proof(absolute, relative, "float32", TOLERANCE_FLOAT32, inexact)
+    return Proof(absolute, relative, "float64", TOLERANCE, inexact)
+
+
+def _as_is(program: Program, state: Mapping[str, Tensor] | None = None) -> GraphModule:
+    tensors = program.tensors() if state is None else state
+    return GraphModule(tree({k: v.detach() for k, v in tensors.items()}), program.module.graph)
+
+
+def _difference(
+    plan: Plan,
+    small: Program,
+    inputs: Sequence[tuple[Any, Mapping[str, Any]]],
+    copy: Callable[..., GraphModule],
+    convert: Callable[[Any], Any],
+) -> tuple[float, float]:
+    coupling = plan.coupling
+    sizes = coupling.without(plan.channels)
+    silent = copy(coupling.program, silenced(coupling, sizes))
+    reference = _Reference(coupling, sizes, silent)
+    candidate = Interpreter(copy(small))
+    absolute = relative = 0.0
+    with torch.no_grad():
+        for given in inputs:
+            leaves = [convert(leaf) for leaf in pytree.tree_leaves(given)]
+            wanted = reference.run(*_fresh(leaves), enable_io_processing=False)
+            found = candidate.run(*_fresh(leaves), enable_io_processing=False)
+            for a, b in zip(_tensors(wanted), _tensors(found), strict=True):
+                gap, scale = _gap(a, b)
+                absolute = max(absolute, gap)
+                relative = max(relative, gap / scale if scale else gap)
+    return absolute, relative
+
+
+def _fresh(leaves: list[Any]) -> list[Any]:
+    """Copies, for networks that write into their inputs."""
+    return [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def _gap(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """Largest difference and largest magnitude; infinite where shapes or NaNs differ."""
+    if a.shape != b.shape:
+        return float("inf"), 1.0
+    if a.numel() == 0:
+        return 0.0, 1.0
+    if not a.is_floating_point():
+        return float((a != b).any()), 1.0
+    if not torch.equal(torch.isfinite(a), torch.isfinite(b)):
+        return float("inf"), 1.0
+    a, b = (torch.nan_to_num(t, nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
+    return float((a - b).abs().max()), float(a.abs().max())
+
+
+def silenced(coupling: Coupling, sizes: Sizes) -> dict[str, Tensor]:
+    """Every tensor of the original with the elements of removed channels set to zero.
+
+    Running variances stay: they are divided by.
+    """
+    variances = {
+        str(node.args[place].target)
+        for node in coupling.program.calls()
+        if node.target in (aten.batch_norm.default, aten.instance_norm.default)
+        for place in [4]
+        if len(node.args) > place and isinstance(node.args[place], Node)
+    }
+    return {
+        name: tensor.detach()
+        if name in variances or not tensor.is_floating_point()
+        else tensor.detach() * sizes.stays(coupling.state[name])
+        for name, tensor in coupling.program.tensors().items()
+    }
+
+
+class _Reference(Interpreter):
+    """The silenced original; calls in `_MASKED` see only the kept part of their inputs."""
+
+    def __init__(self, coupling: Coupling, sizes: Sizes, silent: GraphModule) -> None:
+        super().__init__(silent)
+        nodes = zip(silent.graph.nodes, coupling.program.module.graph.nodes, strict=True)
+        self._original = dict(nodes)
+        self._coupling, self._sizes = coupling, sizes
+
+    def run_node(self, n: Node) -> Any:
+        original = self._original[n]
+        call = self._coupling.trace.calls.get(original)
+        if call is None:
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        given = {a.name: value for a, value in zip(call.op._schema.arguments, args, strict=False)}
+        given |= kwargs
+        if original in self._coupling.inexact:
+            return _statistics(call, given, self._stays(call.x))
+        if call.op in _PRODUCTS and self._shrinks(call):
+            args = [self._masked(a, v) for a, v in zip(args, call.given.values(), strict=False)]
+            return call.op(*args, **kwargs)
+        return super().run_node(n)
+
+    def _shrinks(self, call: Call) -> bool:
+        return any(self._sizes.shape(v) != v.shape for v in results_of(list(call.given.values())))
+
+    def _stays(self, value: Value) -> Tensor:
+        return self._sizes.stays(value)
+
+    def _masked(self, argument: Any, value: Any) -> Any:
+        if isinstance(value, Value) and argument.is_floating_point():
+            return argument * self._stays(value)
+        if isinstance(value, list):
+            return [self._masked(a, v) for a, v in zip(argument, value, strict=True)]
+        return argument
+
+
+_PRODUCTS = {
+    aten.matmul.default,
+    aten.bmm.default,
+    aten.einsum.default,
+    aten.scaled_dot_product_attention.default,
+}
+
+
+def _statistics(call: Call, given: Mapping[str, Any], stays: Tensor) -> Tensor:
+    """A norm, or a statistic, over the kept part of its input; removed positions give zero."""
+    name = call.op._schema.name.removeprefix("aten::")
+    x: Tensor = next(value for value in given.values() if isinstance(value, Tensor))
+    stays = stays.expand(x.shape)
+    if name in ("layer_norm", "rms_norm"):
+        axes = list(range(x.dim() - len(call["normalized_shape"]), x.dim()))
+        return _normalised(name, call, given, x, stays, axes)
+    if name == "group_norm":
+        groups = int(call["num_groups"])
+        shape = (x.shape[0], groups, -1)
+        y = _normalised(name, call, {}, x.reshape(shape), stays.reshape(shape), [2])
+        view = [-1 if axis == 1 else 1 for axis in range(x.dim())]
+        y = y.reshape(x.shape)
+        for key, combine in (("weight", torch.mul), ("bias", torch.add)):
+            if given.get(key) is not None:
+                y = combine(y, given[key].reshape(view))
+        return y * stays
+    axes, keep = call.axes(), bool(call.get("keepdim"))
+    count = stays.sum(axes, keepdim=keep).clamp(min=1)
+    if name == "mean":
+        return (x * stays).sum(axes, keepdim=keep) / count
+    if name in ("linalg_vector_norm", "norm"):
+        order = float(call.get("ord", call.get("p", 2)) or 2)
+        return torch.linalg.vector_norm(x * stays, order, axes, keepdim=keep)
+    centre = (x * stays).sum(axes, keepdim=True) / stays.sum(axes, keepdim=True).clamp(min=1)
+    free = float(call.get("correction", None) or (1 if call.get("unbiased", True) else 0))
+    square = ((x - centre) * stays).square().sum(axes, keepdim=keep) / (count - free).clamp(min=1)
+    return square if name == "var" else square.sqrt()
+
+
+def _normalised(
+    name: str,
+    call: Call,
+    given: Mapping[str, Any],
+    x: Tensor,
+    stays: Tensor,
+    axes: list[int],
+) -> Tensor:
+    eps = call.get("eps")
+    eps = torch.finfo(x.dtype).eps if eps is None else float(eps)
+    count = stays.sum(axes, keepdim=True).clamp(min=1)
+    x = x * stays
+    if name != "rms_norm":
+        x = (x - x.sum(axes, keepdim=True) / count) * stays
+    y = x * torch.rsqrt(x.square().sum(axes, keepdim=True) / count + eps)
+    if given.get("weight") is not None:
+        y = y * given["weight"]
+    if given.get("bias") is not None:
+        y = y + given["bias"]
+    return y * stays
+
+
+def _bisect(plan: Plan, inputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> list[str]:
+    """Names of the smallest set of groups that shows the difference: single ones, else halves."""
+    coupling, chosen = plan.coupling, set(plan.channels)
+    parts = [
+        (group.name, tuple(c for cell in group.cells for c in cell if c in chosen))
+        for group in coupling.groups
+    ]
+    parts = [(name, channels) for name, channels in parts if channels]
+
+    def fails(some: list[tuple[str, tuple[int, ...]]]) -> bool:
+        channels = tuple(sorted({c for _, own in some for c in own}))
+        part = Plan(coupling, plan.budget, channels, (), 0, 0)
+        small = apply(Shrink(part), coupling.program).program
+        return not compare(part, small, inputs).holds
+
+    if not fails(parts):
+        return []
+    size = 2
+    while len(parts) > 1:  # delta debugging (Zeller, "Yesterday, my program worked", 1999)
+        step = max(len(parts) // size, 1)
+        pieces = [parts[i : i + step] for i in range(0, len(parts), step)]
+        for piece in pieces:
+            rest = [part for part in parts if part not in piece]
+            if fails(piece):
+                parts, size = piece, 2
+                break
+            if rest and fails(rest):
+                parts, size = rest, max(size - 1, 2)
+                break
+        else:
+            if step == 1:
+                break
+            size = min(len(parts), size * 2)
+    return [name for name, _ in parts]

@@ -1,0 +1,58 @@
+"""The rule table: one row an operator, one file a family, merged once.
+
+To add an operator, add a row to the table of its family and a case to `tests/passes/cases.py`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch._ops import OpOverload
+
+from ..labels import Ledger
+from . import contraction, indexing, movement, norm, pointwise, recurrent, reduction
+from .table import Call, Resizing, Result, Rule, RuleTable
+
+__all__ = ["FAMILIES", "RULES", "Call", "Resizing", "Rule", "functional_twin", "rule_for"]
+
+FAMILIES = (movement, contraction, norm, reduction, indexing, recurrent, pointwise)
+
+
+def _merged(tables: Sequence[RuleTable]) -> RuleTable:
+    rules: RuleTable = {}
+    for table in tables:
+        twice = rules.keys() & table.keys()
+        if twice:
+            raise AssertionError(f"two rules for {sorted(map(str, twice))}")
+        rules |= table
+    return rules
+
+
+RULES: RuleTable = _merged([family.RULES for family in FAMILIES])
+
+
+def functional_twin(op: OpOverload) -> OpOverload:
+    """`relu` for `relu_`; an operator that changes nothing in place is its own twin."""
+    name = op._schema.name.removeprefix("aten::")
+    if not name.endswith("_") or not hasattr(torch.ops.aten, name[:-1]):
+        return op
+    packet = getattr(torch.ops.aten, name[:-1])
+    return getattr(packet, op._overloadname, op)
+
+
+def frozen(ledger: Ledger, call: Call) -> Result:
+    """What we do not know keeps all its channels, and says why."""
+    return indexing.opaque(ledger, call, f"no coupling rule for {call.op}")
+
+
+POINTWISE = Rule(pointwise.pointwise)
+FROZEN = Rule(frozen)
+
+
+def rule_for(op: OpOverload) -> Rule:
+    """The operator's row; elementwise operators share one; unknown ones are frozen."""
+    for candidate in (op, functional_twin(op)):
+        if candidate in RULES:
+            return RULES[candidate]
+        if torch.Tag.pointwise in candidate.tags:
+            return POINTWISE
+    return FROZEN

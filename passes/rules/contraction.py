@@ -1,0 +1,312 @@
+"""Contractions: linear, matmul, einsum, attention, convolutions.
+
+    out[b, o] = sum_i x[b, i] * weight[o, i]
+
+    summed letters      x and weight are tied along i
+    other letters       pass to the result
+    both vary on (h, i) the result carries one new label a row h, which goes when all of row h goes
+
+Everything here is one function, `contract`, with the axes of each operand named by letters; a
+convolution is a contraction whose channel axis is viewed as ``[groups, channels / groups]``.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+
+from ..labels import Ledger, Value, reshaped, varying
+from .table import Call, Factor, Resizing, Rule, RuleTable
+
+aten = torch.ops.aten
+Letters = Sequence[Hashable]
+
+
+def contract(
+    ledger: Ledger, x: Value, xs: Letters, y: Value, ys: Letters, out: Letters, shape: Sequence[int]
+) -> Value:
+    """Labels of ``sum over the letters not in out of x[xs] * y[ys]``; `shape` is the result's."""
+    every = list(dict.fromkeys([*out, *xs, *ys]))
+    x, y = _spread(x, xs, every), _spread(y, ys, every)
+    done: set[int] = set()
+    for axis in range(len(out), len(every)):
+        mine, theirs = x.on(axis), y.on(axis)
+        if axis in done:
+            continue
+        if mine is None or theirs is None:
+            why = "is summed with an unlabelled axis"
+            x, y = ledger.pin(x, [axis], why), ledger.pin(y, [axis], why)
+            continue
+        ledger.tie(mine, theirs)
+        done |= {*varying(mine), *varying(theirs)}
+        x, y = _rows(ledger, x, mine, len(out)), _rows(ledger, y, theirs, len(out))
+    head = [
+        Value(v.shape[: len(out)], tuple(a.reshape(a.shape[: len(out)]) for a in v.arrays))
+        for v in (x, y)
+    ]
+    return ledger.merge(head, shape, "of the other factor")
+
+
+def _rows(ledger: Ledger, value: Value, array: torch.Tensor, count: int) -> Value:
+    """Replace a summed array by one label for each of its rows along the first `count` axes."""
+    value = value.without(array)
+    size = [n if axis < count else 1 for axis, n in enumerate(array.shape)]
+    if torch.Size(size).numel() == 1:
+        return value
+    rows = ledger.fresh(size)
+    ledger.link(rows, array)
+    return Value(value.shape, (*value.arrays, rows))
+
+
+def _spread(value: Value, letters: Letters, every: Letters) -> Value:
+    """Permute the axes into the order of `every`, with size 1 for letters it does not have."""
+    order = [letters.index(letter) for letter in every if letter in letters]
+    sizes = [value.shape[letters.index(k)] if k in letters else 1 for k in every]
+    arrays = []
+    for array in value.arrays:
+        inner = iter(array.permute(order).shape)
+        full = [next(inner) if letter in letters else 1 for letter in every]
+        arrays.append(array.permute(order).reshape(full))
+    return Value(tuple(sizes), tuple(arrays))
+
+
+def _plus(ledger: Ledger, value: Value, bias: Any, axis: int) -> Value:
+    """Add a bias that lies along `axis`."""
+    if not isinstance(bias, Value):
+        return value
+    size = [n if a == axis else 1 for a, n in enumerate(value.shape)]
+    view = Value(tuple(size), tuple(array.reshape(size) for array in bias.arrays))
+    return ledger.merge([value, view], value.shape, "of the bias")
+
+
+# --- linear algebra ---------------------------------------------------------------------------------
+
+
+def linear(ledger: Ledger, call: Call) -> Value:
+    x, weight = call["input"], call["weight"]
+    lead = list(range(x.rank - 1))
+    out = [*lead, "o"] if weight.rank == 2 else lead
+    ys = ["o", "i"] if weight.rank == 2 else ["i"]
+    result = contract(ledger, x, [*lead, "i"], weight, ys, out, call.shape)
+    return _plus(ledger, result, call.get("bias"), result.rank - 1)
+
+
+def linear_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
+    x, weight = call["input"], call["weight"]
+    return [[(x, axis) for axis in range(x.rank)] + ([(weight, 0)] if weight.rank == 2 else [])]
+
+
+def _product(ledger: Ledger, x: Value, y: Value, shape: Sequence[int]) -> Value:
+    lead = range(max(x.rank, y.rank) - 2)
+    xs = [*list(lead)[len(lead) - max(x.rank - 2, 0) :], "m", "k"] if x.rank > 1 else ["k"]
+    ys = [*list(lead)[len(lead) - max(y.rank - 2, 0) :], "k", "n"] if y.rank > 1 else ["k"]
+    out = [*lead] + ["m"] * (x.rank > 1) + ["n"] * (y.rank > 1)
+    return contract(ledger, x, xs, y, ys, out, shape)
+
+
+def matmul(ledger: Ledger, call: Call) -> Value:
+    x, y = call.values[:2]
+    return _product(ledger, x, y, call.shape)
+
+
+def matmul_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
+    x = call.values[-2]
+    return [[(results[0], axis) for axis in range(results[0].rank)] + [(x, x.rank - 1)]]
+
+
+def outer(ledger: Ledger, call: Call) -> Value:
+    x, y = call.values[:2]
+    return contract(ledger, x, ["m"], y, ["n"], ["m", "n"], call.shape)
+
+
+def add_matmul(ledger: Ledger, call: Call) -> Value:
+    """addmm, baddbmm: a matrix product plus a broadcast operand."""
+    bias, x, y = call.values
+    return ledger.merge([bias, _product(ledger, x, y, call.shape)], call.shape, "of the sum")
+
+
+def einsum(ledger: Ledger, call: Call) -> Value:
+    """Operands are combined from left to right; letters needed later stay."""
+    terms, out = _equation(call)
+    value, letters = call["tensors"][0], terms[0]
+    for index, (other, term) in enumerate(zip(call["tensors"][1:], terms[1:], strict=True), 1):
+        later = {*out, *(letter for term in terms[index + 1 :] for letter in term)}
+        keep = [k for k in dict.fromkeys([*letters, *term]) if k in later]
+        keep = list(out) if index == len(terms) - 1 else keep
+        size = {**dict(zip(term, other.shape, strict=True)),
+                **dict(zip(letters, value.shape, strict=True))}
+        value = contract(ledger, value, letters, other, term, keep, [size[k] for k in keep])
+        letters = keep
+    if len(terms) == 1:
+        return _rearranged(ledger, value, letters, out, call)
+    return value
+
+
+def _rearranged(
+    ledger: Ledger, value: Value, letters: list[str], out: list[str], call: Call
+) -> Value:
+    """A one-operand einsum: a transpose, or sums and diagonals that keep their axes."""
+    if sorted(letters) == sorted(out) and len(set(letters)) == len(letters):
+        order = [letters.index(letter) for letter in out]
+        return Value(call.shape, tuple(array.permute(order) for array in value.arrays))
+    for array in value.arrays:
+        ledger.freeze(array, "is summed over by einsum")
+    return Value(call.shape)
+
+
+def _equation(call: Call) -> tuple[list[list[str]], list[str]]:
+    left, _, right = call["equation"].replace(" ", "").partition("->")
+    terms = left.split(",")
+    ranks = [value.rank for value in call["tensors"]]
+    dots = max(rank - len(t.replace("...", "")) for rank, t in zip(ranks, terms, strict=True))
+
+    def spell(term: str, rank: int) -> list[str]:
+        count = rank - len(term.replace("...", ""))
+        wild = [f"...{i}" for i in range(dots - count, dots)]
+        before, _, after = term.partition("...")
+        return [*before, *wild, *after] if "..." in term else list(term)
+
+    if "->" not in call["equation"]:
+        seen = "".join(terms).replace(".", "")
+        right = ("..." if "..." in left else "") + "".join(
+            sorted(letter for letter in set(seen) if seen.count(letter) == 1)
+        )
+    return [spell(t, r) for t, r in zip(terms, ranks, strict=True)], spell(right, len(call.shape))
+
+
+def einsum_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
+    terms, _ = _equation(call)
+    if len(terms) == 1:
+        return []
+    axes: dict[str, Factor] = {}
+    for value, term in zip(call["tensors"], terms, strict=True):
+        for axis, letter in enumerate(term):
+            if letter not in axes or axes[letter][0].shape[axes[letter][1]] == 1:
+                axes[letter] = (value, axis)
+    return [list(axes.values())]
+
+
+# --- attention --------------------------------------------------------------------------------------
+
+
+def attention(ledger: Ledger, call: Call) -> Value:
+    """softmax(q k^T * scale + mask) v. Grouped queries: key heads are repeated for their queries."""
+    q, k, v, mask = call["query"], call["key"], call["value"], call.get("attn_mask")
+    if call.get("enable_gqa"):
+        k, v = _repeated(k, q.shape[-3]), _repeated(v, q.shape[-3])
+    lead: list[Hashable] = list(range(q.rank - 2))
+    scores = contract(ledger, q, [*lead, "t", "d"], k, [*lead, "s", "d"], [*lead, "t", "s"],
+                      (*q.shape[:-1], k.shape[-2]))  # fmt: skip
+    if isinstance(mask, Value):
+        scores = ledger.merge([scores, mask], scores.shape, "of the attention mask")
+    scores = ledger.pin(scores, [scores.rank - 1], "is normalised by a softmax")
+    return contract(ledger, scores, [*lead, "t", "s"], v, [*lead, "s", "e"], [*lead, "t", "e"],
+                    call.shape)  # fmt: skip
+
+
+def _repeated(value: Value, heads: int) -> Value:
+    times, axis = heads // value.shape[-3], value.rank - 3
+    shape = tuple(n * times if a == axis else n for a, n in enumerate(value.shape))
+    arrays = tuple(
+        array.repeat_interleave(times, axis) if array.shape[axis] > 1 else array
+        for array in value.arrays
+    )
+    return Value(shape, arrays)
+
+
+def attention_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
+    q, k, v = call["query"], call["key"], call["value"]
+    scores = [(q, axis) for axis in range(q.rank)] + [(k, k.rank - 2)]
+    mix = [(q, axis) for axis in range(q.rank - 1)] + [(k, k.rank - 2), (v, v.rank - 1)]
+    return [scores, mix]
+
+
+def head_scale(new: Resizing) -> dict[str, Any]:
+    """The scale stays that of the original head size."""
+    q = new.call["query"]
+    if new.call.get("scale") is not None or new.extent(q, q.rank - 1) == q.shape[-1]:
+        return {}
+    return {"scale": float(q.shape[-1]) ** -0.5}
+
+
+# --- convolutions -----------------------------------------------------------------------------------
+
+
+def convolution(ledger: Ledger, call: Call) -> Value:
+    """x [B, g*i, s...] with weight [g*o, i, k...]; transposed: weight [g*i, o, k...]."""
+    x, weight, groups = call["input"], call["weight"], int(call["groups"])
+    spatial, transposed = weight.rank - 2, is_transposed(call)
+    lead = x.rank - spatial - 1
+    x = ledger.pin(x, range(lead + 1, x.rank), "is a spatial axis of a convolution")
+    weight = ledger.pin(weight, range(2, weight.rank), "is a kernel axis of a convolution")
+    here = list(range(lead))
+    grid = [f"s{i}" for i in range(spatial)]
+    x = _split(ledger, x, lead, groups)
+    weight = _split(ledger, weight, 0, groups)
+    names = ["i", "o"] if transposed else ["o", "i"]
+    kernel = [f"k{i}" for i in range(spatial)]
+    shape = list(call.shape)
+    shape[lead : lead + 1] = [groups, shape[lead] // groups]
+    # Only channels are contracted: kernel taps and pixels carry no labels here.
+    flat_x = Value((*x.shape[: lead + 2], *([1] * spatial)), x.arrays)
+    flat_w = Value((*weight.shape[:3], *([1] * spatial)), weight.arrays)
+    result = contract(ledger, flat_x, [*here, "g", "i", *grid], flat_w, ["g", *names, *kernel],
+                      [*here, "g", "o", *grid], shape)  # fmt: skip
+    arrays = [reshaped(array, shape, call.shape) for array in result.arrays]
+    return _plus(ledger, ledger.settled(call.shape, arrays), call.get("bias"), lead)
+
+
+def _split(ledger: Ledger, value: Value, axis: int, groups: int) -> Value:
+    """View the channel axis as [groups, channels / groups]."""
+    shape = (*value.shape[:axis], groups, value.shape[axis] // groups, *value.shape[axis + 1 :])
+    if groups == 1:
+        return Value(shape, tuple(array.unsqueeze(axis) for array in value.arrays))
+    arrays = [reshaped(array, value.shape, shape) for array in value.arrays]
+    result = ledger.settled(shape, arrays)
+    ledger.grids += [(array, ledger.node) for array in result.arrays if len(varying(array)) > 1]
+    return result
+
+
+def is_transposed(call: Call) -> bool:
+    return bool(call.get("transposed", False)) or "transpose" in call.op._schema.name
+
+
+def convolution_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
+    large = call["input"] if is_transposed(call) else results[0]
+    weight = call["weight"]
+    return [[(large, a) for a in range(large.rank)] + [(weight, a) for a in range(1, weight.rank)]]
+
+
+def group_count(new: Resizing) -> dict[str, Any]:
+    """As many groups as still have an input channel."""
+    call, groups = new.call, int(new.call["groups"])
+    if groups == 1:
+        return {}
+    axis = call["input"].rank - (call["weight"].rank - 2) - 1
+    kept = new.kept(call["input"], axis).reshape(groups, -1)
+    return {"groups": int(kept.any(1).sum())}
+
+
+CONVOLUTION = Rule(convolution, group_count, macs=convolution_macs)
+
+RULES: RuleTable = {
+    aten.linear.default: Rule(linear, macs=linear_macs),
+    aten.matmul.default: Rule(matmul, macs=matmul_macs),
+    aten.bmm.default: Rule(matmul, macs=matmul_macs),
+    aten.mm.default: Rule(matmul, macs=matmul_macs),
+    aten.mv.default: Rule(matmul, macs=matmul_macs),
+    aten.dot.default: Rule(matmul, macs=matmul_macs),
+    aten.outer.default: Rule(outer),
+    aten.addmm.default: Rule(add_matmul, macs=matmul_macs),
+    aten.baddbmm.default: Rule(add_matmul, macs=matmul_macs),
+    aten.einsum.default: Rule(einsum, macs=einsum_macs),
+    aten.scaled_dot_product_attention.default: Rule(attention, head_scale, macs=attention_macs),
+    **{
+        op: CONVOLUTION
+        for op in (
+            aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.convolution.default,
+            aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
+            aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input,
+        )
+    },
+}  # fmt: skip

@@ -1,0 +1,326 @@
+"""Data movement: run the operator itself on the label arrays.
+
+    view, permute, slice, split, roll, pixel_shuffle, ...      labels move as the data does
+    cat, stack                                                 ... from several places
+    pad, zeros, full                                           a constant can shrink: new labels
+
+No index arithmetic is written by hand, so channel shuffles, window partitions, head splits and
+unequal splits are exact by construction.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..labels import Ledger, Value, reshaped, varying
+from .table import Call, Move, Resize, Resizing, Result, Rule, RuleTable, overloads
+
+aten = torch.ops.aten
+
+# --- moves: from the compact array of the input to that of the result -----------------------------
+
+
+def viewed(call: Call, array: Tensor) -> Tensor:
+    return reshaped(array, call.x.shape, call.shape)
+
+
+def rerun(call: Call, array: Tensor) -> Tensor:
+    """Operators that do the same to an axis of size 1 as to the real one: permute, flip, ..."""
+    return call.rerun(array)  # type: ignore[no-any-return]
+
+
+def broadcast(call: Call, array: Tensor) -> Tensor:
+    return array.reshape((1,) * (len(call.shape) - array.dim()) + array.shape)
+
+
+def along_axis(call: Call, array: Tensor) -> Tensor:
+    """Operators that touch one axis: slice, narrow, roll, index_select, repeat_interleave."""
+    axes = call.axes("dims" if "dims" in call.given else "dim")
+    if all(array.shape[axis] == 1 for axis in axes):
+        return array
+    full = [call.x.shape[a] if a in axes else size for a, size in enumerate(array.shape)]
+    return rerun(call, array.expand(full))
+
+
+def selected(call: Call, array: Tensor) -> Tensor:
+    axis = call.axis()
+    return array.select(axis, int(call["index"]) if array.shape[axis] > 1 else 0)
+
+
+def pieces(call: Call, array: Tensor) -> Sequence[Tensor]:
+    """split, chunk, unbind: one result a piece."""
+    axis = call.axis()
+    if array.shape[axis] > 1:
+        return call.rerun(array)  # type: ignore[no-any-return]
+    piece = array.squeeze(axis) if call.op is aten.unbind.int else array
+    return [piece] * len(call.shapes)
+
+
+def tiled(call: Call, array: Tensor) -> Tensor:
+    times = [int(n) for n in call.get("repeats", call.get("dims"))]
+    array = array.reshape((1,) * (len(times) - array.dim()) + array.shape)
+    times = [1] * (array.dim() - len(times)) + times
+    return array.repeat([n if size > 1 else 1 for n, size in zip(times, array.shape, strict=True)])
+
+
+def in_full(call: Call, array: Tensor) -> Tensor:
+    """Operators that mix several axes: run on the whole array (exact in float64 to 2**53)."""
+    whole = array.expand(call.x.shape).double()
+    return rerun(call, whole).round().long()
+
+
+# --- labels -----------------------------------------------------------------------------------------
+
+
+def moved(move: Move) -> Any:
+    """The label rule of an operator that only moves data."""
+
+    def label(ledger: Ledger, call: Call) -> Result:
+        several = isinstance(call.node.meta["val"], list | tuple)
+        results: list[list[Tensor]] = [[] for _ in call.shapes]
+        for array in call.x.arrays:
+            out = move(call, array)
+            for place, part in zip(results, [out] if isinstance(out, Tensor) else out, strict=True):
+                place.append(part)
+        values = [
+            ledger.settled(shape, arrays)
+            for shape, arrays in zip(call.shapes, results, strict=True)
+        ]
+        return values if several else values[0]
+
+    return label
+
+
+def concatenated(ledger: Ledger, call: Call) -> Value:
+    """Along the joined axis labels follow one another; across it they are tied.
+
+    Channel arrays of stacked tensors are laid side by side instead: `stack([q, k, v])`.
+    """
+    shape, values = call.shape, [v for v in call["tensors"] if v.shape != (0,)]
+    stack = call.op is aten.stack.default
+    axis = call.axis(rank=len(shape))
+    if stack:
+        values = [_unsqueezed(value, axis) for value in values]
+    joined = {
+        other for v in values for array in v.arrays
+        if stack or array.shape[axis] > 1 for other in varying(array)
+    } | {axis}
+    parts, rests = [], []
+    for value in values:
+        own = [array for array in value.arrays if joined & set(varying(array))]
+        rests.append(value.without(*own))
+        size = [value.shape[a] if a == axis else 1 for a in range(value.rank)]
+        if len(own) > 1:
+            for array in own:
+                ledger.freeze(array, "several labelled axes are joined at once")
+            own = []
+        parts.append(own[0].expand(_widened(own[0], size)) if own else torch.zeros(size).long())
+    along = torch.cat(_matched(ledger, parts, axis), axis)
+    flat = [Value(tuple(1 if a == axis else n for a, n in enumerate(v.shape)), v.arrays)
+            for v in rests]
+    across = ledger.merge(flat, [1 if a == axis else n for a, n in enumerate(shape)],
+                          "of another joined tensor")
+    arrays = [*across.arrays, along] if bool(along.any()) else list(across.arrays)
+    return ledger.settled(shape, arrays)
+
+
+def _unsqueezed(value: Value, axis: int) -> Value:
+    shape = (*value.shape[:axis], 1, *value.shape[axis:])
+    return Value(shape, tuple(array.unsqueeze(axis) for array in value.arrays))
+
+
+def _widened(array: Tensor, size: Sequence[int]) -> list[int]:
+    return [max(a, b) for a, b in zip(array.shape, size, strict=True)]
+
+
+def _matched(ledger: Ledger, parts: list[Tensor], axis: int) -> list[Tensor]:
+    """Broadcast the parts to one size across the joined axis; an unlabelled part has label 0."""
+    rank = parts[0].dim()
+    size = [max(part.shape[a] for part in parts) for a in range(rank)]
+    for part in parts:
+        missing = [a for a in range(rank) if a != axis and part.shape[a] < size[a]]
+        if missing and bool(part.any()):
+            ledger.freeze(part, "is joined with a tensor that is split differently")
+    return [part.expand([part.shape[a] if a == axis else size[a] for a in range(rank)])
+            for part in parts]
+
+
+def padded(ledger: Ledger, call: Call) -> Value:
+    """On a labelled axis the padding gets labels of its own; elsewhere it changes nothing."""
+    x, pad = call.x, [int(n) for n in call["pad"]]
+    shape, arrays = call.shape, list(x.arrays)
+    constant = call.get("mode", "constant") == "constant"
+    for index in range(len(pad) // 2):
+        axis, (low, high) = x.rank - 1 - index, pad[2 * index : 2 * index + 2]
+        if not (low or high):
+            continue
+        for at, array in enumerate(arrays):
+            if array.shape[axis] == 1:
+                continue
+            if not constant or low < 0 or high < 0:
+                ledger.freeze(array, "is padded with its own entries, or cropped")
+                arrays[at] = array[:0]
+                continue
+            sides = [
+                ledger.fresh([n if a == axis else size for a, size in enumerate(array.shape)])
+                for n in (low, high)
+            ]
+            arrays[at] = torch.cat([sides[0], array, sides[1]], axis)
+    return ledger.settled(shape, [array for array in arrays if array.numel()])
+
+
+LARGEST_CONSTANT = 1 << 20
+"""A constant with more positions (a mask, usually) keeps its size."""
+
+
+def constant(ledger: Ledger, call: Call) -> Value:
+    """A uniform constant (`zeros`, `full`) fits whatever it meets: its literal axes get labels."""
+    shape = call.shape
+    sizes = call.get("size")
+    literal = call.node.args[0] if "size" in call.given else None
+    if "self" in call.given:  # new_zeros(x, size)
+        literal = call.node.args[1] if len(call.node.args) > 1 else None
+    if sizes is None or not isinstance(literal, list | tuple):
+        return Value(shape)
+    free = [n if isinstance(raw, int) else 1 for n, raw in zip(shape, literal, strict=True)]
+    if not any(n > 1 for n in free) or torch.Size(free).numel() > LARGEST_CONSTANT:
+        return Value(shape)
+    return Value(shape, (ledger.fresh(free),))
+
+
+def like(ledger: Ledger, call: Call) -> Value:
+    """`zeros_like(x)` follows x."""
+    return Value(call.shape, call.x.arrays)
+
+
+# --- literal arguments that change --------------------------------------------------------------------
+
+
+def output_sizes(name: str) -> Resize:
+    """view, expand, zeros: the sizes of the result."""
+
+    def resize(new: Resizing) -> dict[str, Any]:
+        return {name: list(new.out)}
+
+    return resize
+
+
+def unflattened(new: Resizing) -> dict[str, Any]:
+    axis, count = new.call.axis(), len(new.call["sizes"])
+    return {"sizes": list(new.out[axis : axis + count])}
+
+
+def piece_sizes(new: Resizing) -> dict[str, Any]:
+    """Pieces may become unequal, so `split_with_sizes` takes the place of split and chunk."""
+    axis = new.call.axis()
+    if new.call.x.on(axis) is None:
+        return {}
+    sizes = [new.extent(value, axis) for value in new.results]
+    return {"op": aten.split_with_sizes.default, "split_sizes": sizes}
+
+
+def bounds(new: Resizing) -> dict[str, Any]:
+    """slice: the bounds move to where the kept positions are now."""
+    call, axis = new.call, new.call.axis()
+    if call.x.on(axis) is None:
+        return {}
+    kept = new.kept(call.x, axis)
+    start, end, _ = slice(call["start"], call["end"]).indices(len(kept))
+    first = int(kept[:start].sum())
+    return {"start": first, "end": first + int(kept[start:end].sum())}
+
+
+def index_of(new: Resizing) -> dict[str, Any]:
+    call, axis = new.call, new.call.axis()
+    if call.x.on(axis) is None:
+        return {}
+    kept = new.kept(call.x, axis)
+    return {"index": int(kept[: int(call["index"]) % len(kept)].sum())}
+
+
+def pad_widths(new: Resizing) -> dict[str, Any]:
+    x, pad = new.call.x, [int(n) for n in new.call["pad"]]
+    for index in range(len(pad) // 2):
+        axis = x.rank - 1 - index
+        if x.on(axis) is not None and new.results[0].on(axis) is not None:
+            kept = new.kept(new.results[0], axis)
+            low, high = pad[2 * index], pad[2 * index + 1]
+            pad[2 * index] = int(kept[:low].sum())
+            pad[2 * index + 1] = int(kept[len(kept) - high :].sum())
+    return {"pad": pad}
+
+
+def row(move: Move, resize: Resize | None = None) -> Rule:
+    return Rule(label=moved(move), resize=resize, move=move)
+
+
+SAME = [
+    aten.clone.default, aten.contiguous.default, aten.detach.default, aten.alias.default,
+    aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.dropout.default,
+    aten.feature_dropout.default, aten.alpha_dropout.default, aten.detach_.default,
+    aten.positive.default, *overloads(aten.to, aten._to_copy, aten.type_as),
+]  # fmt: skip
+
+RULES: RuleTable = {
+    **{op: row(lambda call, array: array) for op in SAME},
+    # views
+    aten.view.default: row(viewed, output_sizes("size")),
+    aten._unsafe_view.default: row(viewed, output_sizes("size")),
+    aten.reshape.default: row(viewed, output_sizes("shape")),
+    aten.view_as.default: row(viewed),
+    aten.reshape_as.default: row(viewed),
+    aten.flatten.using_ints: row(viewed),
+    aten.unflatten.int: row(viewed, unflattened),
+    aten.squeeze.default: row(viewed),
+    aten.squeeze.dim: row(viewed),
+    aten.squeeze.dims: row(viewed),
+    aten.unsqueeze.default: row(viewed),
+    aten.permute.default: row(rerun),
+    aten.transpose.int: row(rerun),
+    aten.t.default: row(rerun),
+    aten.numpy_T.default: row(rerun),
+    aten.mT.default: row(rerun),
+    aten.movedim.int: row(rerun),
+    aten.movedim.intlist: row(rerun),
+    aten.swapaxes.default: row(rerun),
+    aten.expand.default: row(broadcast, output_sizes("size")),
+    aten.expand_as.default: row(broadcast),
+    # parts
+    aten.slice.Tensor: row(along_axis, bounds),
+    aten.narrow.default: row(along_axis),
+    aten.select.int: row(selected, index_of),
+    aten.split.Tensor: row(pieces, piece_sizes),
+    aten.split.sizes: row(pieces, piece_sizes),
+    aten.split_with_sizes.default: row(pieces, piece_sizes),
+    aten.chunk.default: row(pieces, piece_sizes),
+    aten.unbind.int: row(pieces),
+    # reordering
+    aten.flip.default: row(along_axis),
+    aten.roll.default: row(along_axis),
+    aten.repeat.default: row(tiled),
+    aten.tile.default: row(tiled),
+    aten.repeat_interleave.self_int: row(along_axis),
+    aten.pixel_shuffle.default: row(in_full),
+    aten.pixel_unshuffle.default: row(in_full),
+    aten.channel_shuffle.default: row(in_full),
+    # joining
+    aten.cat.default: Rule(concatenated),
+    aten.concat.default: Rule(concatenated),
+    aten.stack.default: Rule(concatenated),
+    # constants
+    aten.constant_pad_nd.default: Rule(padded, pad_widths),
+    aten.pad.default: Rule(padded, pad_widths),
+    **{
+        op: Rule(constant, output_sizes("size"))
+        for op in (
+            aten.zeros.default, aten.ones.default, aten.full.default, aten.empty.memory_format,
+            aten.new_zeros.default, aten.new_ones.default, aten.new_full.default,
+        )
+    },
+    **{
+        op: Rule(like)
+        for op in (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default)
+    },
+}  # fmt: skip

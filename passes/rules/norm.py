@@ -1,0 +1,153 @@
+"""Normalisations.
+
+batch, instance norm   weight, bias and statistics are tied to axis 1                exact
+layer, RMS norm        weight and bias are tied to the normalised axes; the          inexact
+                       statistics then run over fewer channels
+group norm             axis 1 viewed as [groups, channels / groups]: whole groups    inexact
+                       can go, or equally many channels of each
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ..labels import Ledger, Value
+from ..program import shape_of
+from .table import Call, Resizing, Rule, RuleTable, overloads
+
+aten = torch.ops.aten
+
+
+def _lying_along(axis: int, rank: int, vectors: Iterable[Any]) -> list[Value]:
+    views = []
+    for vector in vectors:
+        if isinstance(vector, Value):
+            shape = tuple(vector.shape[0] if a == axis else 1 for a in range(rank))
+            views.append(Value(shape, tuple(array.reshape(shape) for array in vector.arrays)))
+    return views
+
+
+def per_channel(ledger: Ledger, call: Call) -> Value:
+    """batch_norm, instance_norm: everything lies along axis 1."""
+    x = call["input"]
+    if (array := x.on(1)) is not None:
+        x = ledger.pin(x, [a for a in range(x.rank) if a != 1 and array.shape[a] > 1],
+                       "shares its statistics with other positions")  # fmt: skip
+    names = ("weight", "bias", "running_mean", "running_var")
+    vectors = _lying_along(1, x.rank, [call.get(name) for name in names])
+    return ledger.merge([x, *vectors], call.shape, "of the norm's parameters")
+
+
+def over_last_axes(ledger: Ledger, call: Call) -> Value:
+    """layer_norm, rms_norm."""
+    x = call["input"]
+    first = x.rank - len(call["normalized_shape"])
+    if any(x.on(axis) is not None for axis in range(first, x.rank)):
+        ledger.inexact.append(call.node)
+    vectors = [v for v in (call.get("weight"), call.get("bias")) if isinstance(v, Value)]
+    return ledger.merge([x, *vectors], call.shape, "of the norm's parameters")
+
+
+def normalized_shape(new: Resizing) -> dict[str, Any]:
+    x, old = new.call["input"], new.call["normalized_shape"]
+    return {"normalized_shape": list(new.shape(x)[x.rank - len(old) :])}
+
+
+def group_norm(ledger: Ledger, call: Call) -> Value:
+    x, groups = call["input"], int(call["num_groups"])
+    vectors = _lying_along(1, x.rank, [call.get("weight"), call.get("bias")])
+    out = ledger.merge([x, *vectors], call.shape, "of the norm's parameters")
+    array = out.on(1)
+    if array is None:
+        return out
+    out = ledger.pin(out, [a for a in range(x.rank) if a != 1 and array.shape[a] > 1],
+                     "shares its statistics with other positions")  # fmt: skip
+    array = out.on(1)
+    assert array is not None
+    grid = array.reshape(groups, -1)
+    if grid.shape[1] == 1:
+        return out
+    ledger.inexact.append(call.node)
+    if groups > 1:
+        ledger.grids.append((grid, call.node))
+        rows = ledger.fresh([groups, 1])
+        ledger.link(rows, grid)
+    return out
+
+
+def norm_groups(new: Resizing) -> dict[str, Any]:
+    groups = int(new.call["num_groups"])
+    kept = new.kept(new.call["input"], 1).reshape(groups, -1)
+    return {"num_groups": int(kept.any(1).sum())}
+
+
+# --- statistics written out by hand -----------------------------------------------------------------
+
+
+def statistic(ledger: Ledger, call: Call) -> Value:
+    """mean, var, std, vector norm over channels, where the result is put back onto its input.
+
+    ``x * rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)`` is a norm; any other reduction over
+    channels keeps them all.
+    """
+    x = call.x
+    axes = call.axes("ord_dim" if "ord_dim" in call.given else "dim")
+    labelled = [axis for axis in axes if x.on(axis) is not None]
+    if labelled and not (call.get("keepdim") and put_back(call.node, x.shape, labelled)):
+        x = ledger.pin(x, labelled, f"is reduced by {call.op._schema.name[6:]}")
+        labelled = []
+    rows = []
+    for axis in labelled:
+        array = x.on(axis)
+        if array is None:
+            continue
+        if call.node not in ledger.inexact:
+            ledger.inexact.append(call.node)
+        x = x.without(array)
+        size = [1 if a in axes else n for a, n in enumerate(array.shape)]
+        if torch.Size(size).numel() > 1:
+            rows.append(ledger.fresh(size))
+            ledger.link(rows[-1], array)
+    arrays = [*x.arrays, *rows]
+    if not call.get("keepdim"):
+        keep = [a for a in range(x.rank) if a not in axes]
+        arrays = [array.reshape([array.shape[a] for a in keep]) for array in arrays]
+    return Value(call.shape, tuple(arrays))
+
+
+def put_back(node: Node, shape: tuple[int, ...], axes: list[int]) -> bool:
+    """Whether the reduced result meets the full axes again within a few elementwise calls."""
+    frontier, seen = [node], {node}
+    for _ in range(8):
+        frontier = [user for at in frontier for user in at.users if user not in seen]
+        seen.update(frontier)
+        for user in frontier:
+            if not isinstance(user.meta.get("val"), torch.Tensor):
+                return False
+            result = shape_of(user)
+            if len(result) == len(shape) and all(result[a] == shape[a] for a in axes):
+                return True
+            target = user.target
+            same = isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags
+            if not same:
+                return False
+    return False
+
+
+STATISTIC = Rule(statistic)
+
+RULES: RuleTable = {
+    aten.batch_norm.default: Rule(per_channel),
+    aten.instance_norm.default: Rule(per_channel),
+    aten.layer_norm.default: Rule(over_last_axes, normalized_shape),
+    aten.rms_norm.default: Rule(over_last_axes, normalized_shape),
+    aten.group_norm.default: Rule(group_norm, norm_groups),
+    **{
+        op: STATISTIC
+        for op in overloads(aten.mean, aten.var, aten.std, aten.linalg_vector_norm, aten.norm)
+        if "dim" in [argument.name for argument in op._schema.arguments]
+    },
+    aten.mean.default: STATISTIC,
+}

@@ -1,0 +1,59 @@
+"""Elementwise operators: position by position, the operands stand or fall together.
+
+    a + b         a[i] ~ b[i]
+    a * b[:, None]  broadcast first; a score per head is a row of the head's entries
+
+Most carry torch's own `pointwise` tag and need no row here (see `rule_for`).
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from ..labels import Ledger, Value
+from .table import Call, Rule, RuleTable, overloads
+
+aten = torch.ops.aten
+
+
+def pointwise(ledger: Ledger, call: Call) -> Value:
+    return ledger.merge(call.values, call.shape, f"in {call.op._schema.name[6:]}")
+
+
+def first_of(*names: str) -> Callable[[Ledger, Call], Value]:
+    """Like pointwise, but only the named arguments meet (others are flags or random state)."""
+
+    def label(ledger: Ledger, call: Call) -> Value:
+        values = [call[name] for name in names if isinstance(call.get(name), Value)]
+        return ledger.merge(values, call.shape, f"in {call.op._schema.name[6:]}")
+
+    return label
+
+
+def prelu(ledger: Ledger, call: Call) -> Value:
+    """The slopes lie along axis 1."""
+    x, slope = call.x, call["weight"]
+    shape = tuple(n if a == 1 else 1 for a, n in enumerate(x.shape))
+    if slope.shape == (1,) or x.rank < 2:
+        return Value(x.shape, x.arrays)
+    view = Value(shape, tuple(array.reshape(shape) for array in slope.arrays))
+    return ledger.merge([x, view], call.shape, "in prelu")
+
+
+UNTAGGED = [
+    aten.copy.default, aten.copy_.default, aten.masked_fill.Scalar, aten.masked_fill.Tensor,
+    aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar,
+    aten.floor_divide.default, aten.floor_divide.Scalar, aten.relu6.default, aten.selu.default,
+    aten.hardswish.default, aten.hardsigmoid.default, aten.hardtanh.default, aten.rrelu.default,
+    aten.softplus.default, aten.fill.Scalar, aten.bernoulli.default,
+    *overloads(aten.lerp, aten.nan_to_num, aten.addcmul, aten.addcdiv, aten.rsub, aten.square,
+               aten.true_divide, aten.clip, aten.maximum, aten.minimum, aten.pow, aten.float_power,
+               aten.arctan2, aten.logical_not, aten.isfinite, aten.log_sigmoid, aten.rand_like,
+               aten.randn_like),
+]  # fmt: skip
+
+RULES: RuleTable = {
+    **{op: Rule(pointwise) for op in UNTAGGED},
+    aten.prelu.default: Rule(prelu),
+    aten._prelu_kernel.default: Rule(pointwise),
+}

@@ -1,0 +1,161 @@
+"""What a row of the rule table is: one operator, and its answer to each question we ask.
+
+    label      which channels do the results carry, and what must stand or fall together?
+    resize     which literal arguments change when channels go?
+    move       data movement only: where does each position come from?
+    macs       multiply-accumulates, as a sum of products of sizes
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx import Node
+
+from ..labels import Ledger, Value
+from ..program import hint
+
+Shape = tuple[int, ...]
+Result = Value | list[Value]
+Factor = tuple[Value, int]
+"""The size of one axis of one value."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One operator call with its arguments by the names of the operator's schema.
+
+    Tensors are `Value`s and symbolic sizes are the numbers of the example.
+    """
+
+    node: Node
+    given: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.given[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.given.get(name, default)
+
+    @property
+    def op(self) -> OpOverload:
+        assert isinstance(self.node.target, OpOverload)
+        return self.node.target
+
+    @property
+    def x(self) -> Value:
+        """The first tensor argument."""
+        for value in self.given.values():
+            if isinstance(value, Value):
+                return value
+        raise LookupError(f"{self.node} takes no tensor")
+
+    @property
+    def values(self) -> list[Value]:
+        """All tensor arguments, those in lists too, in the order of the schema."""
+        found: list[Value] = []
+        for value in self.given.values():
+            members = value if isinstance(value, list | tuple) else [value]
+            found += [member for member in members if isinstance(member, Value)]
+        return found
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the (only) result."""
+        return self.shapes[0]
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """Sizes of every result."""
+        val = self.node.meta["val"]
+        members = val if isinstance(val, list | tuple) else [val]
+        return [tuple(hint(s) for s in member.shape) for member in members if member is not None]
+
+    def rerun(self, first: Tensor) -> Any:
+        """The operator itself, on another first argument."""
+        args, kwargs = [first], {}
+        for argument in self.op._schema.arguments[1:]:
+            if argument.kwarg_only:
+                kwargs[argument.name] = self.given[argument.name]
+            else:
+                args.append(self.given[argument.name])
+        return self.op(*args, **kwargs)
+
+    def axis(self, name: str = "dim", rank: int | None = None) -> int:
+        """The argument `name` as an axis counted from the front."""
+        rank = self.x.rank if rank is None else rank
+        axis = int(self[name])
+        return axis % max(rank, 1)
+
+    def axes(self, name: str = "dim") -> list[int]:
+        """The argument `name` as a list of axes; all of them where it is empty or None."""
+        axes = self[name]
+        if axes is None or axes == []:
+            return list(range(self.x.rank))
+        members = axes if isinstance(axes, list | tuple) else [axes]
+        return [int(axis) % max(self.x.rank, 1) for axis in members]
+
+
+class Resizing:
+    """The shrunk sizes, as seen from one call."""
+
+    def __init__(
+        self,
+        call: Call,
+        results: list[Value],
+        extent: Callable[[Value, int], int],
+        kept: Callable[[Value, int], Tensor],
+    ) -> None:
+        self.call, self.results, self.extent, self._kept = call, results, extent, kept
+
+    def shape(self, value: Value) -> Shape:
+        """The shrunk sizes of a value."""
+        return tuple(self.extent(value, axis) for axis in range(value.rank))
+
+    @property
+    def out(self) -> Shape:
+        """The shrunk sizes of the (only) result."""
+        return self.shape(self.results[0])
+
+    def kept(self, value: Value, axis: int) -> Tensor:
+        """Which indices along `axis` stay: bool [size]."""
+        return self._kept(value, axis)
+
+
+Label = Callable[[Ledger, Call], Result]
+Resize = Callable[[Resizing], dict[str, Any]]
+Move = Callable[[Call, Tensor], Tensor | Sequence[Tensor]]
+Macs = Callable[[Call, list[Value]], list[list[Factor]]]
+"""A sum of products of sizes, from the call and its results."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one operator treats channels."""
+
+    label: Label
+    resize: Resize | None = None
+    move: Move | None = None
+    macs: Macs | None = None
+
+
+RuleTable = dict[OpOverload, Rule]
+
+
+def overloads(*packets: torch._ops.OpOverloadPacket) -> list[OpOverload]:
+    """Every overload of the given operators that returns a tensor rather than fills one."""
+    return [
+        getattr(packet, name)
+        for packet in packets
+        for name in packet.overloads()
+        if not name.endswith("out")
+    ]
+
+
+def position_ids(value: Value, axis: int) -> Tensor:
+    """A compact array that numbers the positions along one axis from 1."""
+    ids = torch.arange(1, value.shape[axis] + 1)
+    return ids.reshape([-1 if a == axis else 1 for a in range(value.rank)])

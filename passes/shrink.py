@@ -1,0 +1,230 @@
+"""The surgery: cut every tensor, recompute every literal, and put selections where order changed.
+
+    parameter     what stays of it, in the original order
+    view, split   the sizes that the results now have
+    groups        as many as still have a channel
+    shuffle       one index_select (see gathers.py)
+
+The user's code is never run again, so numbers written in its `forward` do no harm.
+"""
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, Node
+
+from .coupling import Coupling, check_rectangles
+from .errors import ContractError
+from .gathers import Gather
+from .interpret import results_of
+from .labels import Value
+from .modes import Shrunk
+from .contract import PassResult
+from .plan import Plan
+from .program import Program
+from .rules import Resizing, rule_for
+from .sizes import Sizes
+from .state import copied, tree
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """Rebuild the program without the channels of the plan.
+
+    1. parameters and buffers keep what stays of them
+    2. literal arguments follow their results
+    3. reordered axes are selected by index
+    """
+
+    plan: Plan
+    name: ClassVar[str] = "shrink"
+
+    def requires(self, before: Program) -> None:
+        if before is not self.plan.coupling.program:
+            raise ContractError("the plan was made for another program")
+
+    def run(self, before: Program) -> PassResult:
+        coupling = self.plan.coupling
+        sizes = coupling.without(self.plan.channels)
+        check_rectangles(coupling, sizes)
+        state, changes = _cut_state(coupling, sizes)
+        graph = copied(before.module.graph)
+        twins = _twins(before.module.graph, graph)
+        selected = {node for g in coupling.gathers for node in (*g.inside, g.exit)}
+        for node, twin in twins.items():
+            if node not in selected:
+                _resize(coupling, sizes, node, twin)
+        for gather in coupling.gathers:
+            changes += _select(coupling, sizes, gather, twins, state)
+        for twin in graph.nodes:  # shapes of the capture no longer hold
+            twin.meta = {k: v for k, v in twin.meta.items() if k in ("nn_module_stack", "stack_trace")}
+        graph.lint()
+        module = Shrunk(tree(state), graph)
+        return PassResult(
+            Program(module, before.args, before.kwargs, before.engine, before.batch), tuple(changes)
+        )
+
+    def ensures(self, before: Program, after: Program) -> None:
+        coupling = self.plan.coupling
+        sizes = coupling.without(self.plan.channels)
+        for name, tensor in after.tensors().items():
+            if name in coupling.state and tuple(tensor.shape) != sizes.shape(coupling.state[name]):
+                raise ContractError(f"{name} has {tuple(tensor.shape)} after the surgery")
+
+
+def _cut_state(coupling: Coupling, sizes: Sizes) -> tuple[dict[str, Tensor], list[str]]:
+    state: dict[str, Tensor] = {}
+    changes = []
+    done: dict[int, Tensor] = {}
+    for name, tensor in coupling.program.tensors().items():
+        key = id(coupling.state[name])
+        if key not in done:
+            small = sizes.cut(tensor.detach(), coupling.state[name]).clone()
+            wrap = isinstance(tensor, nn.Parameter)
+            done[key] = nn.Parameter(small, tensor.requires_grad) if wrap else small
+        state[name] = done[key]
+        if state[name].shape != tensor.shape:
+            changes.append(f"{name}: {list(tensor.shape)} -> {list(state[name].shape)}")
+    return state, changes
+
+
+def _twins(old: Graph, new: Graph) -> dict[Node, Node]:
+    return dict(zip(old.nodes, new.nodes, strict=True))
+
+
+def _resize(coupling: Coupling, sizes: Sizes, node: Node, twin: Node) -> None:
+    """Write the new literal arguments of one call into its twin in the new graph."""
+    call = coupling.trace.calls.get(node)
+    rule = rule_for(call.op) if call is not None else None
+    if call is None or rule is None or rule.resize is None:
+        return
+    results = results_of(coupling.trace.results[node])
+    if all(sizes.shape(v) == v.shape for v in [*call.values, *results]):
+        return
+    updates = rule.resize(Resizing(call, results, sizes.extent, sizes.kept))
+    raw = _by_name(twin)
+    target = updates.pop("op", call.op)
+    changed = target is not call.op
+    for name, value in updates.items():
+        old = call.given.get(name)
+        if name in raw and value == (list(old) if isinstance(old, list | tuple) else old):
+            continue
+        raw[name] = _literal(twin, raw.get(name), old, value)
+        changed = True
+    if changed:
+        twin.target = target
+        twin.args, twin.kwargs = _arguments(twin.target, raw)
+
+
+def _by_name(node: Node) -> dict[str, Any]:
+    assert isinstance(node.target, torch._ops.OpOverload)
+    names = [argument.name for argument in node.target._schema.arguments]
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def _arguments(
+    op: torch._ops.OpOverload, raw: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments in the order of the schema, up to the last one that is given."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for argument in op._schema.arguments:
+        if argument.name not in raw:
+            if not argument.kwarg_only:
+                args.append(argument.default_value)
+        elif argument.kwarg_only:
+            kwargs[argument.name] = raw[argument.name]
+        else:
+            args.append(raw[argument.name])
+    return tuple(args), kwargs
+
+
+def _literal(twin: Node, raw: Any, old: Any, new: Any) -> Any:
+    """The new literal; a symbolic size (``batch * heads``) is scaled, or left to be inferred."""
+    if not isinstance(new, list):
+        return new
+    if not isinstance(raw, list | tuple) or len(raw) != len(new):
+        return new
+    result: list[Any] = []
+    for was, before, after in zip(raw, old, new, strict=True):
+        if isinstance(was, Node):
+            result.append(was if before == after else _scaled(twin, was, before, after))
+        else:
+            result.append(-1 if was == -1 else int(after))
+    return result
+
+
+def _scaled(twin: Node, size: Node, before: int, after: int) -> Node:
+    graph = twin.graph
+    ratio = torch.tensor([after, before])
+    common = int(torch.gcd(ratio[0], ratio[1]))
+    with graph.inserting_before(twin):
+        many = graph.call_function(operator.mul, (size, after // common))
+        return graph.call_function(operator.floordiv, (many, before // common))
+
+
+def _select(
+    coupling: Coupling,
+    sizes: Sizes,
+    gather: Gather,
+    twins: Mapping[Node, Node],
+    state: dict[str, Tensor],
+) -> list[str]:
+    """Replace a region that reorders an axis by one index_select, if channels of it went."""
+    start, end = coupling.trace.results[gather.entry], coupling.trace.results[gather.exit]
+    assert isinstance(start, Value) and isinstance(end, Value)
+    before, after = sizes.kept(start, gather.axis), sizes.kept(end, gather.axis)
+    if bool(before.all()):
+        return []
+    place = before.cumsum(0) - 1
+    index = place[gather.source[after]]
+    name = f"gather_{len([key for key in state if key.startswith('gather_')])}"
+    state[name] = index
+    exit_, entry = twins[gather.exit], twins[gather.entry]
+    with exit_.graph.inserting_before(exit_):
+        constant = exit_.graph.get_attr(name)
+        selected = exit_.graph.call_function(
+            aten.index_select.default, (entry, gather.axis, constant)
+        )
+    exit_.replace_all_uses_with(selected)
+    for node in [gather.exit, *reversed(gather.inside)]:
+        if not twins[node].users:
+            exit_.graph.erase_node(twins[node])
+    return [f"{gather.exit}: channels selected by index"]
+
+
+def kept_indices(coupling: Coupling, sizes: Sizes) -> dict[str, list[Any]]:
+    """The kept indices of each dimension of every tensor that shrank, by `state_dict` name.
+
+    None where nothing went; one list where the same indices stay everywhere; one list for each
+    kept row where rows keep other entries (axis 1 of a grouped convolution).
+    """
+    kept: dict[str, list[Any]] = {}
+    for name, value in coupling.state.items():
+        if sizes.shape(value) == value.shape:
+            continue
+        dims: list[Any] = []
+        for axis in range(value.rank):
+            dims.append(_kept_along(sizes, value, axis))
+        kept[name] = dims
+    return kept
+
+
+def _kept_along(sizes: Sizes, value: Value, axis: int) -> Any:
+    if sizes.extent(value, axis) == value.shape[axis]:
+        return None
+    array = value.on(axis)
+    assert array is not None
+    union = sizes.kept(value, axis)
+    if int(union.sum()) == sizes.extent(value, axis):
+        return union.nonzero().flatten().tolist()
+    whole = sizes.stays(value).movedim(axis, -1).reshape(-1, value.shape[axis])
+    return [row.nonzero().flatten().tolist() for row in whole if bool(row.any())]
+
+

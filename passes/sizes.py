@@ -1,0 +1,115 @@
+"""How large things are once some channels are gone, and how to cut a tensor down to that.
+
+What stays of a label array on several axes must be a rectangle: every axis but the last keeps
+whole indices, and each row keeps equally many entries of the last axis (perhaps other ones).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .errors import ContractError
+from .labels import Axes, Value, varying
+
+
+def overlapping(value: Value) -> list[tuple[Axes, tuple[Tensor, ...]]]:
+    """The value's arrays, those that share an axis together, with the axes they cover."""
+    found: list[tuple[set[int], list[Tensor]]] = []
+    for array in value.arrays:
+        axes, arrays = set(varying(array)), [array]
+        apart = []
+        for other_axes, others in found:
+            if other_axes & axes:
+                axes |= other_axes
+                arrays = [*others, *arrays]
+            else:
+                apart.append((other_axes, others))
+        found = [*apart, (axes, arrays)]
+    return [(tuple(sorted(axes)), tuple(arrays)) for axes, arrays in found]
+
+
+class Sizes:
+    """Sizes of values when the labels in `gone` (bool, by label) are removed."""
+
+    def __init__(self, gone: Tensor) -> None:
+        self.gone = gone
+        self._masks: dict[tuple[int, ...], Tensor] = {}
+
+    def mask(self, arrays: Sequence[Tensor], axes: Axes) -> Tensor:
+        """Which positions stay: bool, one dimension for each of `axes`."""
+        key = tuple(id(array) for array in arrays)
+        if key not in self._masks:
+            rank = arrays[0].dim()
+            size = [max(array.shape[axis] for array in arrays) for axis in range(rank)]
+            stays = torch.ones(size, dtype=torch.bool)
+            for array in arrays:
+                stays = stays & ~self.gone[array]
+            self._masks[key] = stays.reshape([size[axis] for axis in axes])
+        return self._masks[key]
+
+    def extent(self, value: Value, axis: int) -> int:
+        """Size of `axis` after removal."""
+        for axes, arrays in overlapping(value):
+            if axis in axes:
+                return rectangle(self.mask(arrays, axes))[axes.index(axis)]
+        return value.shape[axis]
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """All sizes after removal."""
+        return tuple(self.extent(value, axis) for axis in range(value.rank))
+
+    def kept(self, value: Value, axis: int) -> Tensor:
+        """Which indices along `axis` keep anything: bool [size]."""
+        for axes, arrays in overlapping(value):
+            if axis in axes:
+                stays = self.mask(arrays, axes)
+                return stays.movedim(axes.index(axis), 0).reshape(value.shape[axis], -1).any(1)
+        return torch.ones(value.shape[axis], dtype=torch.bool)
+
+    def stays(self, value: Value) -> Tensor:
+        """Which elements stay: bool, broadcastable to the value's shape."""
+        whole = torch.ones([1] * value.rank, dtype=torch.bool)
+        for array in value.arrays:
+            whole = whole & ~self.gone[array]
+        return whole
+
+    def cut(self, tensor: Tensor, value: Value) -> Tensor:
+        """The tensor (shaped like `value`, or compact) with only what stays, order kept."""
+        for axes, arrays in overlapping(value):
+            stays = self.mask(arrays, axes)
+            if bool(stays.all()):
+                continue
+            full = [value.shape[a] if a in axes else n for a, n in enumerate(tensor.shape)]
+            rest = [axis for axis in range(tensor.dim()) if axis not in axes]
+            front = tensor.expand(full).permute(*axes, *rest)
+            small = front[stays].reshape(*rectangle(stays), *front.shape[len(axes) :])
+            order = [*axes, *rest]
+            tensor = small.permute([order.index(axis) for axis in range(tensor.dim())])
+        return tensor.contiguous()
+
+
+def rectangle(stays: Tensor) -> tuple[int, ...]:
+    """Sizes of what stays. Raises ContractError where it is not a rectangle."""
+    if stays.dim() == 1:
+        return (int(stays.sum()),)
+    sizes = is_rectangle(stays)
+    if sizes is None:
+        raise ContractError(f"rows of different lengths: {stays.sum(-1).unique().tolist()}")
+    return sizes
+
+
+def is_rectangle(stays: Tensor) -> tuple[int, ...] | None:
+    """Sizes of what stays, or None where rows differ in length or holes are left."""
+    rows = stays.any(-1)
+    sizes = []
+    for axis in range(rows.dim()):
+        others = [other for other in range(rows.dim()) if other != axis]
+        sizes.append(int((rows.any(others) if others else rows).sum()))
+    count, total = int(rows.sum()), int(stays.sum())
+    if count == 0:
+        return None
+    lengths = stays.sum(-1)[rows]
+    if bool((lengths != lengths[0]).any()) or count != int(torch.Size(sizes).numel()):
+        return None
+    return (*sizes, total // count)
