@@ -9,11 +9,27 @@ Importing this package does not import torch; the names above load it on first u
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 _HERE = Path(__file__).resolve().parent
 if not (_HERE / "passes").is_dir():  # a checkout: passes/ is our sibling
     __path__.append(str(_HERE.parent))  # a wheel: passes/ is inside us
 
-if TYPE_CHECKING:  # type checkers know it under its folder name
-    import passes as passes
+if TYPE_CHECKING:
+    from compressor.api import Built as Built
+    from compressor.api import compress as compress
+    from compressor.passes.plan import Budget as Budget
+
+__all__ = ["Budget", "Built", "compress"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("compress", "Built"):
+        from compressor import api
+
+        return getattr(api, name)
+    if name == "Budget":
+        from compressor.passes.plan import Budget
+
+        return Budget
+    raise AttributeError(f"module 'compressor' has no attribute {name!r}")

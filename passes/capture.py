@@ -160,7 +160,10 @@ def _widen(inputs: Nested, batch: int) -> Nested:
     """The inputs with at least two samples: dimension 0 is repeated where it is the batch."""
     if batch >= _LEAST_BATCH:
         return inputs
-    shares = (lambda leaf: isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch)
+
+    def shares(leaf):
+        return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch
+
     return pytree.tree_map(
         lambda leaf: torch.cat([leaf] * _LEAST_BATCH) if shares(leaf) else leaf, inputs
     )

@@ -1,9 +1,9 @@
 """What a plan costs: a sum of products of sizes, so that every size counts its neighbours.
 
-    params    product of the sizes of each parameter and buffer
-    bytes     the same, times the size of an element
-    macs      per sample, from the `macs` column of the rule table
-    channels  how many of the channels that can go are still there
+params    product of the sizes of each parameter and buffer
+bytes     the same, times the size of an element
+macs      per sample, from the `macs` column of the rule table
+channels  how many of the channels that can go are still there
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ from .rules import rule_for
 from .rules.table import Factor
 from .sizes import Sizes, overlapping
 
+NONE = torch.zeros(0, dtype=torch.long)
 KINDS = ("channels", "macs", "params", "bytes")
 
 
@@ -62,9 +63,7 @@ class Costs:
 
     def __init__(self, coupling: Coupling, kind: str) -> None:
         self.coupling, self.kind = coupling, kind
-        self._prunable = torch.tensor(
-            sorted({one for members in coupling.members for one in members}), dtype=torch.long
-        )
+        self._prunable = len(coupling.members[0].unique())
         self._keys: dict[tuple[tuple[int, ...], int], int] = {}
         self._factors: list[tuple[Axes, tuple[Tensor, ...], int]] = []
         rows: list[list[int]] = []
@@ -84,7 +83,7 @@ class Costs:
         self._rows = np.array([row + [one] * (width - len(row)) for row in rows], dtype=np.int64)
         self._coefficients = np.array(coefficients)
         self._touched = self._factors_of_classes()
-        self.dense = self.amount(())
+        self.dense = self.amount(NONE)
 
     def _index(self, value: Value, axis: int) -> int | None:
         for axes, arrays in overlapping(value):
@@ -105,9 +104,9 @@ class Costs:
         return touched
 
     def _classes(self, array: Tensor) -> list[int]:
-        return self.coupling.classes[array].unique().tolist()  # type: ignore[no-any-return]
+        return self.coupling.classes[array].unique().tolist()
 
-    def _extents(self, sizes: Sizes, which: Sequence[int] | None = None) -> np.ndarray:  # type: ignore[type-arg]
+    def _extents(self, sizes: Sizes, which: Sequence[int] | None = None) -> np.ndarray:
         which = range(len(self._factors)) if which is None else which
         found = [self._extent(sizes, index) for index in which]
         return np.array([*found, 1.0])
@@ -122,26 +121,23 @@ class Costs:
             return float(stays.movedim(place, 0).flatten(1).any(1).sum())
         return float(stays.sum()) / max(int(stays.any(-1).sum()), 1)
 
-    def amount(self, channels: Sequence[int]) -> float:
-        """The cost once these channels are removed."""
-        sizes = self.coupling.without(channels)
+    def amount(self, channels: Tensor) -> float:
+        """The cost once these channels (numbers, int64) are removed."""
         if self.kind == "channels":
-            gone = {one for channel in channels for one in self.coupling.members[channel]}
-            return float(len(self._prunable) - len(gone))
-        extents = self._extents(sizes)
+            return float(self._prunable - len(self.coupling.classes_of(channels).unique()))
+        extents = self._extents(self.coupling.without(channels))
         if not len(self._rows):
             return 0.0
         return float((self._coefficients * extents[self._rows].prod(1)).sum())
 
-    def savings(self, channels: Sequence[int], steps: Mapping[int, Sequence[int]]) -> dict[int, float]:
+    def savings(self, channels: Tensor, steps: Mapping[int, Tensor]) -> dict[int, float]:
         """What one more step (its channels) of each group saves, at the sizes without `channels`.
 
         To first order: the slope of the cost along each size, times what the step takes off it.
         """
         if self.kind == "channels":
             return {
-                group: float(len({m for one in step for m in self.coupling.members[one]}))
-                for group, step in steps.items()
+                group: float(len(self.coupling.classes_of(step))) for group, step in steps.items()
             }
         extents = self._extents(self.coupling.without(channels))
         slope = np.zeros(len(extents))
@@ -149,11 +145,11 @@ class Costs:
         for place in range(product.shape[1]):
             others = np.delete(product, place, 1).prod(1) * self._coefficients
             np.add.at(slope, self._rows[:, place], others)
-        none = self.coupling.without(())
+        none = self.coupling.without(NONE)
         found = {}
         for group, step in steps.items():
             sizes = self.coupling.without(step)
-            classes = {one for channel in step for one in self.coupling.members[channel]}
+            classes = self.coupling.classes_of(step).tolist()
             touched = sorted({f for one in classes for f in self._touched.get(one, [])})
             less = self._extents(none, touched)[:-1] - self._extents(sizes, touched)[:-1]
             found[group] = float((slope[touched] * less).sum())

@@ -27,6 +27,8 @@ from .labels import Ledger, Value, varying
 from .program import Program, where
 from .sizes import Sizes, is_rectangle
 
+Array = np.ndarray[Any, Any]
+
 
 @dataclass(frozen=True, order=True)
 class Axis:
@@ -52,20 +54,52 @@ class Frozen:
 class Group:
     """Channels that may stand in for one another: they occupy the same places.
 
-    `cells` holds channel numbers, one row of them a cell; a step removes one of each cell. Plain
-    channels have one cell; the entries of attention heads have one cell a head.
+    `cells` holds channel numbers; a step removes one of each cell. Plain channels have one cell;
+    the entries of attention heads have one cell a head.
     """
 
     axes: tuple[Axis, ...]
-    cells: tuple[tuple[int, ...], ...]
+    cells: tuple[Tensor, ...]
     rows: bool
     """Whether its channels are whole rows (heads, convolution groups) of other channels."""
-    size: int
-    """Steps until nothing is left; at least one always stays."""
+
+    @property
+    def size(self) -> int:
+        """Steps until nothing is left; at least one always stays."""
+        return min(len(cell) for cell in self.cells)
 
     @property
     def name(self) -> str:
         return str(self.axes[0]) if self.axes else "(constant)"
+
+
+class Members:
+    """The classes of every channel: one for a single channel, several for a whole row."""
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+        self._lengths: list[Tensor] = []
+        self.count = 0
+
+    def singles(self, classes: Sequence[int]) -> Tensor:
+        """One new channel for each class: their numbers."""
+        self._parts.append(torch.tensor(classes, dtype=torch.long))
+        self._lengths.append(torch.ones(len(classes), dtype=torch.long))
+        self.count += len(classes)
+        return torch.arange(self.count - len(classes), self.count)
+
+    def row(self, classes: Sequence[int]) -> int:
+        """One new channel that takes all these classes with it: its number."""
+        self._parts.append(torch.tensor(classes, dtype=torch.long))
+        self._lengths.append(torch.tensor([len(classes)]))
+        self.count += 1
+        return self.count - 1
+
+    def sealed(self) -> tuple[Tensor, Tensor]:
+        """All classes one after another, and the channel that each belongs to."""
+        none = torch.zeros(0, dtype=torch.long)
+        lengths = torch.cat([none, *self._lengths])
+        return torch.cat([none, *self._parts]), torch.arange(self.count).repeat_interleave(lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +109,8 @@ class Coupling:
     trace: Trace
     classes: Tensor
     """Class of every label: int64 [labels]. Class 0 is "no channel"."""
-    members: tuple[tuple[int, ...], ...]
-    """The classes of every channel: one, or all those of a whole row."""
+    members: tuple[Tensor, Tensor]
+    """Pairs (class, channel number), sorted by channel."""
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
     gathers: tuple[Gather, ...]
@@ -94,12 +128,44 @@ class Coupling:
         """Calls whose statistics run over labelled channels."""
         return frozenset(self.trace.ledger.inexact)
 
-    def without(self, channels: Sequence[int]) -> Sizes:
-        """Sizes when these channels are removed."""
-        gone = torch.zeros(int(self.classes.max()) + 1, dtype=torch.bool)
-        chosen = [one for channel in channels for one in self.members[channel]]
-        gone[chosen] = True
+    @property
+    def class_count(self) -> int:
+        return int(self.classes.max()) + 1
+
+    def classes_of(self, channels: Tensor) -> Tensor:
+        """The classes that go with these channels (numbers, int64)."""
+        classes, owner = self.members
+        chosen = torch.zeros(int(owner[-1]) + 1 if len(owner) else 0, dtype=torch.bool)
+        chosen[channels] = True
+        return classes[chosen[owner]]
+
+    def without(self, channels: Tensor) -> Sizes:
+        """Sizes when these channels (numbers, int64) are removed."""
+        gone = torch.zeros(self.class_count, dtype=torch.bool)
+        gone[self.classes_of(channels)] = True
         return Sizes(gone[self.classes])
+
+
+class Reasons:
+    """Why a class must stay: the first reason given counts."""
+
+    def __init__(self, count: int) -> None:
+        self.index = np.zeros(count, dtype=np.int64)
+        self._texts = ["", "no channel"]
+        self.index[0] = 1
+
+    def add(self, classes: Any, text: str) -> None:
+        own = np.asarray(classes, dtype=np.int64)
+        new = own[self.index[own] == 0]
+        if len(new):
+            self._texts.append(text)
+            self.index[new] = len(self._texts) - 1
+
+    def __contains__(self, one: int) -> bool:
+        return bool(self.index[one])
+
+    def __getitem__(self, one: int) -> str:
+        return self._texts[int(self.index[one])]
 
 
 def couple(program: Program, ignore: Sequence[str] = ()) -> Coupling:
@@ -113,29 +179,14 @@ def couple(program: Program, ignore: Sequence[str] = ()) -> Coupling:
     grids = Grids([(array, node) for array, node in ledger.grids if node not in waived], classes)
     signature = _signatures(trace, classes)
     rows, row_classes = _rows(ledger, classes, why, signature, grids)
-    entries = _entries(classes, why, row_classes, signature, trace)
+    entries = _entries(trace, classes, why, row_classes, signature)
     cells, broken = grids.cells(entries)
-    for one, node in broken.items():
+    for node, stuck in broken:
         place = f" at {where(node)}" if node is not None else ""
-        why[one] = f"its rows cannot stay equally long{place}"
-    axes = _places(trace, classes)
-    members: list[tuple[int, ...]] = []
-    groups: list[Group] = []
-    for group in cells:
-        numbers = tuple(tuple(_add(members, (one,)) for one in cell) for cell in group)
-        groups.append(Group(_axes(axes, [group[0][0]]), numbers, False, min(map(len, group))))
-    for bundle in rows:
-        number = tuple(_add(members, tuple(sorted(one))) for one in bundle)
-        groups.append(Group(_axes(axes, sorted(bundle[0])), (number,), True, len(number)))
-    order = {name: index for index, name in enumerate(trace.state)}
-    groups.sort(key=lambda g: (min((order[a.tensor], a.dim) for a in g.axes), g.rows, g.cells[0]))
+        why.add(stuck, f"its rows cannot stay equally long{place}")
+    groups, members = _groups(trace, classes, cells, rows)
     frozen = _frozen(trace, classes, why)
-    return Coupling(trace, classes, tuple(members), tuple(groups), frozen, gathers)
-
-
-def _add(members: list[tuple[int, ...]], classes: tuple[int, ...]) -> int:
-    members.append(classes)
-    return len(members) - 1
+    return Coupling(trace, classes, members.sealed(), groups, frozen, gathers)
 
 
 def _close(ledger: Ledger) -> Tensor:
@@ -157,120 +208,130 @@ def _close(ledger: Ledger) -> Tensor:
     return torch.from_numpy(rank[inverse].astype(np.int64))
 
 
-def _reasons(ledger: Ledger, classes: Tensor) -> dict[int, str]:
-    """The first reason for which a class is frozen."""
-    why: dict[int, str] = {0: "no channel"}
+def _reasons(ledger: Ledger, classes: Tensor) -> Reasons:
+    why = Reasons(int(classes.max()) + 1)
     for labels, text, node in ledger.freezes:
         place = f" at {where(node)}" if node is not None and node.op == "call_function" else ""
-        for one in classes[labels].unique().tolist():
-            why.setdefault(one, text + place)
+        why.add(classes[labels].unique().numpy(), text + place)
     return why
 
 
-def _signatures(trace: Trace, classes: Tensor) -> np.ndarray[Any, Any]:
+def _signatures(trace: Trace, classes: Tensor) -> Array:
     """A number for each class: equal where two classes occur equally often in the same places.
 
     Places are the label arrays of parameters and of intermediate results, so the two halves of a
     split never share a group, and neither piece can lose all its channels.
     """
     total = np.zeros(int(classes.max()) + 1, dtype=np.uint64)
-    state = np.random.default_rng(0)
-    seen: set[tuple[int, ...]] = set()
-    keep: list[Tensor] = []
-    for value in [*trace.state.values(), *(v for r in trace.results.values() for v in results_of(r))]:
+    random = np.random.default_rng(0)
+    seen: set[int] = set()
+    for value in [
+        *trace.state.values(),
+        *(v for r in trace.results.values() for v in results_of(r)),
+    ]:
         for array in value.arrays:
-            key = (id(array),)
-            if key in seen:
-                continue
-            seen.add(key)
-            keep.append(array)
-            salt = state.integers(1, 2**63, dtype=np.uint64)
-            np.add.at(total, classes[array.reshape(-1)].numpy(), salt)
+            if id(array) not in seen:
+                seen.add(id(array))
+                salt = random.integers(1, 2**63, dtype=np.uint64)
+                np.add.at(total, classes[array.reshape(-1)].numpy(), salt)
     return total
 
 
-Bundle = list[frozenset[int]]
+Bundle = list[list[int]]
+"""Whole rows that are alike, each as the classes that go with it."""
 
 
 def _rows(
-    ledger: Ledger,
-    classes: Tensor,
-    why: Mapping[int, str],
-    signature: np.ndarray[Any, Any],
-    grids: Grids,
-) -> tuple[list[Bundle], frozenset[int]]:
+    ledger: Ledger, classes: Tensor, why: Reasons, signature: Array, grids: Grids
+) -> tuple[list[Bundle], Array]:
     """Whole rows that can go, those alike together; and all classes that only name a row."""
-    edges: list[Tensor] = []
-    named: set[int] = set()
+    edges: list[Tensor] = [torch.zeros(2, 0, dtype=torch.long)]
+    named: list[Tensor] = [torch.zeros(0, dtype=torch.long)]
     for rows, members in ledger.links:
         left, right = classes[rows], classes[members]
-        named.update(left.tolist())
+        named.append(left)
         edges.append(torch.stack([left.repeat_interleave(right.shape[1]), right.reshape(-1)]))
-    named.discard(0)
-    if not edges:
-        return [], frozenset()
-    a, b = torch.cat(edges, 1).unique(dim=1).numpy()
+    a, b = torch.cat(edges, 1).numpy()
     size = int(classes.max()) + 1
     _, found = connected_components(coo_matrix((np.ones(len(a)), (a, b)), shape=(size, size)))
-    bundles: dict[int, set[int]] = {}
-    for one in np.unique(np.concatenate([a, b])).tolist():
-        bundles.setdefault(int(found[one]), set()).add(one)
+    linked = np.unique(np.concatenate([a, b]))
+    order = np.argsort(found[linked], kind="stable")
+    linked = linked[order]
+    starts = np.flatnonzero(np.diff(found[linked])) + 1
     alike: dict[int, Bundle] = {}
-    for bundle in bundles.values():
-        if any(one in why for one in bundle) or not grids.can_lose(bundle):
+    for bundle in np.split(linked, starts):
+        if not len(bundle) or why.index[bundle].any() or not grids.can_lose(bundle):
             continue
-        with np.errstate(over="ignore"):
-            key = int(np.sum(signature[sorted(bundle)], dtype=np.uint64))
-        alike.setdefault(key, []).append(frozenset(bundle))
-    several = [sorted(group, key=min) for group in alike.values() if len(group) > 1]
-    return several, frozenset(named)
+        key = int(np.sum(signature[bundle], dtype=np.uint64))
+        alike.setdefault(key, []).append(bundle.tolist())
+    return [sorted(group) for group in alike.values() if len(group) > 1], torch.cat(named).numpy()
 
 
 def _entries(
-    classes: Tensor,
-    why: Mapping[int, str],
-    rows: frozenset[int],
-    signature: np.ndarray[Any, Any],
-    trace: Trace,
-) -> list[list[int]]:
+    trace: Trace, classes: Tensor, why: Reasons, rows: Array, signature: Array
+) -> list[Array]:
     """Single channels that can go, those alike together."""
-    held = {
-        one
-        for value in trace.state.values()
-        for array in value.arrays
-        for one in classes[array].unique().tolist()
-    }
-    alike: dict[int, list[int]] = {}
-    for one in sorted(held):
-        if one not in why and one not in rows:
-            alike.setdefault(int(signature[one]), []).append(one)
-    return list(alike.values())
+    free = np.zeros(int(classes.max()) + 1, dtype=bool)
+    for value in trace.state.values():
+        for array in value.arrays:
+            free[classes[array.reshape(-1)].numpy()] = True
+    free[rows] = False
+    free[why.index > 0] = False
+    ones = np.flatnonzero(free)
+    _, kind = np.unique(signature[ones], return_inverse=True)
+    order = np.argsort(kind, kind="stable")
+    return [
+        part
+        for part in np.split(ones[order], np.flatnonzero(np.diff(kind[order])) + 1)
+        if len(part)
+    ]
 
 
-def _places(trace: Trace, classes: Tensor) -> dict[int, list[Axis]]:
-    """The parameter axes that each class lies on."""
-    places: dict[int, list[Axis]] = {}
+def _groups(
+    trace: Trace, classes: Tensor, entries: Sequence[list[Array]], rows: Sequence[Bundle]
+) -> tuple[tuple[Group, ...], Members]:
+    members = Members()
+    found: list[tuple[list[int], tuple[Tensor, ...], bool]] = []
+    for cells in entries:
+        numbers = tuple(members.singles(cell.tolist()) for cell in cells)
+        found.append((list({int(cell[0]) for cell in cells}), numbers, False))
+    for bundle in rows:
+        numbers = (torch.tensor([members.row(one) for one in bundle]),)
+        found.append((bundle[0], numbers, True))
+    axes = _axes(trace, classes, [sample for sample, _, _ in found])
+    groups = [Group(own, cells, whole) for own, (_, cells, whole) in zip(axes, found, strict=True)]
+    order = {name: index for index, name in enumerate(trace.state)}
+    groups.sort(key=lambda group: (
+        min((order[axis.tensor], axis.dim) for axis in group.axes), group.rows,
+        int(group.cells[0][0])))  # fmt: skip
+    return tuple(groups), members
+
+
+def _axes(trace: Trace, classes: Tensor, samples: Sequence[list[int]]) -> list[tuple[Axis, ...]]:
+    """For each list of classes, the parameter axes that any of them lies on."""
+    owner = np.repeat(np.arange(len(samples)), [len(sample) for sample in samples])
+    ones = np.concatenate([np.zeros(0, dtype=np.int64), *map(np.asarray, samples)])
+    axes: list[dict[Axis, None]] = [{} for _ in samples]
+    here = np.zeros(int(classes.max()) + 1, dtype=bool)
     for name, value in trace.state.items():
         for array in value.arrays:
-            axis = Axis(name, varying(array)[-1])
-            for one in classes[array].unique().tolist():
-                places.setdefault(one, []).append(axis)
-    return places
+            own = classes[array.reshape(-1)].numpy()
+            here[own] = True
+            for index in np.unique(owner[here[ones.astype(np.int64)]]):
+                axes[index][Axis(name, varying(array)[-1])] = None
+            here[own] = False
+    return [tuple(found) for found in axes]
 
 
-def _axes(places: Mapping[int, list[Axis]], classes: Sequence[int]) -> tuple[Axis, ...]:
-    return tuple(dict.fromkeys(axis for one in classes for axis in places.get(one, [])))
-
-
-def _frozen(trace: Trace, classes: Tensor, why: Mapping[int, str]) -> tuple[Frozen, ...]:
+def _frozen(trace: Trace, classes: Tensor, why: Reasons) -> tuple[Frozen, ...]:
     """Parameter axes of which nothing can go, with the reason of their first position."""
     found = []
     for name, value in trace.state.items():
         for array in value.arrays:
-            own = classes[array].unique().tolist()
-            if all(one in why for one in own):
+            own = classes[array.reshape(-1)].numpy()
+            if why.index[own].all():
                 axis = varying(array)[-1]
-                found.append(Frozen(Axis(name, axis), value.shape[axis], why[own[0]]))
+                found.append(Frozen(Axis(name, axis), value.shape[axis], why[int(own[0])]))
     return tuple(found)
 
 

@@ -19,6 +19,8 @@ from .labels import varying
 from .sizes import is_rectangle
 
 Array = np.ndarray[Any, Any]
+Stuck = tuple[Node | None, Array]
+"""A place, and the classes that cannot go because of it."""
 
 
 class Grids:
@@ -38,111 +40,120 @@ class Grids:
                 seen.add(key)
                 self.tables.append(table)
                 self.nodes.append(node)
-        self._of: dict[int, list[int]] = {}
-        for index, table in enumerate(self.tables):
-            for one in table.unique().tolist():
-                self._of.setdefault(one, []).append(index)
+        self._count = int(classes.max()) + 1
+        self._ones = [np.unique(table.numpy()) for table in self.tables]
 
-    def can_lose(self, classes: set[int]) -> bool:
+    def _touched(self, classes: Array) -> list[int]:
+        """The grids in which any of these classes lies."""
+        chosen = np.zeros(self._count, dtype=bool)
+        chosen[classes] = True
+        return [index for index, ones in enumerate(self._ones) if chosen[ones].any()]
+
+    def _breaks(self, classes: Array) -> list[int]:
+        """The grids that would not be rectangles without these classes."""
+        chosen = torch.zeros(self._count, dtype=torch.bool)
+        chosen[torch.from_numpy(np.asarray(classes))] = True
+        return [
+            index
+            for index in self._touched(classes)
+            if is_rectangle(~chosen[self.tables[index]]) is None
+        ]
+
+    def can_lose(self, classes: Array) -> bool:
         """Whether every grid stays a rectangle without these classes."""
-        touched = {index for one in classes for index in self._of.get(one, [])}
-        lost = torch.tensor(sorted(classes))
-        return all(
-            is_rectangle(~torch.isin(self.tables[index], lost)) is not None for index in touched
-        )
+        return not self._breaks(classes)
 
-    def cells(
-        self, groups: Sequence[list[int]]
-    ) -> tuple[list[list[list[int]]], dict[int, Node | None]]:
+    def cells(self, groups: Sequence[Array]) -> tuple[list[list[Array]], list[Stuck]]:
         """Split groups into cells and join those that shrink together.
 
-        Returns the joined groups as lists of cells, and the classes that cannot shrink at all with
-        the place that stops them.
+        Returns the joined groups as lists of cells, and what cannot shrink at all.
         """
-        group_of = {one: index for index, group in enumerate(groups) for one in group}
+        group_of = np.full(self._count, -1)
+        for index, group in enumerate(groups):
+            group_of[group] = index
+        pattern = np.zeros(self._count, dtype=np.uint64)
         join = list(range(len(groups)))
-        pattern: dict[int, list[tuple[int, Any]]] = {one: [] for one in group_of}
-        broken: dict[int, Node | None] = {}
-        counts = [self._counts(index) for index in range(len(self.tables))]
-        for index, (ones, count) in enumerate(counts):
-            self._join(index, ones, count, group_of, join, pattern, broken)
+        stuck: list[Stuck] = []
+        for index in range(len(self.tables)):
+            stuck += self._constrain(index, group_of, pattern, join)
+        bad = {int(group_of[one]) for _, ones in stuck for one in ones}
         merged: dict[int, list[int]] = {}
-        for one, group in group_of.items():
-            merged.setdefault(_root(join, group), []).append(one)
+        for index in range(len(groups)):
+            merged.setdefault(_root(join, index), []).append(index)
         result = []
-        for members in merged.values():
-            cells: dict[Any, list[int]] = {}
-            for one in members:
-                cells.setdefault((group_of[one], tuple(pattern[one])), []).append(one)
-            stopped = next((broken[one] for one in members if one in broken), ...)
-            if stopped is ...:
-                stopped = self._uneven(list(cells.values()))
-            if stopped is not ...:
-                broken |= dict.fromkeys(members, stopped)
+        for together in merged.values():
+            own = np.concatenate([groups[index] for index in together])
+            if bad & set(together):
+                stuck.append((stuck[0][0], own))
                 continue
-            result.append(list(cells.values()))
-        return result, broken
+            cells = [
+                cell for index in together for cell in _split(groups[index], pattern[groups[index]])
+            ]
+            uneven = self._breaks(np.array([cell[0] for cell in cells]))
+            if uneven and min(map(len, cells)) > 1:
+                stuck.append((self.nodes[uneven[0]], own))
+            else:
+                result.append(cells)
+        return result, stuck
 
-    def _counts(self, index: int) -> tuple[Array, Array]:
+    def _constrain(
+        self, index: int, group_of: Array, pattern: Array, join: list[int]
+    ) -> list[Stuck]:
+        """Note each class's rows in one grid; join the groups that are even only together."""
+        ones, count = self._rows(index)
+        mine = group_of[ones] >= 0
+        bound = mine & ~(count.min(1) == count.max(1)) & ~self._fills_rows(index, count)
+        ones, count = ones[bound], count[bound]
+        if not len(ones):
+            return []
+        salt = np.random.default_rng(index).integers(1, 2**62, count.shape[1], dtype=np.uint64)
+        kind = (count.astype(np.uint64) * salt).sum(1, dtype=np.uint64)
+        pattern[ones] = pattern[ones] * np.uint64(0x9E3779B97F4A7C15) + kind
+        group = group_of[ones]
+        _, first = np.unique(np.stack([group.astype(np.uint64), kind]), axis=1, return_index=True)
+        sums = {int(g): count[first[group[first] == g]].sum(0) for g in np.unique(group)}
+        uneven = [g for g, rows in sums.items() if rows.min() != rows.max()]
+        if not uneven:
+            return []
+        total = sum((sums[g] for g in uneven), np.zeros(1, dtype=np.int64))
+        if total.min() != total.max():
+            return [(self.nodes[index], ones[np.isin(group, uneven)])]
+        for g in uneven[1:]:
+            join[_root(join, g)] = _root(join, uneven[0])
+        return []
+
+    def _rows(self, index: int) -> tuple[Array, Array]:
         """The classes of a grid, and how often each lies in every row: [classes, rows]."""
         table = self.tables[index].reshape(-1, self.tables[index].shape[-1]).numpy()
-        ones, inverse = np.unique(table, return_inverse=True)
-        count = np.zeros((len(ones), len(table)), dtype=np.int64)
-        rows = np.repeat(np.arange(len(table)), table.shape[1])
-        np.add.at(count, (inverse.reshape(-1), rows), 1)
-        return ones, count
+        ones = self._ones[index]
+        place = np.searchsorted(ones, table)
+        rows = np.broadcast_to(np.arange(len(table))[:, None], table.shape)
+        flat = np.bincount(
+            (place * len(table) + rows).reshape(-1), minlength=len(ones) * len(table)
+        )
+        return ones, flat.reshape(len(ones), len(table))
 
-    def _join(
-        self,
-        index: int,
-        ones: Array,
-        count: Array,
-        group_of: dict[int, int],
-        join: list[int],
-        pattern: dict[int, list[tuple[int, Any]]],
-        broken: dict[int, Node | None],
-    ) -> None:
-        """Note each class's rows in this grid; join the groups that only together are even."""
-        sums: dict[int, Array] = {}
-        seen: set[tuple[int, bytes]] = set()
-        for one, rows in zip(ones.tolist(), count, strict=True):
-            if one not in group_of:
-                continue
-            if rows.min() == rows.max() or self._fills_rows(index, one, rows):
-                continue  # in every row alike, or in whole rows: free to go alone
-            pattern[one].append((index, rows.tobytes()))
-            group = group_of[one]
-            if (group, rows.tobytes()) not in seen:
-                seen.add((group, rows.tobytes()))
-                sums[group] = sums.get(group, 0) + rows
-        uneven = [group for group, rows in sums.items() if rows.min() != rows.max()]
-        if not uneven:
-            return
-        total = sum((sums[group] for group in uneven), np.zeros(1, dtype=np.int64))
-        if total.min() != total.max():
-            for one in ones.tolist():
-                if group_of.get(one) in uneven:
-                    broken[one] = self.nodes[index]
-            return
-        for group in uneven[1:]:
-            join[_root(join, group)] = _root(join, uneven[0])
-
-    def _uneven(self, cells: list[list[int]]) -> Any:
-        """The first grid that one step (a channel of each cell) would leave uneven, or `...`."""
-        step = {cell[0] for cell in cells}
-        touched = {index for one in step for index in self._of.get(one, [])}
-        lost = torch.tensor(sorted(step))
-        for index in touched:
-            if is_rectangle(~torch.isin(self.tables[index], lost)) is None:
-                return self.nodes[index]
-        return ...
-
-    def _fills_rows(self, index: int, one: int, rows: Array) -> bool:
-        """Whether a class takes whole rows with it and leaves a rectangle (pixels of a channel)."""
+    def _fills_rows(self, index: int, count: Array) -> Array:
+        """Which classes take whole rows with them and leave a rectangle (pixels of a channel)."""
         table = self.tables[index]
-        if set(np.unique(rows).tolist()) != {0, table.shape[-1]}:
-            return False
-        return is_rectangle(table != one) is not None
+        whole = ((count == 0) | (count == table.shape[-1])).all(1)
+        rows = (count > 0).reshape(len(count), *table.shape[:-1])
+        box = np.ones(len(count), dtype=np.int64)
+        full = np.zeros(len(count), dtype=np.int64)
+        for axis in range(1, rows.ndim):
+            others = tuple(other for other in range(1, rows.ndim) if other != axis)
+            extent = rows.any(axis=others).sum(1) if others else rows.sum(1)
+            box *= extent
+            full += extent == rows.shape[axis]
+        # A box of whole rows leaves a rectangle if it is cut straight through all axes but one.
+        straight = full >= rows.ndim - 2
+        found: Array = whole & (rows.reshape(len(count), -1).sum(1) == box) & straight
+        return found
+
+
+def _split(group: Array, pattern: Array) -> list[Array]:
+    _, kind = np.unique(pattern, return_inverse=True)
+    return [group[kind == one] for one in range(kind.max() + 1)]
 
 
 def _root(join: list[int], index: int) -> int:

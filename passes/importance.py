@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .coupling import Coupling
 from .labels import varying
+from .program import tensor_name
 from .rules import norm
 
 Criterion = Callable[[Coupling, int], Tensor]
@@ -37,11 +38,10 @@ def bn_scale(coupling: Coupling, seed: int) -> Tensor:
     Channels without a norm are scored by `l2`; both have mean one a place, so they compete fairly.
     """
     scales = {
-        str(node.args[1].target)
+        name
         for node in coupling.program.calls()
-        if node.target in norm.RULES and len(node.args) > 1
-        and getattr(node.args[1], "op", "") == "get_attr"
-    }  # fmt: skip
+        if node.target in norm.RULES and (name := tensor_name(node, "weight"))
+    }
     scored = _magnitude(coupling, lambda w: w.abs(), lambda total: total, only=scales)
     plain = l2(coupling, seed)
     return torch.where(scored > 0, scored, plain)
@@ -86,6 +86,6 @@ def _along(weight: Tensor, array: Tensor) -> Tensor:
 def channel_scores(coupling: Coupling, criterion: str, seed: int = 0) -> Tensor:
     """Scores of all channels: float64 [channels]. `criterion` is a name in `CRITERIA`."""
     score = CRITERIA[criterion](coupling, seed)
-    return torch.stack([score[list(members)].sum() for members in coupling.members] or [score[0]])
-
-
+    classes, owner = coupling.members
+    total = torch.zeros(int(owner[-1]) + 1 if len(owner) else 0, dtype=torch.float64)
+    return total.index_add(0, owner, score[classes])

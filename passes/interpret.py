@@ -1,9 +1,9 @@
 """Run the graph on labels: ask the rule of every call, in order, and keep what it answers.
 
-    parameter      one fresh label for each index of each axis
-    input          no labels: its axes are the user's
-    call           the operator's rule
-    output         whatever arrives is frozen
+parameter      one fresh label for each index of each axis
+input          no labels: its axes are the user's
+call           the operator's rule
+output         whatever arrives is frozen
 """
 
 import fnmatch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from .labels import Ledger, Value, varying
-from .program import Program, fetch, hint, shape_of
+from .program import Program, hint, shape_of
 from .rules import Call, rule_for
 from .rules.contraction import RULES as CONTRACTIONS
 from .rules.contraction import convolution

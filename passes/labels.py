@@ -38,7 +38,9 @@ class Value:
         return next((array for array in self.arrays if array.shape[axis] > 1), None)
 
     def without(self, *arrays: Tensor) -> "Value":
-        return replace(self, arrays=tuple(a for a in self.arrays if all(a is not b for b in arrays)))
+        return replace(
+            self, arrays=tuple(a for a in self.arrays if all(a is not b for b in arrays))
+        )
 
 
 def varying(array: Tensor) -> Axes:

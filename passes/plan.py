@@ -6,16 +6,20 @@
 Then channels are put back, most important first, wherever the budget has room for them.
 """
 
+import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .cost import KINDS, Costs
+from .cost import KINDS, NONE, Costs
 from .coupling import Coupling, Group
 from .errors import UsageError
 from .importance import CRITERIA, channel_scores
+from .kept import kept_indices
+from .sizes import Sizes
 
 TOLERANCE = 0.02
 """A budget counts as met within this share of the original amount, from below."""
@@ -91,13 +95,24 @@ class Plan:
 
     coupling: Coupling
     budget: Budget
-    channels: tuple[int, ...]
-    """Numbers of the channels (or whole rows) that go."""
-    kept: tuple[tuple[Group, int], ...]
+    channels: Tensor
+    """Numbers of the channels (or whole rows) that go: int64, ascending."""
+    widths: tuple[tuple[Group, int], ...] = ()
     """How many steps of each group stay."""
-    dense: float
-    reached: float
-    notes: tuple[str, ...] = field(default=())
+    dense: float = 0.0
+    """What the original costs, in units of the budget."""
+    reached: float = 0.0
+    """What the plan costs."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """Sizes of everything under this plan."""
+        return self.coupling.without(self.channels)
+
+    @property
+    def kept(self) -> dict[str, list[Any]]:
+        """Kept indices of each dimension of every tensor that shrinks (see `kept_indices`)."""
+        return kept_indices(self.coupling, self.sizes)
 
 
 def choose(coupling: Coupling, budget: Budget, options: Options) -> Plan:
@@ -123,8 +138,8 @@ def choose(coupling: Coupling, budget: Budget, options: Options) -> Plan:
             why="the steps by which channels can go are too coarse",
             hint="lower --round-to, or ask for an amount further away",
         )
-    kept = tuple((g, g.size - n) for g, n in zip(search.groups, removed, strict=True))
-    return Plan(coupling, budget, search.channels(removed), kept, costs.dense, reached)
+    widths = tuple((g, g.size - n) for g, n in zip(search.groups, removed, strict=True))
+    return Plan(coupling, budget, search.channels(removed), widths, costs.dense, reached)
 
 
 def _unreachable(
@@ -163,24 +178,18 @@ class _Search:
         kept = [n for n in range(group.size, 0, -1) if n == group.size or n % unit == 0]
         return [group.size - n for n in kept if n >= least or n == group.size]
 
-    def _losses(self, order: list[list[int]], scores: Tensor) -> list[float]:
+    def _losses(self, order: list[Tensor], scores: Tensor) -> list[float]:
         """Importance of each step, the least important first."""
-        if not order:
-            return []
-        steps = zip(*order, strict=False)
-        return [float(scores[list(step)].sum()) for step in steps]
+        size = min(map(len, order))
+        return torch.stack([scores[cell[:size]] for cell in order]).sum(0).tolist()
 
     def floor(self) -> Removed:
         return [stops[-1] for stops in self.stops]
 
-    def channels(self, removed: Removed) -> tuple[int, ...]:
-        gone = (
-            channel
-            for order, count in zip(self.order, removed, strict=True)
-            for cell in order
-            for channel in cell[:count]
-        )
-        return tuple(sorted(gone))
+    def channels(self, removed: Removed) -> Tensor:
+        pairs = zip(self.order, removed, strict=True)
+        gone = [cell[:count] for order, count in pairs for cell in order]
+        return torch.cat([NONE, *gone]).sort().values
 
     def amount(self, removed: Removed) -> float:
         key = tuple(removed)
@@ -202,10 +211,8 @@ class _Search:
         return self._share(high)
 
     def _share(self, share: float) -> Removed:
-        return [
-            min(stops, key=lambda n: (abs(n - share * group.size), n))
-            for group, stops in zip(self.groups, self.stops, strict=True)
-        ]
+        wanted = [share * group.size for group in self.groups]
+        return [nearest(stops, want) for stops, want in zip(self.stops, wanted, strict=True)]
 
     # --- global ---------------------------------------------------------------------------------
 
@@ -230,7 +237,7 @@ class _Search:
 
     def _savings(self, removed: Removed) -> dict[int, float]:
         steps = {
-            index: [cell[n] for cell in order]
+            index: torch.stack([cell[n] for cell in order])
             for index, (order, n) in enumerate(zip(self.order, removed, strict=True))
             if n < self.stops[index][-1]
         }
@@ -283,26 +290,25 @@ class _Search:
         return min(open_, key=key, default=None)
 
 
+def nearest(stops: Sequence[int], wanted: float) -> int:
+    """The member of an ascending sequence that is closest to `wanted`."""
+    place = bisect.bisect_left(stops, wanted)
+    return min(stops[max(place - 1, 0) : place + 1], key=lambda stop: abs(stop - wanted))
+
+
 def _chosen_groups(coupling: Coupling, options: Options) -> list[Group]:
     """All groups; with `uniform`, rows only where their entries cannot go one by one."""
     if not options.uniform:
         return list(coupling.groups)
-    single = {
-        one
-        for group in coupling.groups if not group.rows
-        for cell in group.cells for channel in cell for one in coupling.members[channel]
-    }  # fmt: skip
+    single = torch.cat([NONE, *(cell for g in coupling.groups if not g.rows for cell in g.cells)])
+    alone = coupling.classes_of(single)
     return [
         group
         for group in coupling.groups
-        if not group.rows
-        or not any(m in single for c in group.cells[0] for m in coupling.members[c])
+        if not group.rows or not torch.isin(coupling.classes_of(group.cells[0]), alone).any()
     ]
 
 
-def _ranked(group: Group, scores: Tensor) -> list[list[int]]:
+def _ranked(group: Group, scores: Tensor) -> list[Tensor]:
     """The channels of each cell, the least important first."""
-    return [
-        [cell[i] for i in torch.argsort(scores[list(cell)], stable=True).tolist()]
-        for cell in group.cells
-    ]
+    return [cell[torch.argsort(scores[cell], stable=True)] for cell in group.cells]

@@ -62,6 +62,15 @@ def shape_of(node: Node) -> tuple[int, ...]:
     return tuple(hint(size) for size in node.meta["val"].shape)
 
 
+def tensor_name(node: Node, argument: str) -> str:
+    """The `state_dict` name of the tensor that a call reads as `argument`, or ""."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    names = [one.name for one in node.target._schema.arguments]
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    source = given.get(argument)
+    return str(source.target) if isinstance(source, Node) and source.op == "get_attr" else ""
+
+
 def where(node: Node) -> str:
     """The user's module path and source line of a node: ``layer1.0.conv (models/net.py:41)``."""
     stack = node.meta.get("nn_module_stack") or {}

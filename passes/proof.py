@@ -25,7 +25,7 @@ from .errors import GateError
 from .interpret import results_of
 from .labels import Value
 from .plan import Plan
-from .program import Program, where
+from .program import Program, tensor_name, where
 from .rules import Call
 from .shrink import Shrink
 from .sizes import Sizes
@@ -75,7 +75,7 @@ def prove(plan: Plan, small: Program, inputs: Sequence[tuple[Any, Mapping[str, A
 def compare(plan: Plan, small: Program, inputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> Proof:
     """The largest difference between small and silenced, in float64 where the model can."""
     coupling = plan.coupling
-    sizes = coupling.without(plan.channels)
+    sizes = plan.sizes
     inexact = tuple(
         dict.fromkeys(
             where(node)
@@ -107,7 +107,7 @@ def _difference(
     convert: Callable[[Any], Any],
 ) -> tuple[float, float]:
     coupling = plan.coupling
-    sizes = coupling.without(plan.channels)
+    sizes = plan.sizes
     silent = copy(coupling.program, silenced(coupling, sizes))
     reference = _Reference(coupling, sizes, silent)
     candidate = Interpreter(copy(small))
@@ -152,12 +152,11 @@ def silenced(coupling: Coupling, sizes: Sizes) -> dict[str, Tensor]:
 
     Running variances stay: they are divided by.
     """
+    norms = (aten.batch_norm.default, aten.instance_norm.default)
     variances = {
-        str(node.args[place].target)
+        tensor_name(node, "running_var")
         for node in coupling.program.calls()
-        if node.target in (aten.batch_norm.default, aten.instance_norm.default)
-        for place in [4]
-        if len(node.args) > place and isinstance(node.args[place], Node)
+        if node.target in norms
     }
     return {
         name: tensor.detach()
@@ -187,8 +186,8 @@ class _Reference(Interpreter):
         if original in self._coupling.inexact:
             return _statistics(call, given, self._stays(call.x))
         if call.op in _PRODUCTS and self._shrinks(call):
-            args = [self._masked(a, v) for a, v in zip(args, call.given.values(), strict=False)]
-            return call.op(*args, **kwargs)
+            pairs = zip(args, call.given.values(), strict=False)
+            return call.op(*(self._masked(a, v) for a, v in pairs), **kwargs)
         return super().run_node(n)
 
     def _shrinks(self, call: Call) -> bool:
@@ -237,10 +236,13 @@ def _statistics(call: Call, given: Mapping[str, Any], stays: Tensor) -> Tensor:
         return (x * stays).sum(axes, keepdim=keep) / count
     if name in ("linalg_vector_norm", "norm"):
         order = float(call.get("ord", call.get("p", 2)) or 2)
-        return torch.linalg.vector_norm(x * stays, order, axes, keepdim=keep)
+        norm: Tensor = torch.linalg.vector_norm(x * stays, order, axes, keepdim=keep)
+        return norm
     centre = (x * stays).sum(axes, keepdim=True) / stays.sum(axes, keepdim=True).clamp(min=1)
     free = float(call.get("correction", None) or (1 if call.get("unbiased", True) else 0))
-    square = ((x - centre) * stays).square().sum(axes, keepdim=keep) / (count - free).clamp(min=1)
+    square: Tensor = ((x - centre) * stays).square().sum(axes, keepdim=keep) / (count - free).clamp(
+        min=1
+    )
     return square if name == "var" else square.sqrt()
 
 
@@ -268,16 +270,14 @@ def _normalised(
 
 def _bisect(plan: Plan, inputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> list[str]:
     """Names of the smallest set of groups that shows the difference: single ones, else halves."""
-    coupling, chosen = plan.coupling, set(plan.channels)
-    parts = [
-        (group.name, tuple(c for cell in group.cells for c in cell if c in chosen))
-        for group in coupling.groups
-    ]
-    parts = [(name, channels) for name, channels in parts if channels]
+    coupling = plan.coupling
+    members = [(group.name, torch.cat(group.cells)) for group in coupling.groups]
+    parts = [(name, own[torch.isin(own, plan.channels)]) for name, own in members]
+    parts = [(name, own) for name, own in parts if len(own)]
 
-    def fails(some: list[tuple[str, tuple[int, ...]]]) -> bool:
-        channels = tuple(sorted({c for _, own in some for c in own}))
-        part = Plan(coupling, plan.budget, channels, (), 0, 0)
+    def fails(some: list[tuple[str, Tensor]]) -> bool:
+        channels = torch.cat([own for _, own in some]).sort().values
+        part = Plan(coupling, plan.budget, channels)
         small = apply(Shrink(part), coupling.program).program
         return not compare(part, small, inputs).holds
 
@@ -288,7 +288,7 @@ def _bisect(plan: Plan, inputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> list
         step = max(len(parts) // size, 1)
         pieces = [parts[i : i + step] for i in range(0, len(parts), step)]
         for piece in pieces:
-            rest = [part for part in parts if part not in piece]
+            rest = [part for part in parts if all(part is not one for one in piece)]
             if fails(piece):
                 parts, size = piece, 2
                 break

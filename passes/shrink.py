@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
+from .contract import PassResult
 from .coupling import Coupling, check_rectangles
 from .errors import ContractError
 from .gathers import Gather
 from .interpret import results_of
 from .labels import Value
 from .modes import Shrunk
-from .contract import PassResult
 from .plan import Plan
 from .program import Program
 from .rules import Resizing, rule_for
@@ -51,7 +51,7 @@ class Shrink:
 
     def run(self, before: Program) -> PassResult:
         coupling = self.plan.coupling
-        sizes = coupling.without(self.plan.channels)
+        sizes = self.plan.sizes
         check_rectangles(coupling, sizes)
         state, changes = _cut_state(coupling, sizes)
         graph = copied(before.module.graph)
@@ -63,7 +63,9 @@ class Shrink:
         for gather in coupling.gathers:
             changes += _select(coupling, sizes, gather, twins, state)
         for twin in graph.nodes:  # shapes of the capture no longer hold
-            twin.meta = {k: v for k, v in twin.meta.items() if k in ("nn_module_stack", "stack_trace")}
+            twin.meta = {
+                k: v for k, v in twin.meta.items() if k in ("nn_module_stack", "stack_trace")
+            }
         graph.lint()
         module = Shrunk(tree(state), graph)
         return PassResult(
@@ -72,7 +74,7 @@ class Shrink:
 
     def ensures(self, before: Program, after: Program) -> None:
         coupling = self.plan.coupling
-        sizes = coupling.without(self.plan.channels)
+        sizes = self.plan.sizes
         for name, tensor in after.tensors().items():
             if name in coupling.state and tuple(tensor.shape) != sizes.shape(coupling.state[name]):
                 raise ContractError(f"{name} has {tuple(tensor.shape)} after the surgery")
@@ -119,7 +121,7 @@ def _resize(coupling: Coupling, sizes: Sizes, node: Node, twin: Node) -> None:
         changed = True
     if changed:
         twin.target = target
-        twin.args, twin.kwargs = _arguments(twin.target, raw)
+        twin.args, twin.kwargs = _arguments(target, raw)
 
 
 def _by_name(node: Node) -> dict[str, Any]:
@@ -178,7 +180,8 @@ def _select(
 ) -> list[str]:
     """Replace a region that reorders an axis by one index_select, if channels of it went."""
     start, end = coupling.trace.results[gather.entry], coupling.trace.results[gather.exit]
-    assert isinstance(start, Value) and isinstance(end, Value)
+    assert isinstance(start, Value)
+    assert isinstance(end, Value)
     before, after = sizes.kept(start, gather.axis), sizes.kept(end, gather.axis)
     if bool(before.all()):
         return []
@@ -197,34 +200,3 @@ def _select(
         if not twins[node].users:
             exit_.graph.erase_node(twins[node])
     return [f"{gather.exit}: channels selected by index"]
-
-
-def kept_indices(coupling: Coupling, sizes: Sizes) -> dict[str, list[Any]]:
-    """The kept indices of each dimension of every tensor that shrank, by `state_dict` name.
-
-    None where nothing went; one list where the same indices stay everywhere; one list for each
-    kept row where rows keep other entries (axis 1 of a grouped convolution).
-    """
-    kept: dict[str, list[Any]] = {}
-    for name, value in coupling.state.items():
-        if sizes.shape(value) == value.shape:
-            continue
-        dims: list[Any] = []
-        for axis in range(value.rank):
-            dims.append(_kept_along(sizes, value, axis))
-        kept[name] = dims
-    return kept
-
-
-def _kept_along(sizes: Sizes, value: Value, axis: int) -> Any:
-    if sizes.extent(value, axis) == value.shape[axis]:
-        return None
-    array = value.on(axis)
-    assert array is not None
-    union = sizes.kept(value, axis)
-    if int(union.sum()) == sizes.extent(value, axis):
-        return union.nonzero().flatten().tolist()
-    whole = sizes.stays(value).movedim(axis, -1).reshape(-1, value.shape[axis])
-    return [row.nonzero().flatten().tolist() for row in whole if bool(row.any())]
-
-

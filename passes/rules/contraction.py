@@ -79,7 +79,7 @@ def _plus(ledger: Ledger, value: Value, bias: Any, axis: int) -> Value:
     return ledger.merge([value, view], value.shape, "of the bias")
 
 
-# --- linear algebra ---------------------------------------------------------------------------------
+# --- linear algebra ------------------------------------------------------------------------------
 
 
 def linear(ledger: Ledger, call: Call) -> Value:
@@ -133,8 +133,10 @@ def einsum(ledger: Ledger, call: Call) -> Value:
         later = {*out, *(letter for term in terms[index + 1 :] for letter in term)}
         keep = [k for k in dict.fromkeys([*letters, *term]) if k in later]
         keep = list(out) if index == len(terms) - 1 else keep
-        size = {**dict(zip(term, other.shape, strict=True)),
-                **dict(zip(letters, value.shape, strict=True))}
+        size = {
+            **dict(zip(term, other.shape, strict=True)),
+            **dict(zip(letters, value.shape, strict=True)),
+        }
         value = contract(ledger, value, letters, other, term, keep, [size[k] for k in keep])
         letters = keep
     if len(terms) == 1:
@@ -186,11 +188,11 @@ def einsum_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
     return [list(axes.values())]
 
 
-# --- attention --------------------------------------------------------------------------------------
+# --- attention -----------------------------------------------------------------------------------
 
 
 def attention(ledger: Ledger, call: Call) -> Value:
-    """softmax(q k^T * scale + mask) v. Grouped queries: key heads are repeated for their queries."""
+    """softmax(q k^T * scale + mask) v. Key heads are repeated for their grouped queries."""
     q, k, v, mask = call["query"], call["key"], call["value"], call.get("attn_mask")
     if call.get("enable_gqa"):
         k, v = _repeated(k, q.shape[-3]), _repeated(v, q.shape[-3])
@@ -229,7 +231,7 @@ def head_scale(new: Resizing) -> dict[str, Any]:
     return {"scale": float(q.shape[-1]) ** -0.5}
 
 
-# --- convolutions -----------------------------------------------------------------------------------
+# --- convolutions --------------------------------------------------------------------------------
 
 
 def convolution(ledger: Ledger, call: Call) -> Value:
@@ -287,6 +289,18 @@ def group_count(new: Resizing) -> dict[str, Any]:
     return {"groups": int(kept.any(1).sum())}
 
 
+CONVOLUTIONS = (
+    aten.conv1d.default,
+    aten.conv2d.default,
+    aten.conv3d.default,
+    aten.conv1d.padding,
+    aten.conv2d.padding,
+    aten.conv3d.padding,
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+    aten.convolution.default,
+)
 CONVOLUTION = Rule(convolution, group_count, macs=convolution_macs)
 
 RULES: RuleTable = {
@@ -301,12 +315,5 @@ RULES: RuleTable = {
     aten.baddbmm.default: Rule(add_matmul, macs=matmul_macs),
     aten.einsum.default: Rule(einsum, macs=einsum_macs),
     aten.scaled_dot_product_attention.default: Rule(attention, head_scale, macs=attention_macs),
-    **{
-        op: CONVOLUTION
-        for op in (
-            aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.convolution.default,
-            aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding,
-            aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input,
-        )
-    },
+    **dict.fromkeys(CONVOLUTIONS, CONVOLUTION),
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """Look-ups: the axis that is indexed keeps its size unless the indices are known constants.
 
-    embedding(table [V, C], ids)       rows are looked up; [..., C] passes
-    table[index] (relative positions)  the looked-up axis stays, heads pass
+embedding(table [V, C], ids)       rows are looked up; [..., C] passes
+table[index] (relative positions)  the looked-up axis stays, heads pass
 """
 
 import torch
@@ -52,8 +52,10 @@ def index(ledger: Ledger, call: Call) -> Value:
 
 def gather(ledger: Ledger, call: Call) -> Value:
     x = ledger.pin(call.x, [call.axis()], "is looked up by index")
-    return ledger.merge([x, call["index"]], call.shape, "of the index") if not x.arrays else _frozen(
-        ledger, x, call
+    return (
+        ledger.merge([x, call["index"]], call.shape, "of the index")
+        if not x.arrays
+        else _frozen(ledger, x, call)
     )
 
 

@@ -71,7 +71,7 @@ def in_full(call: Call, array: Tensor) -> Tensor:
     return rerun(call, whole).round().long()
 
 
-# --- labels -----------------------------------------------------------------------------------------
+# --- labels --------------------------------------------------------------------------------------
 
 
 def moved(move: Move) -> Any:
@@ -104,8 +104,11 @@ def concatenated(ledger: Ledger, call: Call) -> Value:
     if stack:
         values = [_unsqueezed(value, axis) for value in values]
     joined = {
-        other for v in values for array in v.arrays
-        if stack or array.shape[axis] > 1 for other in varying(array)
+        other
+        for v in values
+        for array in v.arrays
+        if stack or array.shape[axis] > 1
+        for other in varying(array)
     } | {axis}
     parts, rests = [], []
     for value in values:
@@ -118,10 +121,12 @@ def concatenated(ledger: Ledger, call: Call) -> Value:
             own = []
         parts.append(own[0].expand(_widened(own[0], size)) if own else torch.zeros(size).long())
     along = torch.cat(_matched(ledger, parts, axis), axis)
-    flat = [Value(tuple(1 if a == axis else n for a, n in enumerate(v.shape)), v.arrays)
-            for v in rests]
-    across = ledger.merge(flat, [1 if a == axis else n for a, n in enumerate(shape)],
-                          "of another joined tensor")
+    flat = [
+        Value(tuple(1 if a == axis else n for a, n in enumerate(v.shape)), v.arrays) for v in rests
+    ]
+    across = ledger.merge(
+        flat, [1 if a == axis else n for a, n in enumerate(shape)], "of another joined tensor"
+    )
     arrays = [*across.arrays, along] if bool(along.any()) else list(across.arrays)
     return ledger.settled(shape, arrays)
 
@@ -143,8 +148,10 @@ def _matched(ledger: Ledger, parts: list[Tensor], axis: int) -> list[Tensor]:
         missing = [a for a in range(rank) if a != axis and part.shape[a] < size[a]]
         if missing and bool(part.any()):
             ledger.freeze(part, "is joined with a tensor that is split differently")
-    return [part.expand([part.shape[a] if a == axis else size[a] for a in range(rank)])
-            for part in parts]
+    return [
+        part.expand([part.shape[a] if a == axis else size[a] for a in range(rank)])
+        for part in parts
+    ]
 
 
 def padded(ledger: Ledger, call: Call) -> Value:
@@ -195,7 +202,7 @@ def like(ledger: Ledger, call: Call) -> Value:
     return Value(call.shape, call.x.arrays)
 
 
-# --- literal arguments that change --------------------------------------------------------------------
+# --- literal arguments that change ---------------------------------------------------------------
 
 
 def output_sizes(name: str) -> Resize:

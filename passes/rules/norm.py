@@ -83,7 +83,7 @@ def norm_groups(new: Resizing) -> dict[str, Any]:
     return {"num_groups": int(kept.any(1).sum())}
 
 
-# --- statistics written out by hand -----------------------------------------------------------------
+# --- statistics written out by hand --------------------------------------------------------------
 
 
 def statistic(ledger: Ledger, call: Call) -> Value:

@@ -42,7 +42,7 @@ def recurrent(ledger: Ledger, call: Call) -> list[Value]:
     below = _vector(x, x.rank - 1)
     outputs: list[Tensor] = []
     hidden: list[Tensor] = []
-    for index, cell in enumerate(cells):
+    for _index, cell in enumerate(cells):
         _tie_input(ledger, cell[0], below)
         hidden.append(_tie_cell(ledger, cell, gates))
         outputs.append(hidden[-1])

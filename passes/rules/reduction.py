@@ -1,8 +1,8 @@
 """Operators that need an axis whole: reductions, softmax, sorting, pooling, interpolation.
 
-    softmax(x, dim)      the axis keeps its size; the others pass
-    amax(x, dim)         the same, and the axis is gone from the result
-    max_pool2d(x)        pictures keep their size; channels pass
+softmax(x, dim)      the axis keeps its size; the others pass
+amax(x, dim)         the same, and the axis is gone from the result
+max_pool2d(x)        pictures keep their size; channels pass
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
 """What a row of the rule table is: one operator, and its answer to each question we ask.
 
-    label      which channels do the results carry, and what must stand or fall together?
-    resize     which literal arguments change when channels go?
-    move       data movement only: where does each position come from?
-    macs       multiply-accumulates, as a sum of products of sizes
+label      which channels do the results carry, and what must stand or fall together?
+resize     which literal arguments change when channels go?
+move       data movement only: where does each position come from?
+macs       multiply-accumulates, as a sum of products of sizes
 """
 
 from collections.abc import Callable, Mapping, Sequence

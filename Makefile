@@ -1,0 +1,44 @@
+# One command each. The first run makes .venv from constraints.txt, later ones start at once.
+#
+#   make demo                            build a small model end to end, into build/digits
+#   make test                            the whole default suite; PYTEST_ARGS="-m slow" and so on
+#   make lint                            ruff, formatting, types
+#   make clean                           forget .venv and build/
+#
+# Needs Python 3.11 or later; where python3 is older: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help venv demo test lint clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+venv: $(READY)
+
+demo: $(READY)
+	$(BIN)/python -m compressor build models/digits.py:digits_resnet --macs 0.5 \
+		--evaluate models/digits.py:accuracy -o build/digits --force
+
+test: $(READY)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+		"error: Python 3.11 or later is needed, $(PYTHON) is %d.%d\n" % v[:2] + \
+		"  hint: name another one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[test,bench]"
+	@touch $(READY)

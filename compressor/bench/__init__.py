@@ -1,0 +1,23 @@
+"""The one instrument for latency: models raced against each other, in pairs, in one process.
+
+    race({"dense": Path("dense.onnx"), "small": Path("small.onnx")})
+
+    round 1   small dense again     each entry: enough runs for 5 ms, wall and CPU time
+    round 2   dense again small     the order is drawn anew each round
+    round 3   ...                   `again` is the first model, loaded a second time
+
+    ratio     median over rounds of (model's time / first model's time in the same round)
+    interval  95 %, from resampling blocks of neighbouring rounds
+    noise     the same two numbers for `again`, whose true ratio is 1
+
+A busy machine slows both sides of a pair alike, so the ratio holds where milliseconds do not:
+compare ratios, and never milliseconds of two different races.
+"""
+
+from compressor.bench.measure import race
+from compressor.bench.result import Race, Row, Samples
+from compressor.bench.sessions import offered_providers
+from compressor.bench.statistics import Ratio
+from compressor.bench.table import render
+
+__all__ = ["Race", "Ratio", "Row", "Samples", "offered_providers", "race", "render"]

@@ -1,0 +1,93 @@
+"""What a race gives back: the numbers, the raw samples behind them, the circumstances."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from compressor.bench.statistics import Ratio
+
+Clock = Literal["wall", "cpu"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One model's raw samples, one per round, each the nanoseconds of `runs` runs together."""
+
+    runs: int
+    wall_ns: tuple[int, ...]
+    cpu_ns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's results; `*_ms` are milliseconds for one run.
+
+    `wall_ms` and `cpu_ms` are medians over the rounds, `p90_ms` and `p99_ms` percentiles of the
+    wall time of every single run (`samples` holds their sums only). The ratios are times divided
+    by the baseline's: below 1 is faster. `file_bytes` includes external data.
+    """
+
+    name: str
+    file_bytes: int
+    wall_ms: float
+    cpu_ms: float
+    p90_ms: float
+    p99_ms: float
+    wall_ratio: Ratio
+    cpu_ratio: Ratio
+    primary: Clock
+    samples: Samples
+
+    @property
+    def ratio(self) -> Ratio:
+        """The headline: the ratio by the clock that `Race.primary` names."""
+        return self.wall_ratio if self.primary == "wall" else self.cpu_ratio
+
+
+@dataclass(frozen=True)
+class Race:
+    """All models of one race; the first row is the baseline, `control` the same model again.
+
+    `primary` names the clock of the headline ratio and `why` says why it is that one.
+    `converged`: every primary interval is within one per cent of its ratio; if not, the time was
+    up first. `order` has, for each round, the order of the entries: positions in
+    `rows`, the last one being the control. `seconds` is the time the rounds took.
+    """
+
+    rows: tuple[Row, ...]
+    control: Row
+    primary: Clock
+    why: str
+    provider: str
+    threads: int
+    shapes: Mapping[str, tuple[int, ...]]
+    seconds: float
+    converged: bool
+    denormals_flushed: bool
+    seed: int
+    order: tuple[tuple[int, ...], ...]
+    environment: Mapping[str, object]
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds were raced."""
+        return len(self.order)
+
+    @property
+    def noise(self) -> Ratio:
+        """The baseline against itself, by the primary clock: what a ratio of 1 looks like here."""
+        return self.control.ratio
+
+    def to_json(self) -> dict[str, object]:
+        """Everything, raw samples and orders too, in dicts, lists, strings and numbers."""
+        whole = _plain(asdict(self))
+        assert isinstance(whole, dict)
+        return whole | {"rounds": self.rounds, "noise": _plain(asdict(self.noise))}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value

@@ -1,0 +1,211 @@
+"""From models to runners: sessions that differ in nothing but the model.
+
+models -> sessions (same options, same provider) -> one set of inputs -> runners
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.bench.inputs import asked_inputs, checked_feeds, common_inputs, random_feeds
+from compressor.passes.errors import (  # type: ignore[import-not-found, unused-ignore]
+    CompressError,
+    UsageError,
+)
+
+CPU = "CPUExecutionProvider"
+REMOTE = frozenset({"AzureExecutionProvider"})  # calls a service; runs nothing here
+DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
+
+Model = bytes | Path
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A model that is ready to run: its inputs lie on the device, its outputs stay there."""
+
+    name: str
+    file_bytes: int
+    session: Any
+    binding: Any
+
+    def run(self) -> None:
+        """Run once, and return when the result is there."""
+        self.session.run_with_iobinding(self.binding)
+        self.binding.synchronize_outputs()
+
+
+def offered_providers() -> tuple[str, ...]:
+    """The execution providers that run a model here, best first.
+
+    Each one that ONNX Runtime names is tried on a model of one operator: a provider whose
+    libraries or device are missing is named all the same, and then runs on the CPU in silence.
+    """
+    import onnxruntime as ort  # type: ignore[import-untyped, unused-ignore]
+
+    named = [name for name in ort.get_available_providers() if name not in REMOTE]
+    return tuple(name for name in named if name == CPU or _works(name))
+
+
+def line_up(
+    models: Mapping[str, Model],
+    *,
+    inputs: Mapping[str, np.ndarray] | None,
+    batch: int,
+    threads: int,
+    providers: Sequence[str],
+    seed: int,
+) -> tuple[list[Runner], dict[str, np.ndarray]]:
+    """A runner for each model, one more for the first model again, and the inputs of them all.
+
+    Raises UsageError for a model that cannot be loaded, models or inputs that do not fit together
+    and an unknown provider, and CompressError when ONNX Runtime falls back to another provider.
+    """
+    _refuse_unknown(providers)
+    entries = list(models.items())
+    entries.append((f"{entries[0][0]} again", entries[0][1]))
+    sessions = [(name, _session(model, name, threads, providers)) for name, model in entries]
+    wanted = common_inputs([(name, asked_inputs(session)) for name, session in sessions])
+    if inputs is None:
+        feeds = random_feeds(wanted, batch, np.random.default_rng(seed))
+    else:
+        feeds = checked_feeds(wanted, inputs)
+    device = DEVICES.get(providers[0], "cpu")
+    values = {name: _on_device(array, device) for name, array in feeds.items()}
+    runners = [
+        Runner(name, _file_bytes(model), session, _bind(session, values, device))
+        for (name, session), (_, model) in zip(sessions, entries, strict=True)
+    ]
+    return runners, feeds
+
+
+def _refuse_unknown(providers: Sequence[str]) -> None:
+    import onnxruntime as ort  # type: ignore[import-untyped, unused-ignore]
+
+    unknown = [name for name in providers if name not in ort.get_available_providers()]
+    if unknown or not providers:
+        raise UsageError(
+            f"unknown execution provider {unknown[0]!r}" if unknown else "no execution provider",
+            why=f"this ONNX Runtime offers: {', '.join(offered_providers())}",
+            hint="install the ONNX Runtime package that has it, or choose one of those",
+        )
+
+
+def _session(model: Model, name: str, threads: int, providers: Sequence[str]) -> Any:
+    """A session with the options that all share; refuses what ONNX Runtime cannot load."""
+    import onnxruntime as ort  # type: ignore[import-untyped, unused-ignore]
+
+    if isinstance(model, Path) and not model.is_file():
+        raise UsageError(
+            f"the model {name!r} is {'a folder' if model.is_dir() else 'not there'}",
+            where=str(model),
+            hint="give the path of an .onnx file",
+        )
+    try:
+        source = model if isinstance(model, bytes) else str(model)
+        session = ort.InferenceSession(source, _options(threads), providers=list(providers))
+    except runtime_errors() as error:
+        raise UsageError(
+            f"ONNX Runtime cannot load the model {name!r}",
+            where=str(model) if isinstance(model, Path) else "",
+            why=first_line(error),
+            hint="give an ONNX file, with its external data beside it",
+        ) from error
+    used = session.get_providers()[0]
+    if used != providers[0]:
+        raise CompressError(
+            f"ONNX Runtime runs the model {name!r} on {used}, not on {providers[0]}",
+            why="the provider could not start, and ONNX Runtime fell back to another",
+            hint="its libraries or its device are missing; ONNX Runtime's own message names them",
+        )
+    return session
+
+
+def _options(threads: int) -> Any:
+    import onnxruntime as ort  # type: ignore[import-untyped, unused-ignore]
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3  # errors
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return options
+
+
+def _works(provider: str) -> bool:
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "probe",
+        [value("x", TensorProto.FLOAT, [1])],
+        [value("y", TensorProto.FLOAT, [1])],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    probe = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    try:
+        _session(probe, "probe", 1, [provider])
+    except CompressError:
+        return False
+    return True
+
+
+def _on_device(array: np.ndarray, device: str) -> Any:
+    import onnxruntime as ort  # type: ignore[import-untyped, unused-ignore]
+
+    return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
+
+
+def _bind(session: Any, values: Mapping[str, Any], device: str) -> Any:
+    binding = session.io_binding()
+    for name, value in values.items():
+        binding.bind_ortvalue_input(name, value)
+    for output in session.get_outputs():
+        binding.bind_output(output.name, device, 0)
+    return binding
+
+
+def _file_bytes(model: Model) -> int:
+    """The size of the model, with the external data that it names."""
+    if isinstance(model, bytes):
+        return len(model)
+    if model.suffix == ".ort":  # ONNX Runtime's own format: one file
+        return model.stat().st_size
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    weights = onnx.load(model, load_external_data=False).graph.initializer
+    outside = {ExternalDataInfo(one).location for one in weights if uses_external_data(one)}
+    return sum(path.stat().st_size for path in (model, *(model.parent / name for name in outside)))
+
+
+def runtime_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises over a model or its inputs; they share no base of their own."""
+    from onnxruntime.capi import (  # type: ignore[import-untyped, unused-ignore]
+        onnxruntime_pybind11_state as state,
+    )
+
+    return (
+        state.EPFail,
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoModel,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message: ONNX Runtime's go on with addresses and stack traces."""
+    return str(error).strip().partition("\n")[0]

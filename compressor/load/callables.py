@@ -1,0 +1,256 @@
+"""From a name to the callable it stands for, and around the user's code while it runs.
+
+    package.module:callable     looked up from the current folder, then among what is installed
+    path/file.py:callable       that file; it may import from the current folder and from its own
+
+The folders are importable only while the user's code runs: an installed `compressor` must never
+meet the user's `models/`. A generator's body runs later, so imports in it belong above it.
+"""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from compressor.passes.errors import CompressError, ContractError, UsageError
+
+from .words import existing_file, kind_of, near, reason, shown
+
+_BUILD = "name the Python callable that builds the model: path/file.py:callable"
+
+_NOT_CODE = {
+    ".onnx": ("it is an ONNX file, and pruning starts from the PyTorch model", _BUILD),
+    ".pt2": ("it is an exported program, which runs code when it is loaded", _BUILD),
+    ".pt": ("it is a file of weights", f"{_BUILD}, and give this file by --weights"),
+    ".pth": ("it is a file of weights", f"{_BUILD}, and give this file by --weights"),
+    ".safetensors": ("it is a file of weights", f"{_BUILD}, and give this file by --weights"),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a name stands for, where it was defined, and what its code may import from."""
+
+    spec: str
+    value: Any
+    namespace: ModuleType
+    folders: tuple[Path, ...]
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Its imports work meanwhile, and what it raises names the line."""
+        with _blaming(f"{self.spec} raised an exception", self.folders), _importable(self.folders):
+            return self.value(*args, **kwargs)
+
+    def call_without_arguments(self) -> Any:
+        if needed := _needed_arguments(self.value):
+            raise UsageError(
+                f"{self.spec} needs arguments: {', '.join(needed)}",
+                why="it is called without any",
+                hint="write a function without arguments that calls it, and name that",
+            )
+        return self.call()
+
+
+def load_callable(spec: str) -> Callable[..., Any]:
+    """The callable that `module:callable` or `path/file.py:callable` stands for."""
+    found = find(spec)
+
+    @functools.wraps(found.value)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return found.call(*args, **kwargs)
+
+    return call
+
+
+def find(spec: str) -> Found:
+    """Import what `spec` names; `value` is callable."""
+    source, _, name = spec.rpartition(":")
+    if Path(source or spec).suffix in _NOT_CODE:
+        why, hint = _NOT_CODE[Path(source or spec).suffix]
+        raise UsageError(f"{source or spec} does not say how to build a model", why=why, hint=hint)
+    if not source or not all(part.isidentifier() for part in name.split(".")):
+        raise UsageError(
+            f"{spec!r} does not say which callable to use",
+            why="expected module:callable or path/file.py:callable",
+            hint=f"for example {spec if spec.endswith('.py') else 'models/net.py'}:resnet",
+        )
+    if source.endswith(".py") or "/" in source or "\\" in source:
+        path = existing_file(Path(source))
+        folders = tuple(dict.fromkeys((Path.cwd(), path.parent)))
+        namespace = _import_file(path, folders)
+    else:
+        folders = (Path.cwd(),)
+        namespace = _import_module(source, folders)
+    return Found(spec, _attribute(namespace, name, source), namespace, folders)
+
+
+# ---------------------------------------------------------------------------- finding
+
+
+def _import_file(path: Path, folders: Sequence[Path]) -> ModuleType:
+    """Load `path` under a name of its own, once for each process."""
+    stem = re.sub(r"\W", "_", path.stem)
+    name = f"{stem}_{zlib.crc32(str(path).encode()):08x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{shown(path)} is not a Python file", hint="its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look their module up
+    try:
+        with _blaming(f"cannot import {shown(path)}", folders), _importable(folders):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import_module(name: str, folders: Sequence[Path]) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UsageError(
+            f"{name!r} is not the name of a module",
+            hint="a module is named from the current folder: package.module:callable",
+        )
+    with _blaming(f"cannot import {name}", folders), _importable(folders):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            missing = error.name or ""
+            if missing != name and not name.startswith(f"{missing}."):
+                raise  # the module is there, something that it imports is not
+            raise UsageError(
+                f"no such module: {name}",
+                where=f"looked in {Path.cwd()} and among what is installed",
+                why=str(error),
+                hint=near(name, _modules_beside(name)) or "a file is named path/file.py:callable",
+            ) from error
+
+
+def _modules_beside(name: str) -> list[str]:
+    """Modules and packages in the part of the current folder where `name` would be."""
+    package = name.rpartition(".")[0]
+    folder = Path.cwd().joinpath(*package.split("."))
+    if not folder.is_dir():
+        package, folder = "", Path.cwd()
+    stems = {entry.stem for entry in folder.glob("*.py")}
+    stems |= {entry.parent.name for entry in folder.glob("*/*.py")}
+    return [f"{package}.{stem}".lstrip(".") for stem in sorted(stems) if stem.isidentifier()]
+
+
+def _attribute(namespace: ModuleType, name: str, source: str) -> Any:
+    value: Any = namespace
+    for part in name.split("."):
+        if not hasattr(value, part):
+            raise UsageError(
+                f"no such callable: {name}",
+                where=source,
+                hint=near(name, _public_callables(namespace)),
+            )
+        value = getattr(value, part)
+    if not callable(value):
+        raise UsageError(
+            f"{source}:{name} is {kind_of(value)}, which cannot be called",
+            hint=near(name, _public_callables(namespace)),
+        )
+    return value
+
+
+def _public_callables(namespace: ModuleType) -> list[str]:
+    """What the module itself defines, or everything callable in it if it defines nothing."""
+    public = {
+        name: value
+        for name, value in vars(namespace).items()
+        if callable(value) and not name.startswith("_")
+    }
+    own = [n for n, v in public.items() if getattr(v, "__module__", None) == namespace.__name__]
+    return own or list(public)
+
+
+def _needed_arguments(value: Callable[..., Any]) -> list[str]:
+    try:
+        signature = inspect.signature(value)
+    except ValueError:  # a builtin that does not tell
+        return []
+    return [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+
+
+# ---------------------------------------------------------------------------- running
+
+
+@contextmanager
+def _importable(folders: Sequence[Path]) -> Iterator[None]:
+    """Put `folders` first on the import path, for this long."""
+    added = [str(folder) for folder in folders]
+    sys.path[:0] = added
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        for folder in added:
+            with suppress(ValueError):  # the user's code may have taken it out
+                sys.path.remove(folder)
+
+
+@contextmanager
+def _blaming(what: str, folders: Sequence[Path]) -> Iterator[None]:
+    """Turn whatever the user's code raises into a UsageError that names its line."""
+    try:
+        yield
+    except (CompressError, ContractError):  # ours, passing through the user's code
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            what, where=_place(error, folders), why=reason(error), hint=_hint(error)
+        ) from error
+
+
+def _place(error: BaseException, folders: Sequence[Path]) -> str:
+    """The innermost line of the user's own code, else the innermost line."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{shown(Path(error.filename))}:{error.lineno}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and not frame.filename.startswith("<frozen")
+    ]
+    if not frames:
+        return ""
+    own = [frame for frame in frames if _is_own(Path(frame.filename), folders)]
+    frame = (own or frames)[-1]
+    return f"{shown(Path(frame.filename))}:{frame.lineno} in {frame.name}"
+
+
+def _is_own(path: Path, folders: Sequence[Path]) -> bool:
+    if "site-packages" in path.parts:
+        return False
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"install {error.name.partition('.')[0]}, or stand in the folder that has it"
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        return (
+            "a file by itself is in no package: stand in the folder above the package and write "
+            "package.module:callable"
+        )
+    if isinstance(error, SystemExit):
+        return 'keep what runs as a script below `if __name__ == "__main__":`'
+    return ""

@@ -1,0 +1,96 @@
+"""The model that the user's callable builds, with the weights that belong in it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from compressor.passes.errors import UsageError
+
+from .callables import find
+from .weights import load_weights
+from .words import kind_of, listed
+
+if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need it do
+    from torch import Tensor, nn
+
+
+def load_model(spec: str, weights: Path | None = None) -> tuple["nn.Module", ModuleType]:
+    """The model that `spec` builds, in eval mode, and the module that defines it.
+
+    `spec` names a callable without arguments, or a model itself. `weights` replaces every
+    parameter and buffer.
+    """
+    from torch import nn
+
+    found = find(spec)
+    if isinstance(found.value, nn.Module):
+        model = _as_model(found.value, spec)
+    else:
+        model = _as_model(found.call_without_arguments(), f"what {spec} returned")
+    if weights is not None:
+        load_weights(model, weights)
+    check_finite(model)
+    return model.eval(), found.namespace
+
+
+def _as_model(value: Any, name: str) -> "nn.Module":
+    import torch
+    from torch import nn
+
+    if isinstance(value, torch.jit.ScriptModule):
+        raise UsageError(
+            f"{name} is TorchScript, which cannot be pruned",
+            hint="return the Python module that the script was made from",
+        )
+    if isinstance(value, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise UsageError(f"{name} is {kind_of(value)}", hint="return the model in it: `.module`")
+    if isinstance(value, nn.Module):
+        return value
+    hint = "the callable must return the model"
+    if isinstance(value, Mapping):
+        hint = "if these are weights: return the model, and give them by --weights"
+    raise UsageError(f"{name} is {kind_of(value)}, not a torch.nn.Module", hint=hint)
+
+
+def check_finite(module: "nn.Module") -> None:
+    """Refuse weights that hold no numbers: not initialised, on the meta device, NaN or infinite.
+
+    Buffers may be infinite, as attention masks are, but not NaN.
+    """
+    parameters = dict(module.named_parameters())
+    everything = {**parameters, **dict(module.named_buffers())}
+    broken = {
+        name: trouble
+        for name, tensor in everything.items()
+        if (trouble := _trouble(tensor, infinity_allowed=name not in parameters))
+    }
+    if broken:
+        first, *more = (f"{name} {trouble}" for name, trouble in broken.items())
+        raise UsageError(
+            first,
+            where=f"and {len(more)} others: {listed(more, '; ')}" if more else "",
+            why="what does not compute numbers cannot be compared with something smaller",
+            hint="look at how it was made, or give a checkpoint by --weights",
+        )
+
+
+def _trouble(tensor: "Tensor", infinity_allowed: bool) -> str:
+    """`has 3 NaN among its 64 values`, or the empty string."""
+    from torch.nn.parameter import is_lazy
+
+    if is_lazy(tensor):
+        return "has no shape: a lazy layer that never saw an input"
+    if tensor.is_meta:
+        return "has no values: it is on the meta device"
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return ""
+    values = tensor.detach()
+    if values.element_size() == 1:  # the eight-bit formats do not implement these questions
+        values = values.float()
+    if bool(values.isfinite().all()):
+        return ""
+    nan, infinite = int(values.isnan().sum()), int(values.isinf().sum())
+    counts = [f"{nan:,} NaN"] if nan else []
+    counts += [f"{infinite:,} infinite"] if infinite and not infinity_allowed else []
+    return f"has {' and '.join(counts)} among its {values.numel():,} values" if counts else ""

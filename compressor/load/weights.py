@@ -1,0 +1,140 @@
+"""Weights from a file into a model: all of them, in the model's shapes, and nothing that runs."""
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
+
+from compressor.passes.errors import UsageError
+
+from .words import existing_file, kind_of, listed, reason
+
+if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need it do
+    from torch import Tensor, nn
+
+    State = Mapping[str, Tensor]
+
+
+def load_weights(model: "nn.Module", path: Path) -> None:
+    """Replace every parameter and buffer of `model` by those in `path`."""
+    state = read_weights(path)
+    own = model.state_dict()
+    _check_shapes(state, own, path)
+    answer = model.load_state_dict(state, strict=False)
+    missing = [name for name in answer.missing_keys if not _has_a_twin(name, own, state)]
+    lists = {"missing": missing, "unexpected": answer.unexpected_keys}
+    if any(lists.values()):
+        raise UsageError(
+            "the weights do not fit the model",
+            where=str(path),
+            why="; ".join(f"{len(n)} {kind}: {listed(n)}" for kind, n in lists.items() if n),
+            hint=_hint(state, own),
+        )
+
+
+def _check_shapes(state: "State", own: "State", path: Path) -> None:
+    from torch.nn.parameter import is_lazy
+
+    mismatched = [
+        f"{name} is {tuple(state[name].shape)} in the file, {tuple(tensor.shape)} in the model"
+        for name, tensor in own.items()
+        if name in state and not is_lazy(tensor) and state[name].shape != tensor.shape
+    ]
+    if mismatched:
+        raise UsageError(
+            f"{len(mismatched)} of {len(own)} weights have another shape than the model's",
+            where=str(path),
+            why=listed(mismatched, "; "),
+            hint="build the model with the sizes that it was trained with",
+        )
+
+
+def _has_a_twin(name: str, own: "State", state: "State") -> bool:
+    """Tied weights are one tensor under two names, of which safetensors keeps one."""
+    address = own[name].data_ptr()
+    return address != 0 and any(
+        other in state and own[other].data_ptr() == address for other in own if other != name
+    )
+
+
+def _hint(state: "State", own: "State") -> str:
+    for name in state:
+        prefix, _, rest = name.partition(".")
+        if rest in own and name not in own:
+            return f"names in the file begin with `{prefix}.`, those of the model do not"
+    return "save `model.state_dict()` of the model that the callable builds"
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+def read_weights(path: Path) -> "State":
+    """The tensors in a .safetensors, .pt or .pth file, by name."""
+    path = existing_file(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in (".pt", ".pth"):
+        return _state_in(_read_pickle(path), path)
+    raise UsageError(
+        f"cannot read weights from {path}", hint="the file must be .safetensors, .pt or .pth"
+    )
+
+
+def _read_safetensors(path: Path) -> "State":
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_pickle(path: Path) -> object:
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked_for = re.search(r"GLOBAL (\S+)", str(error))
+        if asked_for is None:
+            raise _unreadable(path, error) from error
+        raise UsageError(
+            f"{path} holds more than weights, and loading it could run code",
+            why=f"it asks for {asked_for[1]}",
+            hint="save the weights alone: torch.save(model.state_dict(), path), or safetensors",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"cannot read weights from {path}",
+        why=reason(error).partition(". ")[0],
+        hint="the file may be torn, or of another kind than its name says",
+    )
+
+
+def _state_in(loaded: object, path: Path) -> "State":
+    """The state dict in a checkpoint: the whole of it, or the only one inside."""
+    if _is_state(loaded):
+        return loaded
+    entries = loaded if isinstance(loaded, Mapping) else {}
+    inside = {str(name): entry for name, entry in entries.items() if _is_state(entry)}
+    if len(inside) == 1:
+        return next(iter(inside.values()))
+    raise UsageError(
+        f"{path} is not a dict of weights",
+        why=f"it holds {len(inside)}: {listed(inside)}" if inside else f"it is {kind_of(loaded)}",
+        hint="save the one to use: torch.save(model.state_dict(), path)",
+    )
+
+
+def _is_state(value: object) -> "TypeGuard[State]":
+    from torch import Tensor
+
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
