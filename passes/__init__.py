@@ -6,23 +6,59 @@
     small   = apply(Shrink(plan), program).program
     proof   = prove(plan, small, [(program.args, program.kwargs)])
 
-Start reading in `README.md` beside this file.
+Start reading in `README.md` beside this file. Names are loaded on first use, so that the errors can
+be had without torch.
 """
 
-from .capture import capture
-from .contract import PassResult, apply
-from .cost import KINDS, Costs
-from .coupling import Axis, Coupling, Frozen, Group, couple
-from .errors import CompressError, ContractError, GateError, UsageError
-from .importance import CRITERIA
-from .plan import Budget, Options, Plan, choose
-from .program import Program
-from .proof import Proof, prove
-from .shrink import Shrink
-from .text import plan_to_text, to_text
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "CRITERIA", "KINDS", "Axis", "Budget", "CompressError", "ContractError", "Costs", "Coupling",
-    "Frozen", "GateError", "Group", "Options", "PassResult", "Plan", "Program", "Proof", "Shrink",
-    "UsageError", "apply", "capture", "choose", "couple", "plan_to_text", "prove", "to_text",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from .contract import PassResult as PassResult
+    from .contract import apply as apply
+    from .cost import KINDS as KINDS
+    from .cost import Costs as Costs
+    from .coupling import Axis as Axis
+    from .coupling import Coupling as Coupling
+    from .coupling import Frozen as Frozen
+    from .coupling import Group as Group
+    from .coupling import couple as couple
+    from .errors import CompressError as CompressError
+    from .errors import ContractError as ContractError
+    from .errors import GateError as GateError
+    from .errors import UsageError as UsageError
+    from .importance import CRITERIA as CRITERIA
+    from .plan import Budget as Budget
+    from .plan import Options as Options
+    from .plan import Plan as Plan
+    from .plan import choose as choose
+    from .program import Program as Program
+    from .proof import Proof as Proof
+    from .proof import prove as prove
+    from .shrink import Shrink as Shrink
+    from .text import plan_to_text as plan_to_text
+    from .text import to_text as to_text
+    from .tracing import capture as capture
+
+_HOMES = {
+    "tracing": ["capture"],
+    "contract": ["PassResult", "apply"],
+    "cost": ["KINDS", "Costs"],
+    "coupling": ["Axis", "Coupling", "Frozen", "Group", "couple"],
+    "errors": ["CompressError", "ContractError", "GateError", "UsageError"],
+    "importance": ["CRITERIA"],
+    "plan": ["Budget", "Options", "Plan", "choose"],
+    "program": ["Program"],
+    "proof": ["Proof", "prove"],
+    "shrink": ["Shrink"],
+    "text": ["plan_to_text", "to_text"],
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value

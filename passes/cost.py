@@ -104,7 +104,8 @@ class Costs:
         return touched
 
     def _classes(self, array: Tensor) -> list[int]:
-        return self.coupling.classes[array].unique().tolist()
+        found: list[int] = self.coupling.classes[array].unique().tolist()
+        return found
 
     def _extents(self, sizes: Sizes, which: Sequence[int] | None = None) -> np.ndarray:
         which = range(len(self._factors)) if which is None else which

@@ -10,6 +10,7 @@ The result is a value: channels and rows are sets of classes of labels, groups a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -128,22 +129,23 @@ class Coupling:
         """Calls whose statistics run over labelled channels."""
         return frozenset(self.trace.ledger.inexact)
 
-    @property
+    @cached_property
     def class_count(self) -> int:
+        """Classes are numbered below this."""
         return int(self.classes.max()) + 1
 
     def classes_of(self, channels: Tensor) -> Tensor:
         """The classes that go with these channels (numbers, int64)."""
-        classes, owner = self.members
-        chosen = torch.zeros(int(owner[-1]) + 1 if len(owner) else 0, dtype=torch.bool)
-        chosen[channels] = True
-        return classes[chosen[owner]]
+        classes, owner = (part.numpy() for part in self.members)
+        chosen = np.zeros(int(owner[-1]) + 1 if len(owner) else 0, dtype=bool)
+        chosen[channels.numpy()] = True
+        return torch.from_numpy(classes[chosen[owner]])
 
     def without(self, channels: Tensor) -> Sizes:
         """Sizes when these channels (numbers, int64) are removed."""
-        gone = torch.zeros(self.class_count, dtype=torch.bool)
-        gone[self.classes_of(channels)] = True
-        return Sizes(gone[self.classes])
+        gone = np.zeros(self.class_count, dtype=bool)  # numpy: no threads for so little
+        gone[self.classes_of(channels).numpy()] = True
+        return Sizes(torch.from_numpy(gone[self.classes.numpy()]))
 
 
 class Reasons:

@@ -21,6 +21,9 @@ from .importance import CRITERIA, channel_scores
 from .kept import kept_indices
 from .sizes import Sizes
 
+UNITS = (16, 8, 4, 2, 1)
+"""Block sizes of runtimes, largest first: AVX-512 and tensor cores, AVX2, and so on."""
+
 TOLERANCE = 0.02
 """A budget counts as met within this share of the original amount, from below."""
 
@@ -72,8 +75,10 @@ class Options:
     criterion: str = "l2"
     seed: int = 0
     uniform: bool = False
-    round_to: int = 1
-    """Kept widths are multiples of this (or the original width)."""
+    round_to: int | None = None
+    """Kept widths are multiples of this, or the original width. None: the largest of `UNITS` that
+    meets the budget, because runtimes compute whole blocks of channels; a group narrower than two
+    blocks takes a smaller one."""
     least: int = 1
     """Channels that always stay in a group."""
     ignore: tuple[str, ...] = ()
@@ -85,8 +90,9 @@ class Options:
                 f"unknown criterion '{self.criterion}'; one of: {', '.join(sorted(CRITERIA))}"
             )
         for name in ("round_to", "least"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +109,8 @@ class Plan:
     """What the original costs, in units of the budget."""
     reached: float = 0.0
     """What the plan costs."""
+    unit: int = 1
+    """Kept widths are multiples of this, or the original width."""
 
     @property
     def sizes(self) -> Sizes:
@@ -125,7 +133,18 @@ def choose(coupling: Coupling, budget: Budget, options: Options) -> Plan:
     if target >= costs.dense:
         raise UsageError(f"the budget of {target:,.0f} {budget.kind} is met already: "
                          f"the model has {costs.dense:,.0f}")  # fmt: skip
-    search = _Search(coupling, costs, options)
+    units = UNITS if options.round_to is None else (options.round_to,)
+    for unit in units:
+        try:
+            return _choose(_Search(coupling, costs, options, unit), budget, target)
+        except UsageError:
+            if unit == units[-1]:
+                raise
+    raise AssertionError("there is always a last unit")
+
+
+def _choose(search: "_Search", budget: Budget, target: float) -> Plan:
+    coupling, costs, options = search.coupling, search.costs, search.options
     least = search.amount(search.floor())
     if least > target:
         raise _unreachable(coupling, budget, target, least, costs.dense)
@@ -139,7 +158,8 @@ def choose(coupling: Coupling, budget: Budget, options: Options) -> Plan:
             hint="lower --round-to, or ask for an amount further away",
         )
     widths = tuple((g, g.size - n) for g, n in zip(search.groups, removed, strict=True))
-    return Plan(coupling, budget, search.channels(removed), widths, costs.dense, reached)
+    channels = search.channels(removed)
+    return Plan(coupling, budget, channels, widths, costs.dense, reached, search.unit)
 
 
 def _unreachable(
@@ -162,8 +182,8 @@ Removed = list[int]
 class _Search:
     """The state of a search is a number of steps for each group; the rest is looked up."""
 
-    def __init__(self, coupling: Coupling, costs: Costs, options: Options) -> None:
-        self.coupling, self.costs, self.options = coupling, costs, options
+    def __init__(self, coupling: Coupling, costs: Costs, options: Options, unit: int) -> None:
+        self.coupling, self.costs, self.options, self.unit = coupling, costs, options, unit
         self.groups: Sequence[Group] = _chosen_groups(coupling, options)
         scores = channel_scores(coupling, options.criterion, options.seed)
         self.order = [_ranked(group, scores) for group in self.groups]
@@ -173,7 +193,9 @@ class _Search:
 
     def _allowed(self, group: Group) -> list[int]:
         """Numbers of removed steps that leave an allowed width, ascending from 0."""
-        unit = 1 if group.rows else self.options.round_to
+        unit = 1 if group.rows else self.unit
+        if self.options.round_to is None:
+            unit = next(one for one in UNITS if one <= unit and (2 * one <= group.size or one == 1))
         least = max(1 if group.rows else self.options.least, min(unit, group.size))
         kept = [n for n in range(group.size, 0, -1) if n == group.size or n % unit == 0]
         return [group.size - n for n in kept if n >= least or n == group.size]

@@ -7,7 +7,7 @@ and shapes. Where no arrays are given they are made up, but a size is never gues
     another one dynamic        refused, with a hint to pass arrays
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -57,12 +57,12 @@ def asked_inputs(session: Any) -> tuple[Input, ...]:
     return tuple(sorted(asked, key=lambda one: one.name))
 
 
-def common_inputs(asked: Sequence[tuple[str, tuple[Input, ...]]]) -> tuple[Input, ...]:
+def common_inputs(asked: Mapping[str, tuple[Input, ...]]) -> tuple[Input, ...]:
     """What fits every model: a fixed dimension of one fills the dynamic one of another.
 
     Raises UsageError, naming two models and their inputs, when nothing does.
     """
-    (first, baseline), *others = asked
+    (first, baseline), *others = asked.items()
 
     def meet(common: tuple[Input, ...], other: tuple[str, tuple[Input, ...]]) -> tuple[Input, ...]:
         name, theirs = other

@@ -50,8 +50,9 @@ class Race:
 
     `primary` names the clock of the headline ratio and `why` says why it is that one.
     `converged`: every primary interval is within one per cent of its ratio; if not, the time was
-    up first. `order` has, for each round, the order of the entries: positions in
-    `rows`, the last one being the control. `seconds` is the time the rounds took.
+    up first. `seconds` is the time it all took. `heat` is the number of rounds between two
+    loadings of the models. `order` has, for each round, the order of the entries: positions in
+    `rows`, the last one being the control.
     """
 
     rows: tuple[Row, ...]
@@ -65,6 +66,7 @@ class Race:
     converged: bool
     denormals_flushed: bool
     seed: int
+    heat: int
     order: tuple[tuple[int, ...], ...]
     environment: Mapping[str, object]
 

@@ -25,10 +25,9 @@ Model = bytes | Path
 
 @dataclass(frozen=True)
 class Runner:
-    """A model that is ready to run: its inputs lie on the device, its outputs stay there."""
+    """A loaded model that is ready to run: its inputs lie on the device, its outputs stay there."""
 
     name: str
-    file_bytes: int
     session: Any
     binding: Any
 
@@ -36,6 +35,17 @@ class Runner:
         """Run once, and return when the result is there."""
         self.session.run_with_iobinding(self.binding)
         self.binding.synchronize_outputs()
+
+    def try_out(self) -> None:
+        """Run once; UsageError when the model cannot digest its inputs."""
+        try:
+            self.run()
+        except _runtime_errors() as error:
+            raise UsageError(
+                f"the model {self.name!r} does not run on these inputs",
+                why=_first_line(error),
+                hint="pass inputs that the model accepts",
+            ) from error
 
 
 def offered_providers() -> tuple[str, ...]:
@@ -50,36 +60,57 @@ def offered_providers() -> tuple[str, ...]:
     return tuple(name for name in named if name == CPU or _works(name))
 
 
+@dataclass(frozen=True)
+class Field:
+    """Everyone in the race, checked: what to load, how, and the inputs that all of them get.
+
+    `sources` holds each model's name and source; the last one is the first one again.
+    """
+
+    sources: tuple[tuple[str, Model], ...]
+    threads: int
+    providers: tuple[str, ...]
+    feeds: Mapping[str, np.ndarray]
+
+    def load(self, order: Sequence[int]) -> list[Runner]:
+        """A fresh runner for each source, in their order, loaded in the given one."""
+        device = DEVICES.get(self.providers[0], "cpu")
+        values = {name: _on_device(array, device) for name, array in self.feeds.items()}
+        loaded = {}
+        for position in order:
+            name, model = self.sources[position]
+            session = _session(model, name, self.threads, self.providers)
+            loaded[position] = Runner(name, session, _bind(session, values, device))
+        return [loaded[position] for position in sorted(loaded)]
+
+
 def line_up(
     models: Mapping[str, Model],
     *,
     inputs: Mapping[str, np.ndarray] | None,
     batch: int,
     threads: int,
-    providers: Sequence[str],
+    providers: tuple[str, ...],
     seed: int,
-) -> tuple[list[Runner], dict[str, np.ndarray]]:
-    """A runner for each model, one more for the first model again, and the inputs of them all.
+) -> Field:
+    """Check the models and the provider, load each model once, and settle the inputs.
 
     Raises UsageError for a model that cannot be loaded, models or inputs that do not fit together
     and an unknown provider, and CompressError when ONNX Runtime falls back to another provider.
     """
     _refuse_unknown(providers)
-    entries = list(models.items())
-    entries.append((f"{entries[0][0]} again", entries[0][1]))
-    sessions = [(name, _session(model, name, threads, providers)) for name, model in entries]
-    wanted = common_inputs([(name, asked_inputs(session)) for name, session in sessions])
+    asked = {
+        name: asked_inputs(_session(model, name, threads, providers))
+        for name, model in models.items()
+    }
+    wanted = common_inputs(asked)
     if inputs is None:
         feeds = random_feeds(wanted, batch, np.random.default_rng(seed))
     else:
         feeds = checked_feeds(wanted, inputs)
-    device = DEVICES.get(providers[0], "cpu")
-    values = {name: _on_device(array, device) for name, array in feeds.items()}
-    runners = [
-        Runner(name, _file_bytes(model), session, _bind(session, values, device))
-        for (name, session), (_, model) in zip(sessions, entries, strict=True)
-    ]
-    return runners, feeds
+    name, baseline = next(iter(models.items()))
+    sources = (*models.items(), (f"{name} again", baseline))
+    return Field(sources, threads, providers, feeds)
 
 
 def _refuse_unknown(providers: Sequence[str]) -> None:
@@ -107,11 +138,11 @@ def _session(model: Model, name: str, threads: int, providers: Sequence[str]) ->
     try:
         source = model if isinstance(model, bytes) else str(model)
         session = ort.InferenceSession(source, _options(threads), providers=list(providers))
-    except runtime_errors() as error:
+    except _runtime_errors() as error:
         raise UsageError(
             f"ONNX Runtime cannot load the model {name!r}",
             where=str(model) if isinstance(model, Path) else "",
-            why=first_line(error),
+            why=_first_line(error),
             hint="give an ONNX file, with its external data beside it",
         ) from error
     used = session.get_providers()[0]
@@ -173,7 +204,7 @@ def _bind(session: Any, values: Mapping[str, Any], device: str) -> Any:
     return binding
 
 
-def _file_bytes(model: Model) -> int:
+def file_bytes(model: Model) -> int:
     """The size of the model, with the external data that it names."""
     if isinstance(model, bytes):
         return len(model)
@@ -187,7 +218,7 @@ def _file_bytes(model: Model) -> int:
     return sum(path.stat().st_size for path in (model, *(model.parent / name for name in outside)))
 
 
-def runtime_errors() -> tuple[type[Exception], ...]:
+def _runtime_errors() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises over a model or its inputs; they share no base of their own."""
     from onnxruntime.capi import (  # type: ignore[import-untyped, unused-ignore]
         onnxruntime_pybind11_state as state,
@@ -206,6 +237,5 @@ def runtime_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def first_line(error: Exception) -> str:
-    """The first line of a message: ONNX Runtime's go on with addresses and stack traces."""
+def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]

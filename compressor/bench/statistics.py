@@ -1,10 +1,13 @@
 """The median of paired ratios, and how sure of it one can be.
 
-times        b0 b1 b2 ...   the baseline's, one per round
-             m0 m1 m2 ...   the model's, in the same rounds
-ratios       m0/b0 m1/b1 m2/b2 ...            a slow round slows both: it cancels
-resample     [m5/b5 m6/b6 m7/b7] [m1/b1 ...]  whole blocks: neighbouring rounds resemble
-                                              each other, and single draws would hide that
+    heat               1            2            3          sessions loaded anew in each
+    baseline's times   b0 b1 b2     b3 b4 b5     b6 b7 b8
+    the model's        m0 m1 m2     m3 m4 m5     m6 m7 m8   in the same rounds
+    ratios             m0/b0 ...    m3/b3 ...    m6/b6 ...  a slow round slows both: it cancels
+    resampled          heat 3       heat 1       heat 3     the interval: medians of such draws
+
+Whole heats are drawn and not single rounds, because the rounds of a heat share their luck: which
+memory the sessions got moves a ratio by about 0.5 %, and no number of rounds averages that out.
 """
 
 from collections.abc import Sequence
@@ -14,7 +17,7 @@ import numpy as np
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-FEWEST = 6  # with fewer values no interval inside their range holds the median with 95 %
+FEWEST_HEATS = 6  # five values all lie on one side of their median more often than 5 % of the time
 
 Times = Sequence[float] | np.ndarray
 
@@ -38,26 +41,21 @@ class Ratio:
         return f"{self.median:.{digits}f}x ({low}-{high})"
 
 
-def paired_ratio(times: Times, baseline: Times, *, seed: int = 0) -> Ratio:
-    """The median of `times[i] / baseline[i]`, with its moving-block bootstrap interval.
+def paired_ratio(times: Times, baseline: Times, *, heat: int, seed: int = 0) -> Ratio:
+    """The median of `times[i] / baseline[i]`, with its interval from a bootstrap of blocks.
 
-    Both hold one positive time per round, in the same unit. The blocks are `n ** (1/3)` rounds
-    long and wrap around. With fewer than six rounds the interval is the range of the ratios.
+    Both hold one positive time per round, in the same unit; each `heat` rounds form a block, and
+    the last one may be short. With fewer than six blocks the interval is the range of the ratios.
     """
     ratios = np.asarray(times, dtype=np.float64) / np.asarray(baseline, dtype=np.float64)
     median = float(np.median(ratios))
-    if len(ratios) < FEWEST:
+    blocks = -(-len(ratios) // heat)
+    if blocks < FEWEST_HEATS:
         return Ratio(median, float(ratios.min()), float(ratios.max()))
-    medians = np.median(ratios[_block_indices(len(ratios), seed)], axis=1)
+    padded = np.full(blocks * heat, np.nan)
+    padded[: len(ratios)] = ratios
+    drawn = np.random.default_rng(seed).integers(blocks, size=(RESAMPLES, blocks))
+    medians = np.nanmedian(padded.reshape(blocks, heat)[drawn].reshape(RESAMPLES, -1), axis=1)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(medians, [tail, 1 - tail])
     return Ratio(median, float(low), float(high))
-
-
-def _block_indices(n: int, seed: int) -> np.ndarray:
-    """`[RESAMPLES, n]` positions: each row strings random blocks of neighbours together."""
-    length = round(n ** (1 / 3))
-    blocks = -(-n // length)
-    starts = np.random.default_rng(seed).integers(n, size=(RESAMPLES, blocks, 1))
-    rows = (starts + np.arange(length)) % n
-    return rows.reshape(RESAMPLES, -1)[:, :n]

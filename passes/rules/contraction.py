@@ -141,7 +141,8 @@ def einsum(ledger: Ledger, call: Call) -> Value:
         letters = keep
     if len(terms) == 1:
         return _rearranged(ledger, value, letters, out, call)
-    return value
+    result: Value = value
+    return result
 
 
 def _rearranged(

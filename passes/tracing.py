@@ -161,12 +161,11 @@ def _widen(inputs: Nested, batch: int) -> Nested:
     if batch >= _LEAST_BATCH:
         return inputs
 
-    def shares(leaf):
-        return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch
+    def widened(leaf: Any) -> Any:
+        shares = isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch
+        return torch.cat([leaf] * _LEAST_BATCH) if shares else leaf
 
-    return pytree.tree_map(
-        lambda leaf: torch.cat([leaf] * _LEAST_BATCH) if shares(leaf) else leaf, inputs
-    )
+    return pytree.tree_map(widened, inputs)
 
 
 def _batch_is_dynamic(

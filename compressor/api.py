@@ -1,0 +1,175 @@
+"""The library: a live module in, a smaller proven one out.
+
+built = compress(model, example_inputs, budget=Budget(macs=0.5))
+built.module             torch module, called like the original
+built.plan.kept          kept indices of every parameter, by state_dict name
+built.report             everything that was found out, as plain values
+built.save("build/net")  model.onnx, weights, plan, report: all of them, or nothing
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compressor import passes, release, report
+from compressor.export import Simplified, export, simplify
+from compressor.inputs import Called, Inputs, as_call, randomised
+from compressor.load import check_finite
+from compressor.passes.errors import GateError, UsageError
+from compressor.runtime import Parity, parity
+from compressor.stages import Watch
+
+
+@dataclass(frozen=True, eq=False)
+class Onnx:
+    """The exported small model, what onnxsim did to it, and how it compares with torch."""
+
+    data: bytes
+    simplified: bool
+    note: str
+    parity: tuple[Parity, ...]
+
+
+@dataclass(eq=False)
+class Built:
+    """A shrunk network with the evidence that the surgery was right."""
+
+    original: passes.Program
+    small: passes.Program
+    plan: passes.Plan
+    proof: passes.Proof
+    options: passes.Options
+    call: Called
+    name: str
+    watch: Watch
+    changes: tuple[str, ...]
+    measured: dict[str, Any] = field(default_factory=dict)
+    """Accuracy, latency and file sizes, where they were measured."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The small network: called like the original, trainable, exportable."""
+        return self.small.module
+
+    @cached_property
+    def onnx(self) -> Onnx:
+        """The deployable model, exported once and compared with torch in ONNX Runtime."""
+        with self.watch.stage("export"):
+            data = export(self.small)
+        with self.watch.stage("parity"):
+            found = parity(self.small, data, self.call, self.options.seed)
+        with self.watch.stage("simplify"):
+            return _kept(data, found, simplify(data), self)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Everything that is known so far, as plain values."""
+        return report.build(self)
+
+    def save(self, directory: str | Path, *, force: bool = False) -> Path:
+        """Write the release directory; beside its name first, so that it is complete or absent.
+
+        Raises UsageError where the directory exists (unless `force`) or cannot be written.
+        """
+        with release.prepared(Path(directory), force=force) as folder:
+            release.write(self, folder)
+        return Path(directory)
+
+
+def _kept(data: bytes, found: list[Parity], tried: Simplified, built: Built) -> Onnx:
+    """onnxsim's version where it exists, agrees with torch, and has fewer bytes or nodes."""
+    if tried.data is None:
+        return Onnx(data, False, tried.why, tuple(found))
+    try:
+        again = parity(built.small, tried.data, built.call, built.options.seed)
+    except GateError as error:
+        return Onnx(data, False, f"onnxsim's result was discarded: {error.what}", tuple(found))
+    return Onnx(tried.data, True, "", tuple(again))
+
+
+def compress(
+    model: nn.Module,
+    example_inputs: Inputs,
+    *,
+    budget: passes.Budget,
+    criterion: str = "l2",
+    ignore: Sequence[str] = (),
+    uniform: bool = False,
+    round_to: int | None = None,
+    least: int = 1,
+    seed: int = 0,
+    name: str = "",
+    watch: Watch | None = None,
+) -> Built:
+    """Remove channels of `model` until it meets the budget, and prove that it was done right.
+
+    `model` is left untouched. `example_inputs` is a tensor, a tuple, or a dict of keyword
+    arguments. `ignore` holds name patterns of parameters never to touch, `round_to` the unit of
+    kept widths (found if None), `least` how many channels always stay in a group.
+
+    Raises UsageError for inputs or a budget that cannot be used, GateError where the surgery is
+    not equal to silencing the removed channels.
+    """
+    options = passes.Options(criterion, seed, uniform, round_to, least, tuple(ignore))
+    watch = watch or Watch()
+    check_finite(model)
+    args, kwargs = as_call(example_inputs)
+    _try(model, args, kwargs)
+    with watch.stage("capture"):
+        program = passes.capture(model, args, kwargs)
+    with watch.stage("couple"):
+        coupling = passes.couple(program, options.ignore)
+    with watch.stage("plan"):
+        plan = passes.choose(coupling, budget, options)
+    with watch.stage("shrink"):
+        result = passes.apply(passes.Shrink(plan), program)
+    with watch.stage("prove"):
+        own = (program.args, dict(program.kwargs))
+        proof = passes.prove(plan, result.program, [own, randomised(own, seed)])
+    return Built(
+        program,
+        result.program,
+        plan,
+        proof,
+        options,
+        own,
+        name or type(model).__name__,
+        watch,
+        result.changes,
+    )
+
+
+def _try(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """One forward pass, so that wrong shapes are reported as what they are."""
+    import torch
+
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    except Exception as error:  # whatever the user's forward raises
+        raise UsageError(
+            "the model does not run on the example inputs",
+            where=", ".join(_shapes((args, kwargs))),
+            why=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}",
+            hint="give inputs of the right shape with --input-shape or --inputs",
+        ) from error
+    finally:
+        model.train(was_training)
+
+
+def _shapes(call: Any) -> list[str]:
+    import torch
+    from torch.utils import _pytree as pytree
+
+    leaves = pytree.tree_leaves(call)
+    return [
+        f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
+        for leaf in leaves
+        if isinstance(leaf, torch.Tensor)
+    ]

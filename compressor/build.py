@@ -1,0 +1,125 @@
+"""`compressor build`: load, compress, export, evaluate, race, write. One straight function."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compressor import bench, passes, release
+from compressor.api import Built, compress
+from compressor.export import export
+from compressor.inputs import at_batch
+from compressor.load import load_callable, load_inputs, load_model
+from compressor.passes.errors import UsageError
+from compressor.runtime import OnnxModel
+from compressor.stages import Watch
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    model: str
+    output: Path
+    budget: passes.Budget
+    options: passes.Options
+    weights: Path | None = None
+    input_shape: str | None = None
+    inputs: str | None = None
+    evaluate: str | None = None
+    threads: int = 1
+    bench_seconds: float = 20.0
+    force: bool = False
+
+
+def build(request: Request, watch: Watch) -> Built:
+    """Make the release that was asked for and return it; nothing is left behind on an error."""
+    release.check(request.output, force=request.force)
+    with watch.stage("load"):
+        model, namespace = load_model(request.model, request.weights)
+        inputs = load_inputs(namespace, request.input_shape, request.inputs)
+        measure = load_callable(request.evaluate) if request.evaluate else None
+    options = request.options
+    built = compress(
+        model,
+        inputs,
+        budget=request.budget,
+        criterion=options.criterion,
+        ignore=options.ignore,
+        uniform=options.uniform,
+        round_to=options.round_to,
+        least=options.least,
+        seed=options.seed,
+        name=request.model,
+        watch=watch,
+    )
+    small = built.onnx.data
+    with watch.stage("export original"):
+        original = export(built.original)
+    built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
+    if measure is not None:
+        with watch.stage("evaluate"):
+            built.measured["accuracy"] = _evaluate(measure, built, original, small)
+    with watch.stage("race"):
+        built.measured["latency"] = _race(original, small, built, request, watch)
+    with watch.stage("write"):
+        built.save(request.output, force=request.force)
+    return built
+
+
+def _evaluate(
+    measure: Callable[..., Any], built: Built, original: bytes, small: bytes
+) -> dict[str, dict[str, float]]:
+    """The user's metric on both ONNX models in ONNX Runtime: name -> original and small."""
+    pairs = {"original": (original, built.original), "small": (small, built.small)}
+    found = {
+        side: _numbers(measure(OnnxModel(data, program))) for side, (data, program) in pairs.items()
+    }
+    return {
+        name: {"original": value, "small": found["small"][name]}
+        for name, value in found["original"].items()
+    }
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    """What an evaluation returned: a number, or numbers by name."""
+    named = value if isinstance(value, Mapping) else {"accuracy": value}
+    try:
+        return {str(name): float(one) for name, one in named.items()}
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"the evaluation returned {type(value).__name__}",
+            hint="return a number, or a dict of numbers by name",
+        ) from error
+
+
+def _race(
+    original: bytes, small: bytes, built: Built, request: Request, watch: Watch
+) -> dict[str, Any]:
+    """Original and small side by side, batch 1, in one run."""
+    race = bench.race(
+        {"original": original, "small": small},
+        inputs=OnnxModel(small, built.small).feed(*at_batch(built.call, built.small.batch, 1)),
+        threads=request.threads,
+        max_seconds=request.bench_seconds,
+        progress=watch.advance,
+        seed=request.options.seed,
+    )
+    rows = {row.name: row for row in race.rows}
+    clock = race.primary
+    ratio = rows["small"].ratio
+    return {
+        side: {"ms": getattr(row, f"{clock}_ms"), "wall_ms": row.wall_ms, "cpu_ms": row.cpu_ms}
+        for side, row in rows.items()
+    } | {
+        "ratio": ratio.median,
+        "low": ratio.low,
+        "high": ratio.high,
+        "clock": clock,
+        "why": race.why,
+        "noise": {"ratio": race.noise.median, "low": race.noise.low, "high": race.noise.high},
+        "rounds": race.rounds,
+        "threads": race.threads,
+        "provider": race.provider,
+        "samples": {side: [row.samples.wall_ns, row.samples.cpu_ns] for side, row in rows.items()},
+    }

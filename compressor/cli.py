@@ -1,0 +1,194 @@
+"""The command line: what each command takes. The work is done elsewhere, and imported late."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compressor.exits import exits
+
+if TYPE_CHECKING:
+    from compressor.passes import Budget
+
+app = typer.Typer(
+    help="Remove whole channels of a trained PyTorch model, prove it, and export a smaller ONNX.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Model = Annotated[
+    str, typer.Argument(help="module:callable or path/file.py:callable that returns the model")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="state dict to load: .safetensors, or .pt read weights-only")
+]
+InputShape = Annotated[
+    str | None, typer.Option(help="example input, such as 1,3,224,224 or 1,16:int64;1,8")
+]
+InputsFrom = Annotated[
+    str | None, typer.Option("--inputs", help="callable that returns the example inputs")
+]
+Ignore = Annotated[
+    list[str] | None, typer.Option(help="parameters never to touch, such as 'head.*'; repeatable")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
+Kept = typer.Option(help="keep this many, as a ratio (0.5) or a whole number")
+
+
+@app.command()
+@exits
+def build(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="directory to write")],
+    macs: Annotated[float | None, Kept] = None,
+    params: Annotated[float | None, Kept] = None,
+    channels: Annotated[float | None, Kept] = None,
+    bytes_: Annotated[float | None, typer.Option("--bytes", help="keep this many")] = None,
+    weights: Weights = None,
+    input_shape: InputShape = None,
+    inputs: InputsFrom = None,
+    evaluate: Annotated[
+        str | None, typer.Option(help="callable(predict) that returns a number, or several by name")
+    ] = None,
+    criterion: Annotated[str, typer.Option(help="how channels are scored")] = "l2",
+    uniform: Annotated[bool, typer.Option(help="the same share of every group")] = False,
+    round_to: Annotated[
+        int | None, typer.Option(help="kept widths are multiples of this; default: found")
+    ] = None,
+    min_channels: Annotated[int, typer.Option(help="always keep this many in a group")] = 1,
+    ignore: Ignore = None,
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    threads: Annotated[int, typer.Option(help="intra-op threads of the race")] = 1,
+    bench_seconds: Annotated[float, typer.Option(help="time for the race, at most")] = 20.0,
+    force: Annotated[bool, typer.Option("--force", help="replace an earlier release")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a smaller, proven, measured ONNX model with its report."""
+    from compressor.build import Request
+    from compressor.build import build as run
+    from compressor.passes import Options
+    from compressor.stages import watch
+
+    request = Request(
+        model=model,
+        output=output,
+        budget=_budget(macs=macs, params=params, channels=channels, bytes=bytes_),
+        options=Options(criterion, seed, uniform, round_to, min_channels, tuple(ignore or ())),
+        weights=weights,
+        input_shape=input_shape,
+        inputs=inputs,
+        evaluate=evaluate,
+        threads=threads,
+        bench_seconds=bench_seconds,
+        force=force,
+    )
+    built = run(request, watch(quiet or as_json))
+    found = built.report
+    if as_json:
+        _print_json(found)
+    elif not quiet:
+        from rich.console import Console
+
+        from compressor.report import table
+
+        console = Console()
+        console.print(table(found))
+        for line in found["warnings"]:
+            console.print(f"note: {line}", highlight=False, markup=False)
+        console.print(f"report: {output / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _budget(**given: float | None) -> "Budget":
+    from compressor.passes import Budget
+
+    return Budget(**given)
+
+
+@app.command()
+@exits
+def inspect(
+    model: Model,
+    weights: Weights = None,
+    input_shape: InputShape = None,
+    inputs: InputsFrom = None,
+    ignore: Ignore = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show which channels stand or fall together, and what must stay and why."""
+    from compressor.inspection import inspect as run
+    from compressor.inspection import tree
+    from compressor.stages import watch
+
+    found = run(model, weights, input_shape, inputs, tuple(ignore or ()), watch(quiet or as_json))
+    if as_json:
+        _print_json(found)
+    else:
+        from rich.console import Console
+
+        Console().print(tree(found))
+
+
+@app.command()
+@exits
+def bench(
+    models: Annotated[list[Path], typer.Argument(help="ONNX files; the first is the baseline")],
+    batch: Annotated[int, typer.Option(help="size of a dynamic first dimension")] = 1,
+    threads: Annotated[int, typer.Option(help="intra-op threads")] = 1,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="execution provider; repeatable; default: all offered")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="rounds at least")] = 30,
+    seconds: Annotated[float, typer.Option(help="time at most, per provider")] = 60.0,
+    seed: Annotated[int, typer.Option(help="of order and inputs")] = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Race ONNX models side by side in ONNX Runtime."""
+    from compressor import bench as instrument
+    from compressor.stages import watch
+
+    shown = watch(quiet or as_json)
+    races = []
+    for name in provider or instrument.offered_providers():
+        with shown.stage(f"race on {name}"):
+            races.append(
+                instrument.race(
+                    _named(models),
+                    batch=batch,
+                    threads=threads,
+                    providers=[name],
+                    rounds=rounds,
+                    max_seconds=seconds,
+                    seed=seed,
+                    progress=shown.advance,
+                )
+            )
+    if as_json:
+        _print_json([race.to_json() for race in races])
+        return
+    from rich.console import Console
+
+    for race in races:
+        Console().print(instrument.render(race))
+
+
+def _named(models: list[Path]) -> dict[str, Path]:
+    """File names, or as much of the paths as tells them apart."""
+    names = [path.name for path in models]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in models]
+    if len(set(names)) < len(names):
+        names = [f"{path} ({index})" for index, path in enumerate(models, 1)]
+    return dict(zip(names, models, strict=True))
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=1)
+    print()

@@ -1,0 +1,46 @@
+"""How a command ends.
+
+0    done                       2    the command, the model or its inputs are wrong
+1    a check said no            70   our bug: a traceback, and a request to report it
+130  interrupted
+"""
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from compressor.passes.errors import CompressError
+
+BUG = 70
+INTERRUPTED = 130
+
+
+def exits(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what a command raises into a message and an exit code."""
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except CompressError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("interrupted; nothing was written", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception:
+            traceback.print_exc()
+            print(
+                "\nThis is a bug in the compressor, not in your model. Please report it with the "
+                "lines above and the command.",
+                file=sys.stderr,
+            )
+            raise typer.Exit(BUG) from None
+
+    return guarded

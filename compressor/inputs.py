@@ -1,0 +1,59 @@
+"""What a model is called with: one tensor, a tuple, or a dict of keyword arguments."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from compressor.passes.errors import UsageError
+
+Inputs = Any
+Called = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments."""
+
+
+def as_call(inputs: Inputs) -> Called:
+    """Arguments for the model. Raises UsageError where no tensor is among them."""
+    if isinstance(inputs, Tensor):
+        call: Called = ((inputs,), {})
+    elif isinstance(inputs, Mapping):
+        call = ((), dict(inputs))
+    elif isinstance(inputs, tuple | list):
+        call = (tuple(inputs), {})
+    else:
+        raise UsageError(
+            f"example inputs are {type(inputs).__name__}",
+            hint="give a tensor, a tuple of them, or a dict of keyword arguments",
+        )
+    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(call)):
+        raise UsageError("the example inputs hold no tensor")
+    return call
+
+
+def at_batch(call: Called, batch: int | None, size: int) -> Called:
+    """The same inputs with `size` samples: those there are, repeated or cut."""
+    if batch is None or batch == size:
+        return call
+    times = -(-size // batch)
+
+    def resized(leaf: Any) -> Any:
+        shares = isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch
+        return torch.cat([leaf] * times)[:size] if shares else leaf
+
+    args, kwargs = pytree.tree_map(resized, call)
+    return args, kwargs
+
+
+def randomised(call: Called, seed: int) -> Called:
+    """The same shapes with standard normal numbers; integers and flags stay as they are."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(leaf: Any) -> Any:
+        if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
+            return leaf
+        return torch.randn(leaf.shape, generator=generator, dtype=torch.float32).to(leaf.dtype)
+
+    args, kwargs = pytree.tree_map(noise, call)
+    return args, kwargs

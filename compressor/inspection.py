@@ -1,0 +1,79 @@
+"""`compressor inspect`: the groups of a model in the user's own names."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.markup import escape
+from rich.tree import Tree
+
+from compressor import passes
+from compressor.inputs import as_call
+from compressor.load import load_inputs, load_model
+from compressor.passes.text import width
+from compressor.report import frozen
+from compressor.stages import Watch
+
+
+def inspect(
+    model: str,
+    weights: Path | None,
+    input_shape: str | None,
+    inputs: str | None,
+    ignore: Sequence[str],
+    watch: Watch,
+) -> dict[str, Any]:
+    """Groups with their sizes and what goes with them, and frozen axes with reasons."""
+    with watch.stage("load"):
+        module, namespace = load_model(model, weights)
+        args, kwargs = as_call(load_inputs(namespace, input_shape, inputs))
+    with watch.stage("capture"):
+        program = passes.capture(module, args, kwargs)
+    with watch.stage("couple"):
+        coupling = passes.couple(program, ignore)
+    costs = {kind: passes.Costs(coupling, kind) for kind in ("params", "macs")}
+    return {
+        "model": model,
+        "engine": program.engine,
+        **{kind: round(one.dense) for kind, one in costs.items()},
+        "groups": [_group(group, costs) for group in coupling.groups],
+        "frozen": frozen(coupling),
+    }
+
+
+def _group(group: passes.Group, costs: Mapping[str, passes.Costs]) -> dict[str, Any]:
+    """The shares are what would go if the whole group went, alone."""
+    everything = torch.cat(group.cells)
+    shares = {
+        f"{kind}_share": round(1 - one.amount(everything) / one.dense, 4) if one.dense else 0.0
+        for kind, one in costs.items()
+    }
+    return {
+        "name": group.name,
+        "width": width(group),
+        "kind": "rows" if group.rows else "channels",
+        "size": group.size,
+        **shares,
+        "axes": [str(axis) for axis in group.axes],
+    }
+
+
+def tree(found: Mapping[str, Any]) -> Tree:
+    """A tree of groups for the terminal."""
+    root = Tree(
+        f"{escape(found['model'])}: {found['params']:,} parameters, {found['macs']:,} MACs "
+        f"({found['engine']})"
+    )
+    groups = root.add(f"{len(found['groups'])} groups of channels that can shrink")
+    for group in found["groups"]:
+        branch = groups.add(
+            f"{escape(group['name'])}  {group['width']}  "
+            f"[dim]{group['params_share']:.1%} of parameters, {group['macs_share']:.1%} of MACs[/]"
+        )
+        for axis in group["axes"][1:]:
+            branch.add(escape(axis))
+    stuck = root.add(f"{len(found['frozen'])} axes that keep their size")
+    for one in found["frozen"]:
+        stuck.add(f"{escape(one['axis'])} ({one['size']}): {escape(one['why'])}")
+    return root

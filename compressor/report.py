@@ -1,0 +1,151 @@
+"""What a build found out, as plain values: the content of report.json, the page and the table.
+
+model, engine      what was compressed, and how it was captured
+budget, options    what was asked for
+cost               params, MACs, channels and bytes, before and after
+groups, frozen     widths before and after, and what had to stay, with the reason
+proof, parity      the evidence
+accuracy, latency  where they were measured
+stages             seconds; environment
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from compressor import passes
+from compressor.environment import environment
+from compressor.passes.text import width
+
+if TYPE_CHECKING:
+    from compressor.api import Built
+
+
+def build(built: "Built") -> dict[str, Any]:
+    """The report of a build, JSON-able; what was not measured is absent."""
+    found: dict[str, Any] = {
+        "format": 1,
+        "model": built.name,
+        "engine": built.original.engine,
+        "budget": {"kind": built.plan.budget.kind, "amount": built.plan.budget.amount},
+        "options": asdict(built.options) | {"unit": built.plan.unit},
+        "cost": costs(built),
+        "groups": groups(built.plan),
+        "frozen": frozen(built.plan.coupling),
+        "proof": asdict(built.proof),
+        "changes": list(built.changes),
+    }
+    if "onnx" in built.__dict__:
+        found["parity"] = [asdict(one) for one in built.onnx.parity]
+        found["simplified"] = built.onnx.simplified
+    found |= built.measured
+    found["warnings"] = warnings(built)
+    found["stages"] = {name: round(took, 3) for name, took in built.watch.seconds.items()}
+    found["environment"] = environment()
+    plain = _finite(found)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def costs(built: "Built") -> dict[str, dict[str, float]]:
+    """Every kind of cost, before and after."""
+    found = {}
+    for kind in passes.KINDS:
+        counted = passes.Costs(built.plan.coupling, kind)
+        after = counted.amount(built.plan.channels)
+        found[kind] = {"original": round(counted.dense), "small": round(after)}
+    return found
+
+
+def groups(plan: passes.Plan) -> list[dict[str, Any]]:
+    """Widths of every group before and after, in the user's own names."""
+    return [
+        {
+            "name": group.name,
+            "axes": [str(axis) for axis in group.axes],
+            "kind": "rows" if group.rows else "channels",
+            "width": width(group),
+            "cells": len(group.cells),
+            "size": group.size,
+            "kept": kept,
+        }
+        for group, kept in plan.widths
+    ]
+
+
+def frozen(coupling: passes.Coupling) -> list[dict[str, Any]]:
+    """Axes that keep their size, with the reason."""
+    return [{"axis": str(f.axis), "size": f.size, "why": f.why} for f in coupling.frozen]
+
+
+def warnings(built: "Built") -> list[str]:
+    """What a user should know before deploying, in plain words."""
+    found = []
+    if built.proof.dtype != "float64":
+        found.append(
+            f"The proof ran in {built.proof.dtype} with tolerance {built.proof.tolerance:g}, "
+            "because the model cannot run in float64."
+        )
+    if built.proof.inexact:
+        found.append(
+            f"{len(built.proof.inexact)} norms take their statistics over fewer channels now "
+            f"(first: {built.proof.inexact[0]}); the proof compares them on the kept channels."
+        )
+    if built.original.batch is None:
+        found.append("The model fixes its batch size, and so does the exported one.")
+    if "onnx" in built.__dict__ and built.onnx.note:
+        found.append(built.onnx.note)
+    accuracy = built.measured.get("accuracy")
+    if accuracy:
+        found.append(
+            "The weights are sliced, not repaired: fine-tune the module to win accuracy back."
+        )
+    return found
+
+
+def table(found: Mapping[str, Any]) -> Table:
+    """The headline numbers, original beside small."""
+    shown = Table(title=f"{found['model']} at {_asked(found['budget'])}")
+    for column in ("", "original", "small", "ratio"):
+        shown.add_column(column, justify="left" if not column else "right")
+    names = {"params": "parameters", "macs": "MACs", "channels": "prunable channels"}
+    for kind, name in names.items():
+        _add(shown, name, found["cost"][kind], "{:,.0f}")
+    if "file_bytes" in found:
+        _add(shown, "file size (bytes)", found["file_bytes"], "{:,.0f}")
+    for name, pair in found.get("accuracy", {}).items():
+        _add(shown, name, pair, "{:.4g}")
+    if "latency" in found:
+        latency = found["latency"]
+        shown.add_row(
+            "median latency (ms)",
+            f"{latency['original']['ms']:.3f}",
+            f"{latency['small']['ms']:.3f}",
+            f"{latency['ratio']:.3f} [{latency['low']:.3f}, {latency['high']:.3f}]",
+        )
+    return shown
+
+
+def _asked(budget: Mapping[str, Any]) -> str:
+    amount, kind = budget["amount"], budget["kind"]
+    return f"{amount:.0%} of the {kind}" if amount < 1 else f"{amount:,.0f} {kind}"
+
+
+def _add(shown: Table, name: str, pair: Mapping[str, float], style: str) -> None:
+    original, small = pair["original"], pair["small"]
+    ratio = f"{small / original:.3f}" if original else "-"
+    shown.add_row(name, style.format(original), style.format(small), ratio)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN: they become words."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,132 @@
+"""The exported model in ONNX Runtime, called like the module it came from, and compared with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from compressor.inputs import Called, at_batch, randomised
+from compressor.passes.errors import CompressError, GateError
+from compressor.passes.program import Program
+
+TOLERANCE = 1e-4
+"""Largest difference between ONNX Runtime and torch, over the largest output."""
+
+BATCHES = (1, 5)
+
+
+class OnnxModel:
+    """An ONNX model that takes and gives what the program's module does."""
+
+    def __init__(self, data: bytes, program: Program, threads: int = 0) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises classes of its own
+            raise CompressError(
+                "ONNX Runtime refuses the exported model",
+                why=str(error).strip().splitlines()[0][:300],
+                hint="report this model",
+            ) from error
+        self._names = [one.name for one in self._session.get_inputs()]
+        self._outputs = getattr(program.module, "_out_spec", None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Tensors or arrays in, tensors in the structure of the module's result out."""
+        feed = self.feed(args, kwargs)
+        found = [torch.from_numpy(np.asarray(one)) for one in self._session.run(None, feed)]
+        if self._outputs is None or self._outputs.num_leaves != len(found):
+            return found[0] if len(found) == 1 else tuple(found)
+        return pytree.tree_unflatten(found, self._outputs)
+
+    def feed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The arguments as arrays by the names of the ONNX inputs."""
+        flat = pytree.tree_leaves((args, kwargs))
+        leaves = [leaf for leaf in flat if isinstance(leaf, Tensor | np.ndarray)]
+        if len(leaves) != len(self._names):
+            raise CompressError(
+                f"the ONNX model takes {len(self._names)} tensors, {len(leaves)} were given",
+                where=", ".join(self._names),
+            )
+        return {
+            name: leaf.detach().cpu().numpy() if isinstance(leaf, Tensor) else leaf
+            for name, leaf in zip(self._names, leaves, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Parity:
+    """ONNX Runtime beside torch on one batch."""
+
+    inputs: str
+    batch: int
+    max_abs: float
+    max_rel: float
+    """Largest difference over the largest magnitude of the same output."""
+    top1: float | None
+    """Share of rows with the same largest entry, where an output has rows of classes."""
+
+
+def parity(program: Program, data: bytes, call: Called, seed: int = 0) -> list[Parity]:
+    """Compare on the example inputs and on random ones, at two batch sizes where it is dynamic.
+
+    Raises GateError where any difference exceeds `TOLERANCE`.
+    """
+    model = OnnxModel(data, program)
+    sizes: Sequence[int] = (1,) if program.batch is None else BATCHES
+    found = []
+    for index, size in enumerate(sizes):
+        for name in ("example", "random"):
+            given = at_batch(call, program.batch, size)
+            given = randomised(given, seed + index) if name == "random" else given
+            found.append(_compare(program, model, given, name, size))
+    worst = max(found, key=lambda one: one.max_rel)
+    if not worst.max_rel <= TOLERANCE:
+        raise GateError(
+            f"ONNX Runtime and torch differ by {worst.max_rel:.2g} (limit {TOLERANCE:g})",
+            where=f"{worst.inputs} inputs, batch {worst.batch}",
+            hint="report this model; nothing was written",
+        )
+    return found
+
+
+def _compare(program: Program, model: OnnxModel, call: Called, name: str, batch: int) -> Parity:
+    args, kwargs = call
+    with torch.no_grad():
+        wanted = _tensors(program.module(*_fresh(args), **_fresh(kwargs)))
+    found = _tensors(model(*args, **kwargs))
+    if len(wanted) != len(found):
+        raise GateError(f"the ONNX model gives {len(found)} tensors, torch gives {len(wanted)}")
+    absolute = relative = 0.0
+    rows: list[float] = []
+    for a, b in zip(wanted, found, strict=True):
+        if a.shape != b.shape:
+            raise GateError(
+                f"ONNX Runtime gives {tuple(b.shape)} where torch gives {tuple(a.shape)}"
+            )
+        if not torch.equal(torch.isfinite(a), torch.isfinite(b)):
+            return Parity(name, batch, float("inf"), float("inf"), None)
+        a, b = (torch.nan_to_num(t.double(), nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
+        gap = float((a - b).abs().max()) if a.numel() else 0.0
+        scale = float(a.abs().max()) if a.numel() else 0.0
+        absolute = max(absolute, gap)
+        relative = max(relative, gap / scale if scale else gap)
+        if a.dim() >= 2 and a.shape[-1] > 1:
+            rows.append(float((a.argmax(-1) == b.argmax(-1)).double().mean()))
+    return Parity(name, batch, absolute, relative, min(rows, default=None))
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def _fresh(inputs: Any) -> Any:
+    """Copies, for networks that write into their inputs."""
+    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)

@@ -1,0 +1,88 @@
+"""Stages of a build: how long each took, and a line (or a bar) while it runs.
+
+with watch.stage("capture"):        spinner on a terminal, "capture ... 1.9 s" in a log
+    ...
+watch.advance(3, 30)                turns the spinner into a bar
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+
+class Watch:
+    """Times the stages; `seconds` has them in order. This one says nothing."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Run one stage. A name that comes again adds to its time."""
+        start = time.perf_counter()
+        self._begin(name)
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + took
+            self._end(name, took)
+
+    def advance(self, done: int, total: int) -> None:
+        """How far the present stage is."""
+
+    def _begin(self, name: str) -> None:
+        """Shown when a stage starts."""
+
+    def _end(self, name: str, took: float) -> None:
+        """Shown when a stage ends."""
+
+
+class Lines(Watch):
+    """One plain line a stage, for logs."""
+
+    def _end(self, name: str, took: float) -> None:
+        print(f"{name} ... {took:.1f} s", file=sys.stderr, flush=True)
+
+
+class Bars(Watch):
+    """A spinner or a bar while a stage runs, a line when it is done, for terminals."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def _begin(self, name: str) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task(name, total=None)
+        self._progress.start()
+
+    def advance(self, done: int, total: int) -> None:
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, total=total)
+
+    def _end(self, name: str, took: float) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        self._console.print(f"[green]✓[/] {name} [dim]{took:.1f} s[/]", highlight=False)
+
+
+def watch(quiet: bool) -> Watch:
+    """Bars on a terminal, lines in a log, nothing where it must be quiet."""
+    if quiet:
+        return Watch()
+    console = Console(stderr=True)
+    return Bars(console) if console.is_terminal else Lines()
