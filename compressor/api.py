@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from compressor import passes, release, report
-from compressor.export import Simplified, export, simplify
+from compressor.export import export, simplify
 from compressor.inputs import Called, Inputs, as_call, randomised
 from compressor.load import check_finite
 from compressor.passes.errors import GateError, UsageError
@@ -58,12 +58,20 @@ class Built:
     @cached_property
     def onnx(self) -> Onnx:
         """The deployable model, exported once and compared with torch in ONNX Runtime."""
-        with self.watch.stage("export"):
-            data = export(self.small)
-        with self.watch.stage("parity"):
-            found = parity(self.small, data, self.call, self.options.seed)
-        with self.watch.stage("simplify"):
-            return _kept(data, found, simplify(data), self)
+        return self._deployed(self.small, "")
+
+    @cached_property
+    def original_onnx(self) -> Onnx:
+        """The original, exported the same way: what the small one is raced against."""
+        return self._deployed(self.original, " original")
+
+    def _deployed(self, program: passes.Program, which: str) -> Onnx:
+        with self.watch.stage(f"export{which}"):
+            data = export(program)
+        with self.watch.stage(f"parity{which}"):
+            found = parity(program, data, self.call, self.options.seed)
+        with self.watch.stage(f"simplify{which}"):
+            return _simplified(program, data, found, self.call, self.options.seed)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -80,12 +88,15 @@ class Built:
         return Path(directory)
 
 
-def _kept(data: bytes, found: list[Parity], tried: Simplified, built: Built) -> Onnx:
-    """onnxsim's version where it exists, agrees with torch, and has fewer bytes or nodes."""
+def _simplified(
+    program: passes.Program, data: bytes, found: list[Parity], call: Called, seed: int
+) -> Onnx:
+    """onnxsim's version where it makes one that agrees with torch, else the exporter's."""
+    tried = simplify(data)
     if tried.data is None:
         return Onnx(data, False, tried.why, tuple(found))
     try:
-        again = parity(built.small, tried.data, built.call, built.options.seed)
+        again = parity(program, tried.data, call, seed)
     except GateError as error:
         return Onnx(data, False, f"onnxsim's result was discarded: {error.what}", tuple(found))
     return Onnx(tried.data, True, "", tuple(again))

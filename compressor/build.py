@@ -7,7 +7,6 @@ from typing import Any
 
 from compressor import bench, passes, release
 from compressor.api import Built, compress
-from compressor.export import export
 from compressor.inputs import at_batch
 from compressor.load import load_callable, load_inputs, load_model
 from compressor.passes.errors import UsageError
@@ -53,9 +52,7 @@ def build(request: Request, watch: Watch) -> Built:
         name=request.model,
         watch=watch,
     )
-    small = built.onnx.data
-    with watch.stage("export original"):
-        original = export(built.original)
+    small, original = built.onnx.data, built.original_onnx.data
     built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
     if measure is not None:
         with watch.stage("evaluate"):

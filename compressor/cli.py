@@ -100,7 +100,7 @@ def build(
         console = Console()
         console.print(table(found))
         for line in found["warnings"]:
-            console.print(f"note: {line}", highlight=False, markup=False)
+            console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True)
         console.print(f"report: {output / 'report.html'}", highlight=False, soft_wrap=True)
 
 

@@ -91,7 +91,7 @@ def tidy(model: onnx.ModelProto) -> bytes:
     model.producer_name, model.producer_version, model.doc_string = "compressor", "", ""
     for graph in [model.graph, *model.functions]:
         _strip(graph)
-    data = model.SerializeToString(deterministic=True)
+    data: bytes = model.SerializeToString(deterministic=True)
     if len(data) > LARGEST_INLINE:
         raise CompressError(
             f"the ONNX model is {len(data):,} bytes",

@@ -84,6 +84,7 @@ def write(built: "Built", folder: Path) -> None:
     onnx = built.onnx
     (folder / "model.onnx").write_bytes(onnx.data)
     save_file(_stored(built), folder / "model.safetensors")
+    (folder / "model.safetensors").chmod(0o644)  # safetensors keeps it private
     _write_json(folder / "plan.json", {"format": 1, "kept": built.plan.kept})
     found = built.report
     _write_json(folder / "report.json", found)

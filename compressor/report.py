@@ -50,7 +50,7 @@ def build(built: "Built") -> dict[str, Any]:
     return plain
 
 
-def costs(built: "Built") -> dict[str, dict[str, float]]:
+def costs(built: "Built") -> dict[str, dict[str, int]]:
     """Every kind of cost, before and after."""
     found = {}
     for kind in passes.KINDS:
@@ -131,7 +131,8 @@ def table(found: Mapping[str, Any]) -> Table:
 
 def _asked(budget: Mapping[str, Any]) -> str:
     amount, kind = budget["amount"], budget["kind"]
-    return f"{amount:.0%} of the {kind}" if amount < 1 else f"{amount:,.0f} {kind}"
+    name = {"macs": "MACs", "params": "parameters"}.get(kind, kind)
+    return f"{amount:.0%} of the {name}" if amount < 1 else f"{amount:,.0f} {name}"
 
 
 def _add(shown: Table, name: str, pair: Mapping[str, float], style: str) -> None:

@@ -145,7 +145,7 @@ class Coupling:
         """Sizes when these channels (numbers, int64) are removed."""
         gone = np.zeros(self.class_count, dtype=bool)  # numpy: no threads for so little
         gone[self.classes_of(channels).numpy()] = True
-        return Sizes(torch.from_numpy(gone[self.classes.numpy()]))
+        return Sizes(gone[self.classes.numpy()])
 
 
 class Reasons:

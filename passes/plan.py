@@ -3,7 +3,8 @@
     global    groups compete; losing one of the last channels of a group is dearer than one of many
     uniform   the same share of every group
 
-Then channels are put back, most important first, wherever the budget has room for them.
+Then channels are put back, most important first, where the budget has room for them (with
+`uniform` only if it is missed otherwise).
 """
 
 import bisect
@@ -149,9 +150,11 @@ def _choose(search: "_Search", budget: Budget, target: float) -> Plan:
     if least > target:
         raise _unreachable(coupling, budget, target, least, costs.dense)
     removed = search.uniform(target) if options.uniform else search.compete(target)
-    removed = search.put_back(removed, target)
+    lowest = target - TOLERANCE * costs.dense
+    if not options.uniform or search.amount(removed) < lowest:
+        removed = search.put_back(removed, target)
     reached = search.amount(removed)
-    if reached < target - TOLERANCE * costs.dense:
+    if reached < lowest:
         raise UsageError(
             f"the budget of {budget} is met only with {reached / costs.dense:.1%} of them",
             why="the steps by which channels can go are too coarse",

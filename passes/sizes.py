@@ -5,12 +5,16 @@ whole indices, and each row keeps equally many entries of the last axis (perhaps
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import ContractError
 from .labels import Axes, Value, varying
+
+Array = np.ndarray[Any, Any]
 
 
 def overlapping(value: Value) -> list[tuple[Axes, tuple[Tensor, ...]]]:
@@ -30,9 +34,12 @@ def overlapping(value: Value) -> list[tuple[Axes, tuple[Tensor, ...]]]:
 
 
 class Sizes:
-    """Sizes of values when the labels in `gone` (bool, by label) are removed."""
+    """Sizes of values when the labels in `gone` (bool, by label) are removed.
 
-    def __init__(self, gone: Tensor) -> None:
+    Masks are made in numpy: torch would start threads for a few hundred elements.
+    """
+
+    def __init__(self, gone: Array) -> None:
         self.gone = gone
         self._masks: dict[tuple[int, ...], Tensor] = {}
 
@@ -40,12 +47,10 @@ class Sizes:
         """Which positions stay: bool, one dimension for each of `axes`."""
         key = tuple(id(array) for array in arrays)
         if key not in self._masks:
-            rank = arrays[0].dim()
-            size = [max(array.shape[axis] for array in arrays) for axis in range(rank)]
-            stays = torch.ones(size, dtype=torch.bool)
-            for array in arrays:
-                stays = stays & ~self.gone[array]
-            self._masks[key] = stays.reshape([size[axis] for axis in axes])
+            stays = ~self.gone[arrays[0].numpy()]
+            for array in arrays[1:]:
+                stays = stays & ~self.gone[array.numpy()]
+            self._masks[key] = torch.from_numpy(stays.reshape([stays.shape[a] for a in axes]))
         return self._masks[key]
 
     def extent(self, value: Value, axis: int) -> int:
@@ -69,10 +74,10 @@ class Sizes:
 
     def stays(self, value: Value) -> Tensor:
         """Which elements stay: bool, broadcastable to the value's shape."""
-        whole = torch.ones([1] * value.rank, dtype=torch.bool)
+        whole = np.ones([1] * value.rank, dtype=bool)
         for array in value.arrays:
-            whole = whole & ~self.gone[array]
-        return whole
+            whole = whole & ~self.gone[array.numpy()]
+        return torch.from_numpy(whole)
 
     def cut(self, tensor: Tensor, value: Value) -> Tensor:
         """The tensor (shaped like `value`, or compact) with only what stays, order kept."""
@@ -82,8 +87,9 @@ class Sizes:
                 continue
             full = [value.shape[a] if a in axes else n for a, n in enumerate(tensor.shape)]
             rest = [axis for axis in range(tensor.dim()) if axis not in axes]
-            front = tensor.expand(full).permute(*axes, *rest)
-            small = front[stays].reshape(*rectangle(stays), *front.shape[len(axes) :])
+            front = tensor.expand(full).permute(*axes, *rest).flatten(0, len(axes) - 1)
+            index = torch.from_numpy(np.flatnonzero(stays.numpy()))
+            small = front.index_select(0, index).reshape(*rectangle(stays), *front.shape[1:])
             order = [*axes, *rest]
             tensor = small.permute([order.index(axis) for axis in range(tensor.dim())])
         return tensor.contiguous()

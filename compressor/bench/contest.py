@@ -91,9 +91,10 @@ class Contest:
         start = time.perf_counter()
         over = False
         while not over:
-            runners = self.entries.load(self._shuffled(generator))
-            for runner, readings in zip(runners, self.readings, strict=True):
-                readings.warm_up(runner, warmup)
+            order = self._shuffled(generator)
+            runners = self.entries.load(order)
+            for position in order:
+                self.readings[position].warm_up(runners[position], warmup)
             for _ in range(self.heat):
                 self._round(runners, generator)
                 done, self.seconds = len(self.order), time.perf_counter() - start
