@@ -1,7 +1,7 @@
 """`compressor build`: load, compress, export, evaluate, race, write. One straight function."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,9 @@ def _race(
         "why": race.why,
         "noise": {"ratio": race.noise.median, "low": race.noise.low, "high": race.noise.high},
         "rounds": race.rounds,
+        "converged": race.converged,
+        "batch": 1,
         "threads": race.threads,
         "provider": race.provider,
-        "samples": {side: [row.samples.wall_ns, row.samples.cpu_ns] for side, row in rows.items()},
+        "samples": {side: asdict(row.samples) for side, row in rows.items()},
     }

@@ -93,11 +93,10 @@ def build(
     if as_json:
         _print_json(found)
     elif not quiet:
-        from rich.console import Console
-
         from compressor.report import table
+        from compressor.stages import wide_console
 
-        console = Console()
+        console = wide_console()
         console.print(table(found))
         for line in found["warnings"]:
             console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True)
@@ -124,15 +123,13 @@ def inspect(
     """Show which channels stand or fall together, and what must stay and why."""
     from compressor.inspection import inspect as run
     from compressor.inspection import tree
-    from compressor.stages import watch
+    from compressor.stages import watch, wide_console
 
     found = run(model, weights, input_shape, inputs, tuple(ignore or ()), watch(quiet or as_json))
     if as_json:
         _print_json(found)
     else:
-        from rich.console import Console
-
-        Console().print(tree(found))
+        wide_console().print(tree(found))
 
 
 @app.command()
@@ -152,7 +149,7 @@ def bench(
 ) -> None:
     """Race ONNX models side by side in ONNX Runtime."""
     from compressor import bench as instrument
-    from compressor.stages import watch
+    from compressor.stages import watch, wide_console
 
     shown = watch(quiet or as_json)
     races = []
@@ -173,10 +170,8 @@ def bench(
     if as_json:
         _print_json([race.to_json() for race in races])
         return
-    from rich.console import Console
-
     for race in races:
-        Console().print(instrument.render(race))
+        wide_console().print(instrument.render(race))
 
 
 def _named(models: list[Path]) -> dict[str, Path]:

@@ -119,7 +119,7 @@ def _version(package: str) -> str | None:
 def _runtime() -> tuple[str | None, list[str]]:
     """Version and providers of ONNX Runtime, whichever of its distributions is installed."""
     try:
-        import onnxruntime  # type: ignore[import-untyped, unused-ignore]
+        import onnxruntime
     except ImportError:
         return None, []
     return onnxruntime.__version__, list(onnxruntime.get_available_providers())

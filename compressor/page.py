@@ -40,7 +40,7 @@ def render(found: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"thin": thin, "fixed": fixed, "whole_percent": whole_percent}
+    environment.filters |= {"thin": thin, "fixed": fixed, "percent": percent}
     return environment.get_template("report.html.j2").render(
         model=found["model"],
         asked=asked(found),
@@ -48,13 +48,11 @@ def render(found: Mapping[str, Any]) -> str:
         warnings=found.get("warnings", ()),
         costs=list(costs(found)),
         widths=widths(found.get("groups", ())),
-        latency=found.get("latency"),
-        circumstances=circumstances(found["latency"]) if found.get("latency") else "",
         race=race(found.get("latency")),
         groups=[Shrinking.of(group) for group in found.get("groups", ())],
         frozen=by_reason(found.get("frozen", ())),
-        evidence=list(evidence(found)),
-        inexact=(found.get("proof") or {}).get("inexact", ()),
+        proof=found.get("proof"),
+        parity=found.get("parity") or (),
         stages=stages(found.get("stages", {})),
         total=sum(found.get("stages", {}).values()),
         environment=plain(found.get("environment", {})),
@@ -89,8 +87,8 @@ def fixed(value: float) -> str:
     return f"{value:,.{max(digits, 0)}f}"
 
 
-def whole_percent(share: float | None) -> str:
-    """A share in percent, rounded down: 100 % is all of them."""
+def percent(share: float | None) -> str:
+    """Rounded down: 100 % is all of them."""
     return NOTHING if share is None else f"{math.floor(share * 1000) / 10:g} %"
 
 
@@ -142,9 +140,10 @@ def _proof(proof: Mapping[str, Any] | None) -> Verdict:
     if not float(proof["max_rel"]) <= proof["tolerance"]:
         full = f"Removing and silencing differ by {gap} of the largest output"
         return Verdict("bad", "The proof fails.", f"{full} (tolerance {limit}, {proof['dtype']}).")
+    how = "exactly" if gap == "0" else f"to {gap} of the largest output"
     full = (
         "The small network equals the original with the removed channels silenced, "
-        f"to {gap} of the largest output (tolerance {limit}, {proof['dtype']})."
+        f"{how} (tolerance {limit}, {proof['dtype']})."
     )
     return Verdict("good", "The proof holds.", full)
 
@@ -187,7 +186,7 @@ def _changed(name: str, pair: Mapping[str, Any]) -> Verdict:
     if not math.isfinite(small - original):
         return Verdict("open", f"{name} is {before} before and {after} after.")
     change = f"{'+' if small > original else ''}{thin(small - original, 4)}"
-    return Verdict("open", f"{name} changes by {change},", f"from {before} to {after}.")
+    return Verdict("open", f"{name} changes by {change}.", f"From {before} to {after}.")
 
 
 class Row(NamedTuple):
@@ -236,8 +235,8 @@ class Scale(NamedTuple):
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Three to six round numbers and where they are."""
-        rough = (self.high - self.low) / 5
+        """Two to eight round numbers and where they are."""
+        rough = (self.high - self.low) / 7
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
         first, last = math.ceil(self.low / step), math.floor(self.high / step)
@@ -256,15 +255,14 @@ class Bar(NamedTuple):
 def widths(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[Bar]]:
     """Before and after, by title: whole rows are another unit and have a scale of their own."""
     titles = {"channels": "channels", "rows": "whole rows (attention heads, convolution groups)"}
-    found = {}
+    found: dict[str, list[Bar]] = {}
     for kind, title in titles.items():
         of_kind = [Shrinking.of(group) for group in groups if group["kind"] == kind]
-        scale = Scale(0, max((one.original for one in of_kind), default=0) or 1)
-        found[title] = [
-            Bar(one.name, scale.at(one.original), scale.at(one.small), f"{one.was} → {one.now}")
-            for one in of_kind
-        ]
-    return {title: bars for title, bars in found.items() if bars}
+        scale = Scale(0, max((one.original for one in of_kind), default=1))
+        for one in of_kind:
+            was, now = scale.at(one.original), scale.at(one.small)
+            found.setdefault(title, []).append(Bar(one.name, was, now, f"{one.was} → {one.now}"))
+    return found
 
 
 def stages(seconds: Mapping[str, float]) -> list[Bar]:
@@ -287,6 +285,7 @@ class Curve(NamedTuple):
 class Race(NamedTuple):
     """Ratios with their intervals, and the rounds behind them."""
 
+    note: str
     ratios: dict[str, Mapping[str, Any]]
     ratio_scale: Scale
     curves: list[Curve]
@@ -309,7 +308,8 @@ def race(latency: Mapping[str, Any] | None) -> Race | None:
     axis = _padded(min(ms.min() for ms in times.values()), max(map(_edge, times.values())))
     curves = [_curve(name, ms, axis) for name, ms in times.items()]
     beyond = [float(one) for ms in times.values() for one in ms[ms > axis.high]]
-    return Race(ratios, scale, curves, axis, beyond)
+    note = f"{circumstances(latency)}; {latency['why']}."
+    return Race(note, ratios, scale, curves, axis, beyond)
 
 
 def _padded(low: float, high: float) -> Scale:
@@ -318,13 +318,10 @@ def _padded(low: float, high: float) -> Scale:
 
 
 def _per_run(latency: Mapping[str, Any], side: str) -> np.ndarray:
-    """Milliseconds of one run in each round.
-
-    A sample is the time of several runs; how many is not stored, but the median of one run is.
-    """
-    wall, cpu = latency["samples"][side]
-    sums = np.asarray(wall if latency["clock"] == "wall" else cpu, dtype=np.float64)
-    return np.asarray(sums * (latency[side]["ms"] / np.median(sums)))
+    """Milliseconds of one run in each round: a sample is the time of several runs."""
+    samples = latency["samples"][side]
+    sums = np.asarray(samples[f"{latency['clock']}_ns"], dtype=np.float64)
+    return np.asarray(sums / samples["runs"] / 1e6)
 
 
 def _edge(times: np.ndarray) -> float:
@@ -335,11 +332,8 @@ def _edge(times: np.ndarray) -> float:
 
 def _curve(name: str, times: np.ndarray, scale: Scale) -> Curve:
     counts, edges = np.histogram(times, bins=COLUMNS, range=scale)
-    columns = [
-        (float(edge), max(round(TALLEST * int(count) / int(counts.max())), 1))
-        for count, edge in zip(counts, edges[:-1], strict=True)
-        if count
-    ]
+    heights = np.ceil(TALLEST * counts / counts.max()).astype(int).tolist()
+    columns = [(x, y) for x, y in zip(edges[:-1].tolist(), heights, strict=True) if y]
     low, middle, high = (float(one) for one in np.percentile(times, [25, 50, 75]))
     return Curve(name, low, middle, high, columns)
 
@@ -365,7 +359,7 @@ class Shrinking(NamedTuple):
         return cls(
             name=group["name"],
             axes=group["axes"] or [group["name"]],
-            unit=f"channels in {cells} rows" if cells > 1 else group["kind"],
+            unit=f"channels, {cells} at a time" if cells > 1 else group["kind"],
             original=cells * size,
             small=cells * kept,
             was=f"{times}{thin(size)}",
@@ -379,14 +373,6 @@ def by_reason(frozen: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     for one in frozen:
         found.setdefault(one["why"], []).append(f"{one['axis']} ({thin(one['size'])})")
     return found
-
-
-def evidence(found: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Rows of the table: the proof, then every comparison with PyTorch."""
-    if proof := found.get("proof"):
-        yield {**proof, "what": f"small, silenced original ({proof['dtype']})"}
-    for one in found.get("parity") or ():
-        yield {**one, "what": "ONNX Runtime, PyTorch"}
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, str]:

@@ -12,14 +12,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressor.load.words import listed
 from compressor.passes.errors import UsageError
 
 if TYPE_CHECKING:
     from compressor.api import Built
+
+FILES = ("model.onnx", "model.safetensors", "plan.json", "report.json", "report.html")
 
 
 @contextmanager
@@ -29,50 +32,95 @@ def prepared(target: Path, *, force: bool = False) -> Iterator[Path]:
     Raises UsageError at once where `target` exists (unless `force`) or cannot be written.
     """
     check(target, force=force)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        with _parents(target), _beside(target, ".partial") as folder:
+            yield folder
+            os.chmod(folder, 0o755)  # mkdtemp makes it private
+            _publish(folder, target)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+
+
+@contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """The folders above `target`; those made here go again on an error."""
+    new = [folder for folder in target.parents if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in new:
+            with suppress(OSError):  # another process writes there too
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _beside(target: Path, suffix: str) -> Iterator[Path]:
+    """A hidden folder on the same disk as `target`; what is in it at the end is deleted."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=suffix, dir=target.parent))
     try:
         yield folder
-        os.chmod(folder, 0o755)  # mkdtemp makes it private
-        _publish(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(folder: Path, target: Path) -> None:
-    old = None
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-        os.replace(target, old / "old")
-    os.rename(folder, target)
-    if old is not None:
-        shutil.rmtree(old)
+    """Rename; an earlier release makes room first, and comes back if that fails."""
+    if not target.exists():
+        os.rename(folder, target)
+        return
+    with _beside(target, ".old") as aside:
+        os.rename(target, aside / target.name)
+        try:
+            os.rename(folder, target)
+        except BaseException:
+            os.rename(aside / target.name, target)
+            raise
 
 
 def check(target: Path, *, force: bool = False) -> None:
-    """Raise UsageError unless a release can be written to `target`: before any work is done."""
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{target} is a file", hint="name a directory with -o")
-    if target.exists() and any(target.iterdir()):
-        if not force:
-            raise UsageError(
-                f"{target} exists already",
-                hint="name another directory with -o, or replace this one with --force",
-            )
-        if not (target / "report.json").exists():
-            raise UsageError(
-                f"{target} holds something that is not ours, so --force does not replace it",
-                hint="name another directory with -o",
-            )
+    """Raise UsageError unless a release can be written to `target`. Nothing is made yet."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=target.parent):
+        there = next(folder for folder in (target, *target.parents) if folder.exists())
+        if not there.is_dir():
+            raise UsageError(f"{there} is a file", hint="name a directory with -o")
+        if Path.cwd().is_relative_to(target.resolve()):
+            raise UsageError(
+                f"{target} is where you stand, and would be replaced as a whole",
+                hint="name a new directory with -o, such as build/model",
+            )
+        if there == target and any(target.iterdir()):
+            _check_replaceable(target, force)
+        with tempfile.TemporaryFile(dir=target.parent if there == target else there):
             pass
     except OSError as error:
+        raise _unwritable(target, error) from error
+
+
+def _check_replaceable(target: Path, force: bool) -> None:
+    if not force:
         raise UsageError(
-            f"cannot write to {target.parent}",
-            why=error.strerror or str(error),
-            hint="name a directory you may write to with -o",
-        ) from error
+            f"{target} exists already",
+            hint="name another directory with -o, or replace this one with --force",
+        )
+    names = {entry.name for entry in target.iterdir()}
+    foreign = sorted(names.difference(FILES))
+    if foreign or not names.issuperset(("model.onnx", "report.json")):
+        raise UsageError(
+            f"{target} holds something that is not ours, so --force does not replace it",
+            why=f"there is {listed(foreign)}" if foreign else "it is not a release",
+            hint="name another directory with -o",
+        )
+
+
+def _unwritable(target: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"cannot write {target}",
+        where=str(error.filename or ""),
+        why=error.strerror or str(error),
+        hint="name a directory you may write to with -o",
+    )
 
 
 def write(built: "Built", folder: Path) -> None:

@@ -98,11 +98,15 @@ def warnings(built: "Built") -> list[str]:
         found.append("The model fixes its batch size, and so does the exported one.")
     if "onnx" in built.__dict__ and built.onnx.note:
         found.append(built.onnx.note)
-    accuracy = built.measured.get("accuracy")
-    if accuracy:
+    latency = built.measured.get("latency")
+    if latency and latency["low"] > 1:
         found.append(
-            "The weights are sliced, not repaired: fine-tune the module to win accuracy back."
+            f"The small model is SLOWER than the original ({latency['ratio']:.2f} times its time "
+            "on this machine): ask for a larger reduction, or for other widths with --round-to."
         )
+    if latency and not latency["converged"]:
+        found.append("The race ran out of time before its interval was within 1 %.")
+    found.append("The weights are sliced, not repaired: fine-tune the module before deploying it.")
     return found
 
 
@@ -132,7 +136,7 @@ def table(found: Mapping[str, Any]) -> Table:
 def _asked(budget: Mapping[str, Any]) -> str:
     amount, kind = budget["amount"], budget["kind"]
     name = {"macs": "MACs", "params": "parameters"}.get(kind, kind)
-    return f"{amount:.0%} of the {name}" if amount < 1 else f"{amount:,.0f} {name}"
+    return f"{amount:.4g} of the {name}" if amount < 1 else f"{amount:,.0f} {name}"
 
 
 def _add(shown: Table, name: str, pair: Mapping[str, float], style: str) -> None:

@@ -80,6 +80,12 @@ class Bars(Watch):
         self._console.print(f"[green]✓[/] {name} [dim]{took:.1f} s[/]", highlight=False)
 
 
+def wide_console() -> Console:
+    """Standard output; a log has no width of its own, so lines there are not folded at 80."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
 def watch(quiet: bool) -> Watch:
     """Bars on a terminal, lines in a log, nothing where it must be quiet."""
     if quiet:

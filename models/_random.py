@@ -51,7 +51,7 @@ def _spread(owner: nn.Module, weight: Tensor) -> float:
         return float((1.5 / (weight.shape[0] * taps)) ** 0.5)
     if isinstance(owner, nn.Conv2d):
         return float((1.5 / weight[0].numel()) ** 0.5)
-    if isinstance(owner, nn.Linear | nn.RNNBase):
+    if isinstance(owner, nn.Linear | nn.RNNBase | nn.MultiheadAttention):
         return float(weight.shape[1] ** -0.5)
     return 0.5  # embeddings, class tokens, position tables
 

@@ -63,7 +63,7 @@ class Costs:
 
     def __init__(self, coupling: Coupling, kind: str) -> None:
         self.coupling, self.kind = coupling, kind
-        self._prunable = len(coupling.members[0].unique())
+        self._prunable = self._count(coupling.members[0])
         self._keys: dict[tuple[tuple[int, ...], int], int] = {}
         self._factors: list[tuple[Axes, tuple[Tensor, ...], int]] = []
         rows: list[list[int]] = []
@@ -84,6 +84,10 @@ class Costs:
         self._coefficients = np.array(coefficients)
         self._touched = self._factors_of_classes()
         self.dense = self.amount(NONE)
+
+    def _count(self, classes: Tensor) -> int:
+        """How many of these classes are channels of a parameter."""
+        return int(self.coupling.held[np.unique(classes.numpy())].sum())
 
     def _index(self, value: Value, axis: int) -> int | None:
         for axes, arrays in overlapping(value):
@@ -125,7 +129,7 @@ class Costs:
     def amount(self, channels: Tensor) -> float:
         """The cost once these channels (numbers, int64) are removed."""
         if self.kind == "channels":
-            return float(self._prunable - len(self.coupling.classes_of(channels).unique()))
+            return float(self._prunable - self._count(self.coupling.classes_of(channels)))
         extents = self._extents(self.coupling.without(channels))
         if not len(self._rows):
             return 0.0
@@ -138,7 +142,8 @@ class Costs:
         """
         if self.kind == "channels":
             return {
-                group: float(len(self.coupling.classes_of(step))) for group, step in steps.items()
+                group: float(self._count(self.coupling.classes_of(step)))
+                for group, step in steps.items()
             }
         extents = self._extents(self.coupling.without(channels))
         slope = np.zeros(len(extents))

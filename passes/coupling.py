@@ -59,6 +59,8 @@ class Group:
     the entries of attention heads have one cell a head.
     """
 
+    name: str
+    """Its first axis; a number tells apart the groups that share one (pieces of a split)."""
     axes: tuple[Axis, ...]
     cells: tuple[Tensor, ...]
     rows: bool
@@ -68,10 +70,6 @@ class Group:
     def size(self) -> int:
         """Steps until nothing is left; at least one always stays."""
         return min(len(cell) for cell in self.cells)
-
-    @property
-    def name(self) -> str:
-        return str(self.axes[0]) if self.axes else "(constant)"
 
 
 class Members:
@@ -133,6 +131,15 @@ class Coupling:
     def class_count(self) -> int:
         """Classes are numbered below this."""
         return int(self.classes.max()) + 1
+
+    @cached_property
+    def held(self) -> Array:
+        """Which classes lie on a parameter: bool [classes]. Others only name rows of results."""
+        found = np.zeros(self.class_count, dtype=bool)
+        for value in self.state.values():
+            for array in value.arrays:
+                found[self.classes[array].reshape(-1).numpy()] = True
+        return found
 
     def classes_of(self, channels: Tensor) -> Tensor:
         """The classes that go with these channels (numbers, int64)."""
@@ -301,11 +308,23 @@ def _groups(
         numbers = (torch.tensor([members.row(one) for one in bundle]),)
         found.append((bundle[0], numbers, True))
     axes = _axes(trace, classes, [sample for sample, _, _ in found])
-    groups = [Group(own, cells, whole) for own, (_, cells, whole) in zip(axes, found, strict=True)]
-    order = {name: index for index, name in enumerate(trace.state)}
-    groups.sort(key=lambda group: (
-        min((order[axis.tensor], axis.dim) for axis in group.axes), group.rows,
-        int(group.cells[0][0])))  # fmt: skip
+    rank = {name: index for index, name in enumerate(trace.state)}
+    order = sorted(
+        range(len(found)),
+        key=lambda i: (
+            min((rank[axis.tensor], axis.dim) for axis in axes[i]),
+            found[i][2],
+            int(found[i][1][0][0]),
+        ),
+    )
+    used: dict[str, int] = {}
+    groups = []
+    for index in order:
+        _, numbers, whole = found[index]
+        name = f"{axes[index][0]} rows" if whole else str(axes[index][0])
+        used[name] = used.get(name, 0) + 1
+        name = f"{name} #{used[name]}" if used[name] > 1 else name
+        groups.append(Group(name, axes[index], numbers, whole))
     return tuple(groups), members
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from .interpret import Trace
-from .labels import Value, varying
+from .labels import Value, compact, varying
 from .rules import rule_for
 from .rules.table import position_ids
 
@@ -77,7 +77,7 @@ def _follow(trace: Trace, first: Node) -> Gather | None:
         moved = [move(call, array) for array in ids]
         if not all(isinstance(array, Tensor) for array in moved):
             return None
-        ids = [array for array in moved if isinstance(array, Tensor)]
+        ids = [compact(array) for array in moved if isinstance(array, Tensor)]
         if not _on_several_axes(trace.results[node]):
             break
         inside.append(node)

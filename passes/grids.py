@@ -100,9 +100,12 @@ class Grids:
         self, index: int, group_of: Array, pattern: Array, join: list[int]
     ) -> list[Stuck]:
         """Note each class's rows in one grid; join the groups that are even only together."""
-        ones, count = self._rows(index)
-        mine = group_of[ones] >= 0
-        bound = mine & ~(count.min(1) == count.max(1)) & ~self._fills_rows(index, count)
+        ones = self._ones[index]
+        ones = ones[group_of[ones] >= 0]
+        if not len(ones):
+            return []
+        count = self._rows(index, ones)
+        bound = ~(count.min(1) == count.max(1)) & ~self._fills_rows(index, count)
         ones, count = ones[bound], count[bound]
         if not len(ones):
             return []
@@ -122,16 +125,13 @@ class Grids:
             join[_root(join, g)] = _root(join, uneven[0])
         return []
 
-    def _rows(self, index: int) -> tuple[Array, Array]:
-        """The classes of a grid, and how often each lies in every row: [classes, rows]."""
+    def _rows(self, index: int, ones: Array) -> Array:
+        """How often each of these classes (ascending) lies in every row: [classes, rows]."""
         table = self.tables[index].reshape(-1, self.tables[index].shape[-1]).numpy()
-        ones = self._ones[index]
-        place = np.searchsorted(ones, table)
-        rows = np.broadcast_to(np.arange(len(table))[:, None], table.shape)
-        flat = np.bincount(
-            (place * len(table) + rows).reshape(-1), minlength=len(ones) * len(table)
-        )
-        return ones, flat.reshape(len(ones), len(table))
+        place = np.searchsorted(ones, table).clip(max=len(ones) - 1)
+        row, column = np.nonzero(ones[place] == table)
+        count = np.bincount(place[row, column] * len(table) + row, minlength=len(ones) * len(table))
+        return count.reshape(len(ones), len(table))
 
     def _fills_rows(self, index: int, count: Array) -> Array:
         """Which classes take whole rows with them and leave a rectangle (pixels of a channel)."""

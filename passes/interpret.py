@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 from .labels import Ledger, Value, varying
-from .program import Program, hint, shape_of
+from .program import Program, hint, operator_name, shape_of
 from .rules import Call, rule_for
 from .rules.contraction import RULES as CONTRACTIONS
 from .rules.contraction import convolution
@@ -59,6 +60,8 @@ def interpret(program: Program, ignore: Sequence[str] = ()) -> Trace:
             calls[node] = call
             results[node] = rule_for(node.target).label(ledger, call)
             _note_grids(ledger, results[node])
+        elif node.op == "call_function" and _gives_tensors(node):
+            results[node] = _opaque(ledger, node, results)
         else:
             results[node] = _number(node)
     return Trace(program, state, results, calls, ledger)
@@ -68,9 +71,9 @@ def _label_state(program: Program, ledger: Ledger, ignore: Sequence[str]) -> dic
     """Labels of every tensor the graph reads; a tensor with two names is labelled once."""
     layout = _convolution_weights(program)
     state: dict[str, Value] = {}
-    seen: dict[tuple[int, tuple[int, ...]], Value] = {}
+    seen: dict[tuple[Any, ...], Value] = {}
     for name, tensor in program.tensors().items():
-        key = (tensor.data_ptr(), tuple(tensor.shape))
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
         if key not in seen or not tensor.numel():
             seen[key] = _label_tensor(ledger, tensor, layout.get(name))
         state[name] = seen[key]
@@ -160,6 +163,17 @@ def results_of(found: Any) -> list[Value]:
 def _unlabelled(node: Node) -> Any:
     val = node.meta.get("val")
     return Value(shape_of(node)) if isinstance(val, Tensor) else _number(node)
+
+
+def _opaque(ledger: Ledger, node: Node, results: dict[Node, Any]) -> Any:
+    """What runs a graph of its own (`torch.cond`): all that goes in keeps its size."""
+    for value in results_of(_look_up(node.args, results)):
+        for array in value.arrays:
+            ledger.freeze(array, f"no coupling rule for {operator_name(node)}")
+    val = node.meta["val"]
+    shapes = [tuple(hint(size) for size in one.shape) for one in pytree.tree_leaves(val)]
+    values = [Value(shape) for shape in shapes]
+    return values if isinstance(val, list | tuple) else values[0]
 
 
 def _gives_tensors(node: Node) -> bool:

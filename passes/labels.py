@@ -143,13 +143,7 @@ class Ledger:
         meets an unlabelled one of the same size keeps its size.
         """
         rank = len(shape)
-        aligned = [
-            Value(
-                (1,) * (rank - value.rank) + value.shape,
-                tuple(a.reshape((1,) * (rank - value.rank) + a.shape) for a in value.arrays),
-            )
-            for value in values
-        ]
+        aligned = [_aligned(value, rank) for value in values]
         for axis in range(rank):
             present = [value for value in aligned if value.shape[axis] > 1]
             if any(value.on(axis) is None for value in present):
@@ -184,6 +178,14 @@ class Ledger:
                 self._absorb(merged, array, what)
             return
         merged.append(array)
+
+
+def _aligned(value: Value, rank: int) -> Value:
+    """The value with leading axes of size 1, as broadcasting adds them."""
+    if value.rank == rank:
+        return value
+    lead = (1,) * (rank - value.rank)
+    return Value(lead + value.shape, tuple(a.reshape(lead + a.shape) for a in value.arrays))
 
 
 def compact(array: Tensor) -> Tensor:

@@ -225,7 +225,7 @@ class _Search:
     # --- uniform --------------------------------------------------------------------------------
 
     def uniform(self, target: float) -> Removed:
-        """The smallest common share that meets the target, by bisection."""
+        """A common share, by bisection; widths being whole blocks, the widest groups give the rest."""
         low, high = 0.0, 1.0
         for _ in range(16):
             share = (low + high) / 2
@@ -233,7 +233,15 @@ class _Search:
                 high = share
             else:
                 low = share
-        return self._share(high)
+        removed = self._share(low)
+        while self.amount(removed) > target:
+            group = max(
+                (g for g, n in enumerate(removed) if n < self.stops[g][-1]),
+                key=lambda g: (1 - removed[g] / self.groups[g].size, self.groups[g].size),
+            )
+            stops = self.stops[group]
+            removed[group] = stops[stops.index(removed[group]) + 1]
+        return removed
 
     def _share(self, share: float) -> Removed:
         wanted = [share * group.size for group in self.groups]

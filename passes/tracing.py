@@ -10,6 +10,7 @@ Tried in this order, and the one that worked is named in `Program.engine`:
 
 import inspect
 import logging
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
@@ -136,7 +137,11 @@ def clean(module: GraphModule) -> None:
     """Drop what only guards the capture: shape guards, metadata assertions, dead reads.
 
     The guards would refuse the float64 twin that the proof runs, and say nothing of the network.
+    Parts of the graph that were traced in another mode become parts of the graph again.
     """
+    for node in list(module.graph.nodes):
+        if _only_sets_a_mode(node):
+            _inline(module, node)
     for node in reversed(list(module.graph.nodes)):
         guard = node.op == "call_module" and node.target == "_guards_fn"
         check = node.op == "call_function" and str(node.target).startswith(
@@ -148,6 +153,31 @@ def clean(module: GraphModule) -> None:
     if hasattr(module, "_guards_fn"):
         del module._guards_fn
     module.recompile()
+
+
+def _only_sets_a_mode(node: Node) -> bool:
+    """`torch.enable_grad()` and `torch.autocast(..., enabled=False)` around a part of the model."""
+    name = getattr(node.target, "__name__", "")
+    return name == "wrap_with_set_grad_enabled" or (
+        name == "wrap_with_autocast" and node.args[2] is False
+    )
+
+
+def _inline(module: GraphModule, node: Node) -> None:
+    """Put the graph that a call runs in the place of the call."""
+    place = next(i for i, arg in enumerate(node.args) if getattr(arg, "op", "") == "get_attr")
+    part = node.args[place]
+    assert isinstance(part, Node)
+    inner = fetch(module, str(part.target)).graph
+    inputs = [one for one in inner.nodes if one.op == "placeholder"]
+    twins = dict(zip(inputs, node.args[place + 1 :], strict=True))
+    with module.graph.inserting_before(node):
+        results = module.graph.graph_copy(inner, twins)
+    for user in list(node.users):
+        assert user.target is operator.getitem
+        user.replace_all_uses_with(results[user.args[1]])
+        module.graph.erase_node(user)
+    module.graph.erase_node(node)
 
 
 def _batch(args: Nested, kwargs: Nested) -> int | None:

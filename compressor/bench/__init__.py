@@ -2,12 +2,15 @@
 
     race({"dense": Path("dense.onnx"), "small": Path("small.onnx")})
 
-    round 1   small dense again     each entry: enough runs for 5 ms, wall and CPU time
-    round 2   dense again small     the order is drawn anew each round
-    round 3   ...                   `again` is the first model, loaded a second time
+    heat 1    load all models, in random order
+      round 1   small dense again     each: as many runs as fill 5 ms, wall and CPU time
+      round 2   dense again small     the order is drawn anew each round
+      ...       ...                   `again` is the first model once more
+    heat 2    load all models afresh, in the reverse order
+      ...
 
-    ratio     median over rounds of (model's time / first model's time in the same round)
-    interval  95 %, from resampling blocks of neighbouring rounds
+    ratio     median over all rounds of (model's time / first model's time, same round)
+    interval  95 %, from resampling heats
     noise     the same two numbers for `again`, whose true ratio is 1
 
 A busy machine slows both sides of a pair alike, so the ratio holds where milliseconds do not:

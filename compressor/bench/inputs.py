@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.passes.errors import (  # type: ignore[import-not-found, unused-ignore]
-    UsageError,
-)
+from compressor.passes.errors import UsageError
 
 TYPES = {
     "tensor(float16)": np.float16,

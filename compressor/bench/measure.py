@@ -12,9 +12,7 @@ from compressor.bench.result import Clock, Race, Row, Samples
 from compressor.bench.sessions import CPU, Model, file_bytes, line_up
 from compressor.bench.statistics import FEWEST_HEATS
 from compressor.environment import environment
-from compressor.passes.errors import (  # type: ignore[import-not-found, unused-ignore]
-    UsageError,
-)
+from compressor.passes.errors import UsageError
 
 
 def race(

@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 
 from compressor.bench.inputs import asked_inputs, checked_feeds, common_inputs, random_feeds
-from compressor.passes.errors import (  # type: ignore[import-not-found, unused-ignore]
-    CompressError,
-    UsageError,
-)
+from compressor.passes.errors import CompressError, UsageError
 
 CPU = "CPUExecutionProvider"
 REMOTE = frozenset({"AzureExecutionProvider"})  # calls a service; runs nothing here
@@ -38,9 +35,10 @@ class Runner:
 
     def try_out(self) -> None:
         """Run once; UsageError when the model cannot digest its inputs."""
+        refusals: tuple[type[Exception], ...] = (*_runtime_errors(), RuntimeError)
         try:
             self.run()
-        except _runtime_errors() as error:
+        except refusals as error:
             raise UsageError(
                 f"the model {self.name!r} does not run on these inputs",
                 why=_first_line(error),
@@ -54,7 +52,7 @@ def offered_providers() -> tuple[str, ...]:
     Each one that ONNX Runtime names is tried on a model of one operator: a provider whose
     libraries or device are missing is named all the same, and then runs on the CPU in silence.
     """
-    import onnxruntime as ort  # type: ignore[import-untyped, unused-ignore]
+    import onnxruntime as ort
 
     named = [name for name in ort.get_available_providers() if name not in REMOTE]
     return tuple(name for name in named if name == CPU or _works(name))
@@ -114,7 +112,7 @@ def line_up(
 
 
 def _refuse_unknown(providers: Sequence[str]) -> None:
-    import onnxruntime as ort  # type: ignore[import-untyped, unused-ignore]
+    import onnxruntime as ort
 
     unknown = [name for name in providers if name not in ort.get_available_providers()]
     if unknown or not providers:
@@ -127,7 +125,7 @@ def _refuse_unknown(providers: Sequence[str]) -> None:
 
 def _session(model: Model, name: str, threads: int, providers: Sequence[str]) -> Any:
     """A session with the options that all share; refuses what ONNX Runtime cannot load."""
-    import onnxruntime as ort  # type: ignore[import-untyped, unused-ignore]
+    import onnxruntime as ort
 
     if isinstance(model, Path) and not model.is_file():
         raise UsageError(
@@ -135,9 +133,11 @@ def _session(model: Model, name: str, threads: int, providers: Sequence[str]) ->
             where=str(model),
             hint="give the path of an .onnx file",
         )
+    source = model if isinstance(model, bytes) else str(model)
     try:
-        source = model if isinstance(model, bytes) else str(model)
-        session = ort.InferenceSession(source, _options(threads), providers=list(providers))
+        session = ort.InferenceSession(
+            source, _options(threads), providers=list(providers), enable_fallback=0
+        )
     except _runtime_errors() as error:
         raise UsageError(
             f"ONNX Runtime cannot load the model {name!r}",
@@ -145,18 +145,23 @@ def _session(model: Model, name: str, threads: int, providers: Sequence[str]) ->
             why=_first_line(error),
             hint="give an ONNX file, with its external data beside it",
         ) from error
-    used = session.get_providers()[0]
-    if used != providers[0]:
-        raise CompressError(
-            f"ONNX Runtime runs the model {name!r} on {used}, not on {providers[0]}",
-            why="the provider could not start, and ONNX Runtime fell back to another",
-            hint="its libraries or its device are missing; ONNX Runtime's own message names them",
-        )
+    except (RuntimeError, ValueError) as error:
+        raise _not_started(providers[0], name, _first_line(error)) from error
+    if (used := session.get_providers()[0]) != providers[0]:
+        raise _not_started(providers[0], name, f"ONNX Runtime fell back to {used}")
     return session
 
 
+def _not_started(provider: str, name: str, why: str) -> CompressError:
+    return CompressError(
+        f"{provider} cannot run the model {name!r}",
+        why=why,
+        hint="its libraries or its device are missing; ONNX Runtime's own message names them",
+    )
+
+
 def _options(threads: int) -> Any:
-    import onnxruntime as ort  # type: ignore[import-untyped, unused-ignore]
+    import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -190,7 +195,7 @@ def _works(provider: str) -> bool:
 
 
 def _on_device(array: np.ndarray, device: str) -> Any:
-    import onnxruntime as ort  # type: ignore[import-untyped, unused-ignore]
+    import onnxruntime as ort
 
     return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
 
@@ -220,9 +225,7 @@ def file_bytes(model: Model) -> int:
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises over a model or its inputs; they share no base of their own."""
-    from onnxruntime.capi import (  # type: ignore[import-untyped, unused-ignore]
-        onnxruntime_pybind11_state as state,
-    )
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return (
         state.EPFail,

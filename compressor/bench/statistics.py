@@ -66,8 +66,10 @@ def paired_ratio(times: Times, baseline: Times, *, heat: int, seed: int = 0) -> 
 def _tail(n: int) -> float:
     """The share of resamples to leave out at each end for `n` values.
 
-    Percentiles of resamples are too narrow for few values, as the normal distribution is beside
-    Student's t: these are expanded to make up for it (Hesterberg 2015, doi.org/f7q3g6).
+    Percentiles of resamples lie too close together when the values are few, as those of the
+    normal distribution do beside Student's t. This is the *expanded percentile* interval of
+    T. Hesterberg, "What Teachers Should Know About the Bootstrap", 2015; `t` is expanded in
+    powers of one over the degrees of freedom, which is 1 % off for six values.
     """
     normal, freedom = NormalDist(), n - 1
     z = normal.inv_cdf((1 + CONFIDENCE) / 2)

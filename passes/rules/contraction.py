@@ -128,6 +128,10 @@ def add_matmul(ledger: Ledger, call: Call) -> Value:
 def einsum(ledger: Ledger, call: Call) -> Value:
     """Operands are combined from left to right; letters needed later stay."""
     terms, out = _equation(call)
+    if len(terms) > 1 and any(len(set(term)) < len(term) for term in terms):
+        for array in (array for value in call.values for array in value.arrays):
+            ledger.freeze(array, "is an argument of an einsum that takes a diagonal")
+        return Value(call.shape)
     value, letters = call["tensors"][0], terms[0]
     for index, (other, term) in enumerate(zip(call["tensors"][1:], terms[1:], strict=True), 1):
         later = {*out, *(letter for term in terms[index + 1 :] for letter in term)}

@@ -8,11 +8,12 @@ No index arithmetic is written by hand, so channel shuffles, window partitions, 
 unequal splits are exact by construction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from ..labels import Ledger, Value, reshaped, varying
 from .table import Call, Move, Resize, Resizing, Result, Rule, RuleTable, overloads
@@ -73,24 +74,87 @@ def in_full(call: Call, array: Tensor) -> Tensor:
 
 # --- labels --------------------------------------------------------------------------------------
 
+Prepare = Callable[[Ledger, Call], Value]
+"""The input, with what the operator's literals cannot follow tied or frozen first."""
 
-def moved(move: Move) -> Any:
+
+def first_argument(ledger: Ledger, call: Call) -> Value:
+    return call.x
+
+
+def span(call: Call) -> tuple[int, int]:
+    """slice, narrow, select: the first position that is taken, and the first one after."""
+    given, size = call.given, call.x.shape[call.axis()]
+    if "index" in given:
+        first = int(given["index"]) % size
+        return first, first + 1
+    end = int(given["start"]) % size + int(given["length"]) if "length" in given else given["end"]
+    first, end, _ = slice(given["start"], end).indices(size)
+    return first, end
+
+
+def cut(ledger: Ledger, call: Call) -> Value:
+    """slice, narrow, select: the literals count positions, so these must be as many in every row."""
+    x, axis = call.x, call.axis()
+    array = x.on(axis)
+    if array is None:
+        return x
+    rows = [other for other in varying(array) if other < axis]
+    first, end = span(call)
+    if any(isinstance(raw, Node) for raw in call.node.args[2:4]):
+        return ledger.pin(x, [axis], "is cut where the batch size says")
+    if call.get("step", 1) != 1 and (rows or len(x.arrays) > 1):  # else it is a gather
+        return ledger.pin(x, [axis], "is cut in steps")
+    middle = first > 0 and end < x.shape[axis]
+    return ledger.pin(x, rows, "is cut inside its rows") if middle else x
+
+
+def rolled(ledger: Ledger, call: Call) -> Value:
+    """roll: the shift counts positions; a gather follows it along one axis that is not split."""
+    x, axes = call.x, call.axes("dims")
+    apart = len(axes) > 1 or len(x.arrays) > 1 or any(len(varying(a)) > 1 for a in x.arrays)
+    return ledger.pin(x, axes, "is rolled") if apart else x
+
+
+def moved(move: Move, prepared: Prepare = first_argument) -> Any:
     """The label rule of an operator that only moves data."""
 
     def label(ledger: Ledger, call: Call) -> Result:
         several = isinstance(call.node.meta["val"], list | tuple)
         results: list[list[Tensor]] = [[] for _ in call.shapes]
-        for array in call.x.arrays:
+        for array in prepared(ledger, call).arrays:
             out = move(call, array)
             for place, part in zip(results, [out] if isinstance(out, Tensor) else out, strict=True):
                 place.append(part)
         values = [
-            ledger.settled(shape, arrays)
+            ledger.settled(shape, _apart(ledger, arrays))
             for shape, arrays in zip(call.shapes, results, strict=True)
         ]
         return values if several else values[0]
 
     return label
+
+
+def _apart(ledger: Ledger, arrays: list[Tensor]) -> list[Tensor]:
+    """Of several arrays that a view folded into one axis only the first may shrink."""
+    kept: list[Tensor] = []
+    for array in arrays:
+        if any(set(varying(array)) & set(varying(other)) for other in kept):
+            ledger.freeze(array, "is folded into one axis with other channels")
+        else:
+            kept.append(array)
+    return kept
+
+
+def viewed_as(ledger: Ledger, call: Call) -> Value:
+    """view_as: the sizes are those of another tensor, so it shrinks together with it."""
+    here = moved(viewed)(ledger, call)
+    return ledger.merge([here, call["other"]], call.shape, f"in {call.op._schema.name[6:]}")
+
+
+def expanded_as(ledger: Ledger, call: Call) -> Value:
+    """expand_as: where `x` is repeated, the result has the channels of the other tensor."""
+    return ledger.merge([call.x, call["other"]], call.shape, "in expand_as")
 
 
 def concatenated(ledger: Ledger, call: Call) -> Value:
@@ -141,13 +205,18 @@ def _widened(array: Tensor, size: Sequence[int]) -> list[int]:
 
 
 def _matched(ledger: Ledger, parts: list[Tensor], axis: int) -> list[Tensor]:
-    """Broadcast the parts to one size across the joined axis; an unlabelled part has label 0."""
+    """Parts that vary on the same axes across the joined one; an unlabelled part has label 0.
+
+    Where only some are split into rows, each channel takes all rows with it.
+    """
     rank = parts[0].dim()
+    labelled = [part for part in parts if bool(part.any())]
+    for across in (a for a in range(rank) if a != axis):
+        if any(part.shape[across] == 1 for part in labelled):
+            for index, part in enumerate(parts):
+                parts[index] = part.narrow(across, 0, 1)
+                ledger.tie(parts[index], part)
     size = [max(part.shape[a] for part in parts) for a in range(rank)]
-    for part in parts:
-        missing = [a for a in range(rank) if a != axis and part.shape[a] < size[a]]
-        if missing and bool(part.any()):
-            ledger.freeze(part, "is joined with a tensor that is split differently")
     return [
         part.expand([part.shape[a] if a == axis else size[a] for a in range(rank)])
         for part in parts
@@ -170,15 +239,17 @@ def padded(ledger: Ledger, call: Call) -> Value:
                 ledger.freeze(array, "is padded with its own entries, or cropped")
                 arrays[at] = array[:0]
                 continue
-            sides = [
-                ledger.fresh([n if a == axis else size for a, size in enumerate(array.shape)])
+            sides = [  # the same labels in every row: the widths are literals
+                ledger.fresh([n if a == axis else 1 for a in range(x.rank)]).expand(
+                    [n if a == axis else size for a, size in enumerate(array.shape)]
+                )
                 for n in (low, high)
             ]
             arrays[at] = torch.cat([sides[0], array, sides[1]], axis)
     return ledger.settled(shape, [array for array in arrays if array.numel()])
 
 
-LARGEST_CONSTANT = 1 << 20
+LARGEST_CONSTANT = 1 << 16
 """A constant with more positions (a mask, usually) keeps its size."""
 
 
@@ -230,21 +301,33 @@ def piece_sizes(new: Resizing) -> dict[str, Any]:
 
 def bounds(new: Resizing) -> dict[str, Any]:
     """slice: the bounds move to where the kept positions are now."""
-    call, axis = new.call, new.call.axis()
-    if call.x.on(axis) is None:
+    if new.call.x.on(new.call.axis()) is None:
         return {}
-    kept = new.kept(call.x, axis)
-    start, end, _ = slice(call["start"], call["end"]).indices(len(kept))
-    first = int(kept[:start].sum())
-    return {"start": first, "end": first + int(kept[start:end].sum())}
+    first, end = new_span(new)
+    return {"start": first, "end": end}
+
+
+def start_and_length(new: Resizing) -> dict[str, Any]:
+    if new.call.x.on(new.call.axis()) is None:
+        return {}
+    first, end = new_span(new)
+    return {"start": first, "length": end - first}
 
 
 def index_of(new: Resizing) -> dict[str, Any]:
-    call, axis = new.call, new.call.axis()
-    if call.x.on(axis) is None:
-        return {}
-    kept = new.kept(call.x, axis)
-    return {"index": int(kept[: int(call["index"]) % len(kept)].sum())}
+    return {} if new.call.x.on(new.call.axis()) is None else {"index": new_span(new)[0]}
+
+
+def new_span(new: Resizing) -> tuple[int, int]:
+    """Where the positions that were taken are now. Rows may keep other entries, but as many."""
+    x, axis = new.call.x, new.call.axis()
+    first, end = span(new.call)
+    kept, size = new.kept(x, axis), new.extent(x, axis)
+    if int(kept.sum()) == size:
+        before = int(kept[:first].sum())
+        return before, before + int(kept[first:end].sum())
+    taken = 1 if "index" in new.call.given else new.extent(new.results[0], axis)
+    return (0, taken) if first == 0 else (size - taken, size)
 
 
 def pad_widths(new: Resizing) -> dict[str, Any]:
@@ -259,8 +342,8 @@ def pad_widths(new: Resizing) -> dict[str, Any]:
     return {"pad": pad}
 
 
-def row(move: Move, resize: Resize | None = None) -> Rule:
-    return Rule(label=moved(move), resize=resize, move=move)
+def row(move: Move, resize: Resize | None = None, prepared: Prepare = first_argument) -> Rule:
+    return Rule(label=moved(move, prepared), resize=resize, move=move)
 
 
 SAME = [
@@ -276,8 +359,8 @@ RULES: RuleTable = {
     aten.view.default: row(viewed, output_sizes("size")),
     aten._unsafe_view.default: row(viewed, output_sizes("size")),
     aten.reshape.default: row(viewed, output_sizes("shape")),
-    aten.view_as.default: row(viewed),
-    aten.reshape_as.default: row(viewed),
+    aten.view_as.default: Rule(viewed_as, move=viewed),
+    aten.reshape_as.default: Rule(viewed_as, move=viewed),
     aten.flatten.using_ints: row(viewed),
     aten.unflatten.int: row(viewed, unflattened),
     aten.squeeze.default: row(viewed),
@@ -293,11 +376,11 @@ RULES: RuleTable = {
     aten.movedim.intlist: row(rerun),
     aten.swapaxes.default: row(rerun),
     aten.expand.default: row(broadcast, output_sizes("size")),
-    aten.expand_as.default: row(broadcast),
+    aten.expand_as.default: Rule(expanded_as),
     # parts
-    aten.slice.Tensor: row(along_axis, bounds),
-    aten.narrow.default: row(along_axis),
-    aten.select.int: row(selected, index_of),
+    aten.slice.Tensor: row(along_axis, bounds, cut),
+    aten.narrow.default: row(along_axis, start_and_length, cut),
+    aten.select.int: row(selected, index_of, cut),
     aten.split.Tensor: row(pieces, piece_sizes),
     aten.split.sizes: row(pieces, piece_sizes),
     aten.split_with_sizes.default: row(pieces, piece_sizes),
@@ -305,7 +388,7 @@ RULES: RuleTable = {
     aten.unbind.int: row(pieces),
     # reordering
     aten.flip.default: row(along_axis),
-    aten.roll.default: row(along_axis),
+    aten.roll.default: row(along_axis, prepared=rolled),
     aten.repeat.default: row(tiled),
     aten.tile.default: row(tiled),
     aten.repeat_interleave.self_int: row(along_axis),

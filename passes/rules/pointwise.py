@@ -30,6 +30,17 @@ def first_of(*names: str) -> Callable[[Ledger, Call], Value]:
     return label
 
 
+def gated(ledger: Ledger, call: Call) -> Value:
+    """glu: each channel of the first half meets one of the second."""
+    x, axis = call.x, call.axis()
+    half = x.shape[axis] // 2
+    parts = [
+        [a.narrow(axis, at, half) if a.shape[axis] > 1 else a for a in x.arrays] for at in (0, half)
+    ]
+    halves = [ledger.settled(call.shape, arrays) for arrays in parts]
+    return ledger.merge(halves, call.shape, "in glu")
+
+
 def prelu(ledger: Ledger, call: Call) -> Value:
     """The slopes lie along axis 1."""
     x, slope = call.x, call["weight"]
@@ -54,6 +65,7 @@ UNTAGGED = [
 
 RULES: RuleTable = {
     **{op: Rule(pointwise) for op in UNTAGGED},
+    aten.glu.default: Rule(gated),
     aten.prelu.default: Rule(prelu),
     aten._prelu_kernel.default: Rule(pointwise),
 }

@@ -91,8 +91,8 @@ class Call:
         return axis % max(rank, 1)
 
     def axes(self, name: str = "dim") -> list[int]:
-        """The argument `name` as a list of axes; all of them where it is empty or None."""
-        axes = self[name]
+        """The argument `name` as a list of axes; all of them where it is empty or not given."""
+        axes = self.get(name)
         if axes is None or axes == []:
             return list(range(self.x.rank))
         members = axes if isinstance(axes, list | tuple) else [axes]
@@ -146,13 +146,15 @@ RuleTable = dict[OpOverload, Rule]
 
 
 def overloads(*packets: torch._ops.OpOverloadPacket) -> list[OpOverload]:
-    """Every overload of the given operators that returns a tensor rather than fills one."""
-    return [
-        getattr(packet, name)
-        for packet in packets
-        for name in packet.overloads()
-        if not name.endswith("out")
-    ]
+    """Every overload of the given operators that takes a tensor, and fills none."""
+    found = [getattr(packet, name) for packet in packets for name in packet.overloads()]
+    return [op for op in found if _takes_tensors(op)]
+
+
+def _takes_tensors(op: OpOverload) -> bool:
+    arguments = op._schema.arguments
+    tensors = any(isinstance(one.type, torch.TensorType) for one in arguments)
+    return tensors and not any(one.is_out for one in arguments)
 
 
 def position_ids(value: Value, axis: int) -> Tensor:

@@ -1,0 +1,91 @@
+"""What the tests of the compiler share: captures that are made once, and plans made by hand."""
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from compressor import passes
+from compressor.passes.proof import silenced
+from compressor.passes.state import in_float64
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from tests.passes.cases import CASES
+
+NONE = torch.zeros(0, dtype=torch.long)
+
+
+@cache
+def captured(name: str) -> tuple[nn.Module, passes.Program]:
+    """The network of a case, and what was captured of it."""
+    model = CASES[name].build()
+    return model, passes.capture(model, CASES[name].args, {})
+
+
+@cache
+def coupled(name: str) -> passes.Coupling:
+    return passes.couple(captured(name)[1])
+
+
+def by_hand(coupling: passes.Coupling, channels: Tensor) -> passes.Plan:
+    """A plan that nobody chose: exactly these channels go."""
+    return passes.Plan(coupling, passes.Budget(channels=0.5), channels.sort().values)
+
+
+def random_plan(coupling: passes.Coupling, seed: int) -> passes.Plan:
+    """A random number of steps of each group, at least one in all; rows lose other entries."""
+    generator = torch.Generator().manual_seed(seed)
+    gone = [NONE]
+    for place, group in enumerate(coupling.groups):
+        least = min(1, group.size - 1) if place == 0 else 0
+        steps = int(torch.randint(least, group.size, (1,), generator=generator))
+        for cell in group.cells:
+            gone.append(cell[torch.randperm(len(cell), generator=generator)[:steps]])
+    return by_hand(coupling, torch.cat(gone))
+
+
+def uniform_plan(coupling: passes.Coupling) -> passes.Plan:
+    """The chosen plan that keeps half of the channels, or the least more that widths allow."""
+    options = passes.Options(uniform=True, round_to=1)
+    for share in (0.5, 0.6, 0.7, 0.8):
+        try:
+            return passes.choose(coupling, passes.Budget(channels=share), options)
+        except passes.UsageError as error:
+            refusal = error
+    raise refusal
+
+
+def shrunk(plan: passes.Plan) -> passes.Program:
+    return passes.apply(passes.Shrink(plan), plan.coupling.program).program
+
+
+def of_batch(size: int, given: Any) -> Any:
+    """The inputs with another batch size: the examples, then the same mirrored."""
+
+    def resized(leaf: Any) -> Any:
+        mirrored = leaf.flip(-1) if leaf.is_floating_point() else leaf.flip(0)
+        return torch.cat([leaf, mirrored, leaf])[:size]
+
+    return pytree.tree_map_only(Tensor, resized, given)
+
+
+def doubled(given: Any) -> Any:
+    return pytree.tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, given)
+
+
+def silent_original(model: nn.Module, plan: passes.Plan) -> nn.Module:
+    """The user's own module, not the captured graph, with removed channels zero, in float64."""
+    twin = copy.deepcopy(model).double()
+    parameters = twin.named_parameters(remove_duplicate=False)
+    own = {**dict(parameters), **dict(twin.named_buffers(remove_duplicate=False))}
+    with torch.no_grad():
+        for name, tensor in silenced(plan.coupling, plan.sizes).items():
+            if name in own:
+                own[name].copy_(tensor)
+    return twin.eval()
+
+
+def small_in_float64(small: passes.Program) -> Callable[..., Any]:
+    return in_float64(small)
