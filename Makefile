@@ -39,6 +39,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
 		"error: Python 3.11 or later is needed, $(PYTHON) is %d.%d\n" % v[:2] + \
 		"  hint: name another one: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[test,bench]"
+	@echo "making .venv from constraints.txt: a few minutes, once"
+	@$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,bench]"
 	@touch $(READY)

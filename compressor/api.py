@@ -7,7 +7,9 @@ built.report             everything that was found out, as plain values
 built.save("build/net")  model.onnx, weights, plan, report: all of them, or nothing
 """
 
-from collections.abc import Sequence
+import fnmatch
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +19,10 @@ from torch import nn
 
 from compressor import passes, release, report
 from compressor.export import export, simplify
-from compressor.inputs import Called, Inputs, as_call, randomised
+from compressor.inputs import Called, Inputs, as_call, check_runs, randomised
 from compressor.load import check_finite
-from compressor.passes.errors import GateError, UsageError
+from compressor.load.words import near
+from compressor.passes.errors import CompressError, UsageError
 from compressor.runtime import Parity, parity
 from compressor.stages import Watch
 
@@ -97,7 +100,7 @@ def _simplified(
         return Onnx(data, False, tried.why, tuple(found))
     try:
         again = parity(program, tried.data, call, seed)
-    except GateError as error:
+    except CompressError as error:
         return Onnx(data, False, f"onnxsim's result was discarded: {error.what}", tuple(found))
     return Onnx(tried.data, True, "", tuple(again))
 
@@ -125,19 +128,23 @@ def compress(
     Raises UsageError for inputs or a budget that cannot be used, GateError where the surgery is
     not equal to silencing the removed channels.
     """
-    options = passes.Options(criterion, seed, uniform, round_to, least, tuple(ignore))
+    ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+    options = passes.Options(criterion, seed, uniform, round_to, least, ignore)
     watch = watch or Watch()
     check_finite(model)
     args, kwargs = as_call(example_inputs)
-    _try(model, args, kwargs)
-    with watch.stage("capture"):
-        program = passes.capture(model, args, kwargs)
+    with _in_eval_mode(model):
+        check_runs(model, (args, kwargs))
+        with watch.stage("capture"):
+            program = passes.capture(model, args, kwargs)
+    check_ignored(model, program, ignore)
     with watch.stage("couple"):
         coupling = passes.couple(program, options.ignore)
     with watch.stage("plan"):
         plan = passes.choose(coupling, budget, options)
     with watch.stage("shrink"):
         result = passes.apply(passes.Shrink(plan), program)
+        result.program.module.eval()  # as it was captured
     with watch.stage("prove"):
         own = (program.args, dict(program.kwargs))
         proof = passes.prove(plan, result.program, [own, randomised(own, seed)])
@@ -154,33 +161,26 @@ def compress(
     )
 
 
-def _try(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """One forward pass, so that wrong shapes are reported as what they are."""
-    import torch
-
-    was_training = model.training
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Afterwards every part of the model is in the mode that it was in: some may be frozen."""
+    modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
-            model(*args, **kwargs)
-    except Exception as error:  # whatever the user's forward raises
-        raise UsageError(
-            "the model does not run on the example inputs",
-            where=", ".join(_shapes((args, kwargs))),
-            why=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}",
-            hint="give inputs of the right shape with --input-shape or --inputs",
-        ) from error
+        yield
     finally:
-        model.train(was_training)
+        for part, training in modes:
+            part.training = training
 
 
-def _shapes(call: Any) -> list[str]:
-    import torch
-    from torch.utils import _pytree as pytree
-
-    leaves = pytree.tree_leaves(call)
-    return [
-        f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
-        for leaf in leaves
-        if isinstance(leaf, torch.Tensor)
-    ]
+def check_ignored(model: nn.Module, program: passes.Program, patterns: Sequence[str]) -> None:
+    """Raise UsageError for a pattern that protects nothing: most likely it is misspelt."""
+    own = (*model.named_parameters(remove_duplicate=False), *model.named_buffers())
+    names = dict.fromkeys([*(name for name, _ in own), *program.tensors()])
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise UsageError(
+                f"no parameter is called {pattern!r}",
+                why="what is to be ignored is named as in state_dict(), with * for any characters",
+                hint=near(pattern, names),
+            )

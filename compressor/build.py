@@ -9,6 +9,7 @@ from compressor import bench, passes, release
 from compressor.api import Built, compress
 from compressor.inputs import at_batch
 from compressor.load import load_callable, load_inputs, load_model
+from compressor.load.words import kind_of, listed, reason
 from compressor.passes.errors import UsageError
 from compressor.runtime import OnnxModel
 from compressor.stages import Watch
@@ -56,7 +57,9 @@ def build(request: Request, watch: Watch) -> Built:
     built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
     if measure is not None:
         with watch.stage("evaluate"):
-            built.measured["accuracy"] = _evaluate(measure, built, original, small)
+            built.measured["accuracy"] = _evaluate(
+                measure, request.evaluate or "", built, original, small
+            )
     with watch.stage("race"):
         built.measured["latency"] = _race(original, small, built, request, watch)
     with watch.stage("write"):
@@ -65,27 +68,29 @@ def build(request: Request, watch: Watch) -> Built:
 
 
 def _evaluate(
-    measure: Callable[..., Any], built: Built, original: bytes, small: bytes
+    measure: Callable[..., Any], spec: str, built: Built, original: bytes, small: bytes
 ) -> dict[str, dict[str, float]]:
     """The user's metric on both ONNX models in ONNX Runtime: name -> original and small."""
-    pairs = {"original": (original, built.original), "small": (small, built.small)}
-    found = {
-        side: _numbers(measure(OnnxModel(data, program))) for side, (data, program) in pairs.items()
-    }
-    return {
-        name: {"original": value, "small": found["small"][name]}
-        for name, value in found["original"].items()
-    }
+    dense = _numbers(measure(OnnxModel(original, built.original)), spec)
+    pruned = _numbers(measure(OnnxModel(small, built.small)), spec)
+    if dense.keys() != pruned.keys():
+        raise UsageError(
+            f"{spec} returned other names for the small model than for the original",
+            why=f"{listed(pruned)} instead of {listed(dense)}",
+            hint="return the same names each time",
+        )
+    return {name: {"original": one, "small": pruned[name]} for name, one in dense.items()}
 
 
-def _numbers(value: Any) -> dict[str, float]:
+def _numbers(value: Any, spec: str) -> dict[str, float]:
     """What an evaluation returned: a number, or numbers by name."""
     named = value if isinstance(value, Mapping) else {"accuracy": value}
     try:
         return {str(name): float(one) for name, one in named.items()}
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"the evaluation returned {type(value).__name__}",
+            f"{spec} returned {kind_of(value)}",
+            why=reason(error),
             hint="return a number, or a dict of numbers by name",
         ) from error
 

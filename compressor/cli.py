@@ -2,8 +2,9 @@
 
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -38,6 +39,8 @@ Ignore = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 Kept = typer.Option(help="keep this many, as a ratio (0.5) or a whole number")
+Threads = Annotated[int, typer.Option(min=1, help="intra-op threads of the race")]
+Seed = Annotated[int, typer.Option(min=0, help="of everything random")]
 
 
 @app.command()
@@ -58,13 +61,13 @@ def build(
     criterion: Annotated[str, typer.Option(help="how channels are scored")] = "l2",
     uniform: Annotated[bool, typer.Option(help="the same share of every group")] = False,
     round_to: Annotated[
-        int | None, typer.Option(help="kept widths are multiples of this; default: found")
+        int | None, typer.Option(min=1, help="kept widths are multiples of this; default: found")
     ] = None,
-    min_channels: Annotated[int, typer.Option(help="always keep this many in a group")] = 1,
+    min_channels: Annotated[int, typer.Option(min=1, help="always keep this many in a group")] = 1,
     ignore: Ignore = None,
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
-    threads: Annotated[int, typer.Option(help="intra-op threads of the race")] = 1,
-    bench_seconds: Annotated[float, typer.Option(help="time for the race, at most")] = 20.0,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    bench_seconds: Annotated[float, typer.Option(min=0.1, help="time for the race, at most")] = 20,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier release")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -88,8 +91,8 @@ def build(
         bench_seconds=bench_seconds,
         force=force,
     )
-    built = run(request, watch(quiet or as_json))
-    found = built.report
+    with _stdout_is_ours(as_json):
+        found = run(request, watch(quiet or as_json)).report
     if as_json:
         _print_json(found)
     elif not quiet:
@@ -125,10 +128,12 @@ def inspect(
     from compressor.inspection import tree
     from compressor.stages import watch, wide_console
 
-    found = run(model, weights, input_shape, inputs, tuple(ignore or ()), watch(quiet or as_json))
+    shown = watch(quiet or as_json)
+    with _stdout_is_ours(as_json):
+        found = run(model, weights, input_shape, inputs, tuple(ignore or ()), shown)
     if as_json:
         _print_json(found)
-    else:
+    elif not quiet:
         wide_console().print(tree(found))
 
 
@@ -137,13 +142,13 @@ def inspect(
 def bench(
     models: Annotated[list[Path], typer.Argument(help="ONNX files; the first is the baseline")],
     batch: Annotated[int, typer.Option(help="size of a dynamic first dimension")] = 1,
-    threads: Annotated[int, typer.Option(help="intra-op threads")] = 1,
+    threads: Threads = 1,
     provider: Annotated[
         list[str] | None, typer.Option(help="execution provider; repeatable; default: all offered")
     ] = None,
     rounds: Annotated[int, typer.Option(help="rounds at least")] = 30,
     seconds: Annotated[float, typer.Option(help="time at most, per provider")] = 60.0,
-    seed: Annotated[int, typer.Option(help="of order and inputs")] = 0,
+    seed: Seed = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -169,9 +174,9 @@ def bench(
             )
     if as_json:
         _print_json([race.to_json() for race in races])
-        return
-    for race in races:
-        wide_console().print(instrument.render(race))
+    elif not quiet:
+        for race in races:
+            wide_console().print(instrument.render(race))
 
 
 def _named(models: list[Path]) -> dict[str, Path]:
@@ -182,6 +187,11 @@ def _named(models: list[Path]) -> dict[str, Path]:
     if len(set(names)) < len(names):
         names = [f"{path} ({index})" for index, path in enumerate(models, 1)]
     return dict(zip(names, models, strict=True))
+
+
+def _stdout_is_ours(as_json: bool) -> redirect_stdout[TextIO]:
+    """Where standard output is a document, what the user's code prints goes to standard error."""
+    return redirect_stdout(sys.stderr if as_json else sys.stdout)
 
 
 def _print_json(value: Any) -> None:

@@ -32,7 +32,7 @@ def exits(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             print("interrupted; nothing was written", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
-        except (typer.Exit, typer.Abort):
+        except (typer.Exit, typer.Abort, BrokenPipeError):  # the last: nobody reads on
             raise
         except Exception:
             traceback.print_exc()

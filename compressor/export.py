@@ -5,16 +5,12 @@ tidy                                  batch axis named, build machine's paths st
 onnxsim                               in a child process; kept where parity holds
 """
 
-import inspect
-import logging
 import os
 import re
 import subprocess
 import sys
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -22,12 +18,12 @@ from typing import Any
 
 import onnx
 import torch
-from torch import Tensor
-from torch.export import Dim
-from torch.utils import _pytree as pytree
 
+from compressor.load.words import reason
 from compressor.passes.errors import CompressError
 from compressor.passes.program import Program
+from compressor.passes.quiet import quiet
+from compressor.passes.tracing import batch_is_dynamic
 
 SIMPLIFY_SECONDS = 300
 LARGEST_INLINE = 2_000_000_000
@@ -49,10 +45,10 @@ def export(program: Program) -> bytes:
     """
     module = program.module
     try:
-        with _quiet():
+        with quiet("torch.onnx", "torch.export", "onnxscript"), redirect_stdout(StringIO()):
             exported = torch.onnx.export(
                 module,
-                program.args,
+                _last_is_positional(program.args),
                 kwargs=dict(program.kwargs),
                 dynamo=True,
                 optimize=True,
@@ -65,23 +61,22 @@ def export(program: Program) -> bytes:
             root = root.__cause__
         raise CompressError(
             "torch.onnx.export failed on the model",
-            why=f"{type(root).__name__}: {(str(root).strip().splitlines() or [''])[0][:300]}",
+            why=reason(root)[:300],
             hint="the pruned torch module is fine: compress(...).module; report this model",
         ) from error
     assert exported is not None
     return tidy(exported.model_proto)
 
 
+def _last_is_positional(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The exporter takes a dict at the end for keyword arguments, unless another one follows."""
+    return (*args, {}) if args and isinstance(args[-1], dict) else args
+
+
 def _dynamic(program: Program) -> dict[str, Any] | None:
     if program.batch is None:
         return None
-
-    def spec(leaf: Any) -> Any:
-        shares = isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == program.batch
-        return {0: Dim.AUTO} if shares else None
-
-    bound = inspect.signature(program.module.forward).bind(*program.args, **program.kwargs)
-    return {name: pytree.tree_map(spec, value) for name, value in bound.arguments.items()}
+    return batch_is_dynamic(program.module.forward, program.args, program.kwargs, program.batch)
 
 
 def tidy(model: onnx.ModelProto) -> bytes:
@@ -150,20 +145,7 @@ def simplify(data: bytes) -> Simplified:
         if done.returncode != 0 or not made.exists():
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             return Simplified(None, f"onnxsim failed: {last[:200]}")
-        return Simplified(tidy(onnx.load_model_from_string(made.read_bytes())))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints its progress and logs its internals; the report says what matters."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), redirect_stdout(StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
         try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            return Simplified(tidy(onnx.load_model_from_string(made.read_bytes())))
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            return Simplified(None, f"onnxsim's result is not valid: {reason(error)[:200]}")

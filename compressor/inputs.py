@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compressor.load.words import reason
 from compressor.passes.errors import UsageError
+from compressor.passes.program import shares_batch
 
 Inputs = Any
 Called = tuple[tuple[Any, ...], dict[str, Any]]
@@ -39,8 +41,7 @@ def at_batch(call: Called, batch: int | None, size: int) -> Called:
     times = -(-size // batch)
 
     def resized(leaf: Any) -> Any:
-        shares = isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch
-        return torch.cat([leaf] * times)[:size] if shares else leaf
+        return torch.cat([leaf] * times)[:size] if shares_batch(leaf, batch) else leaf
 
     args, kwargs = pytree.tree_map(resized, call)
     return args, kwargs
@@ -57,3 +58,35 @@ def randomised(call: Called, seed: int) -> Called:
 
     args, kwargs = pytree.tree_map(noise, call)
     return args, kwargs
+
+
+def fresh(inputs: Any) -> Any:
+    """Copies, for networks that write into their inputs."""
+    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
+
+
+def check_runs(model: nn.Module, call: Called) -> None:
+    """One forward pass, so that wrong shapes are reported as what they are.
+
+    Inputs and buffers stay as they were. Raises UsageError with what the model raises.
+    """
+    args, kwargs = fresh(call)
+    buffers = {name: one.clone() for name, one in model.named_buffers()}
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(model, buffers, args, kwargs)
+    except Exception as error:  # whatever the user's forward raises
+        raise UsageError(
+            "the model does not run on the example inputs",
+            where=", ".join(_shapes(call)),
+            why=reason(error)[:300],
+            hint="give inputs of the right shape with --input-shape or --inputs",
+        ) from error
+
+
+def _shapes(call: Called) -> list[str]:
+    return [
+        f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
+        for leaf in pytree.tree_leaves(call)
+        if isinstance(leaf, Tensor)
+    ]

@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from compressor import passes
-from compressor.inputs import as_call
+from compressor.api import check_ignored
+from compressor.inputs import as_call, check_runs
 from compressor.load import load_inputs, load_model
 from compressor.passes.text import width
 from compressor.report import frozen
@@ -28,8 +29,10 @@ def inspect(
     with watch.stage("load"):
         module, namespace = load_model(model, weights)
         args, kwargs = as_call(load_inputs(namespace, input_shape, inputs))
+    check_runs(module, (args, kwargs))
     with watch.stage("capture"):
         program = passes.capture(module, args, kwargs)
+    check_ignored(module, program, ignore)
     with watch.stage("couple"):
         coupling = passes.couple(program, ignore)
     costs = {kind: passes.Costs(coupling, kind) for kind in ("params", "macs")}

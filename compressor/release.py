@@ -116,8 +116,7 @@ def _check_replaceable(target: Path, force: bool) -> None:
 
 def _unwritable(target: Path, error: OSError) -> UsageError:
     return UsageError(
-        f"cannot write {target}",
-        where=str(error.filename or ""),
+        f"cannot write to {target.parent}",
         why=error.strerror or str(error),
         hint="name a directory you may write to with -o",
     )

@@ -140,8 +140,8 @@ def _asked(budget: Mapping[str, Any]) -> str:
 
 
 def _add(shown: Table, name: str, pair: Mapping[str, float], style: str) -> None:
-    original, small = pair["original"], pair["small"]
-    ratio = f"{small / original:.3f}" if original else "-"
+    original, small = float(pair["original"]), float(pair["small"])  # infinities are words here
+    ratio = f"{small / original:.3f}" if original and math.isfinite(small / original) else "-"
     shown.add_row(name, style.format(original), style.format(small), ratio)
 
 

@@ -1,5 +1,6 @@
 """The exported model in ONNX Runtime, called like the module it came from, and compared with it."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressor.inputs import Called, at_batch, randomised
-from compressor.passes.errors import CompressError, GateError
+from compressor.inputs import Called, at_batch, fresh, randomised
+from compressor.load.words import reason
+from compressor.passes.errors import CompressError, GateError, UsageError
 from compressor.passes.program import Program
 
 TOLERANCE = 1e-4
@@ -36,6 +38,8 @@ class OnnxModel:
                 hint="report this model",
             ) from error
         self._names = [one.name for one in self._session.get_inputs()]
+        self._signature = inspect.signature(program.module.forward)
+        self._example = self._signature.bind(*program.args, **program.kwargs).arguments
         self._outputs = getattr(program.module, "_out_spec", None)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -47,18 +51,45 @@ class OnnxModel:
         return pytree.tree_unflatten(found, self._outputs)
 
     def feed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
-        """The arguments as arrays by the names of the ONNX inputs."""
-        flat = pytree.tree_leaves((args, kwargs))
-        leaves = [leaf for leaf in flat if isinstance(leaf, Tensor | np.ndarray)]
+        """The arguments as arrays by the names of the ONNX inputs.
+
+        They may be given by position or by name, in any order, as to the module itself.
+        """
+        leaves = [leaf for leaf in self._flat(args, kwargs) if _is_array(leaf)]
         if len(leaves) != len(self._names):
-            raise CompressError(
+            raise UsageError(
                 f"the ONNX model takes {len(self._names)} tensors, {len(leaves)} were given",
                 where=", ".join(self._names),
+                hint="call it as the model is called with the example inputs",
             )
         return {
             name: leaf.detach().cpu().numpy() if isinstance(leaf, Tensor) else leaf
             for name, leaf in zip(self._names, leaves, strict=True)
         }
+
+    def _flat(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """All leaves, in the order of the example inputs that the model was exported with."""
+        try:
+            given = self._signature.bind_partial(*args, **kwargs).arguments
+            missing = [name for name in self._example.keys() - given if self._needs(name)]
+            if missing:
+                raise TypeError(f"{', '.join(sorted(missing))} is missing")
+            leaves = []
+            for name, example in self._example.items():
+                structure = pytree.tree_structure(example)
+                leaves += structure.flatten_up_to(given.get(name, example))
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                "the ONNX model is called in another way than it was exported with",
+                where=", ".join(self._example),
+                why=reason(error),
+                hint="call it as the model is called with the example inputs",
+            ) from error
+        return leaves
+
+    def _needs(self, name: str) -> bool:
+        """Numbers and flags are part of the exported model; tensors have to be given."""
+        return any(map(_is_array, pytree.tree_leaves(self._example[name])))
 
 
 @dataclass(frozen=True)
@@ -100,7 +131,7 @@ def parity(program: Program, data: bytes, call: Called, seed: int = 0) -> list[P
 def _compare(program: Program, model: OnnxModel, call: Called, name: str, batch: int) -> Parity:
     args, kwargs = call
     with torch.no_grad():
-        wanted = _tensors(program.module(*_fresh(args), **_fresh(kwargs)))
+        wanted = _tensors(program.module(*fresh(args), **fresh(kwargs)))
     found = _tensors(model(*args, **kwargs))
     if len(wanted) != len(found):
         raise GateError(f"the ONNX model gives {len(found)} tensors, torch gives {len(wanted)}")
@@ -127,6 +158,5 @@ def _tensors(output: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
-def _fresh(inputs: Any) -> Any:
-    """Copies, for networks that write into their inputs."""
-    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor | np.ndarray)

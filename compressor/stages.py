@@ -25,12 +25,14 @@ class Watch:
         """Run one stage. A name that comes again adds to its time."""
         start = time.perf_counter()
         self._begin(name)
+        done = False
         try:
             yield
+            done = True
         finally:
             took = time.perf_counter() - start
             self.seconds[name] = self.seconds.get(name, 0.0) + took
-            self._end(name, took)
+            self._end(name, took, done)
 
     def advance(self, done: int, total: int) -> None:
         """How far the present stage is."""
@@ -38,15 +40,15 @@ class Watch:
     def _begin(self, name: str) -> None:
         """Shown when a stage starts."""
 
-    def _end(self, name: str, took: float) -> None:
-        """Shown when a stage ends."""
+    def _end(self, name: str, took: float, done: bool) -> None:
+        """Shown when a stage ends; `done` is False where an error ended it."""
 
 
 class Lines(Watch):
     """One plain line a stage, for logs."""
 
-    def _end(self, name: str, took: float) -> None:
-        print(f"{name} ... {took:.1f} s", file=sys.stderr, flush=True)
+    def _end(self, name: str, took: float, done: bool) -> None:
+        print(f"{name} ... {took:.1f} s{'' if done else ', failed'}", file=sys.stderr, flush=True)
 
 
 class Bars(Watch):
@@ -74,10 +76,11 @@ class Bars(Watch):
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, total=total)
 
-    def _end(self, name: str, took: float) -> None:
+    def _end(self, name: str, took: float, done: bool) -> None:
         if self._progress is not None:
             self._progress.stop()
-        self._console.print(f"[green]✓[/] {name} [dim]{took:.1f} s[/]", highlight=False)
+        mark = "[green]✓[/]" if done else "[red]failed:[/]"
+        self._console.print(f"{mark} {name} [dim]{took:.1f} s[/]", highlight=False)
 
 
 def wide_console() -> Console:

@@ -129,6 +129,10 @@ def choose(coupling: Coupling, budget: Budget, options: Options) -> Plan:
 
     Raises UsageError that states the least reachable amount, and what is frozen.
     """
+    if not coupling.groups:
+        raise UsageError(
+            "no channel of this model can go", where=_where(coupling), why=_why(coupling)
+        )
     costs = Costs(coupling, budget.kind)
     target = budget.target(costs.dense)
     if target >= costs.dense:
@@ -168,14 +172,23 @@ def _choose(search: "_Search", budget: Budget, target: float) -> Plan:
 def _unreachable(
     coupling: Coupling, budget: Budget, target: float, least: float, dense: float
 ) -> UsageError:
-    largest = sorted(coupling.frozen, key=lambda f: -f.size)[:3]
     return UsageError(
         f"the budget of {budget} ({target:,.0f}) cannot be reached; "
         f"the least is {least:,.0f} ({least / dense:.1%})",
-        where=f"{len(coupling.groups)} groups can shrink, {len(coupling.frozen)} axes are frozen",
-        why="; ".join(f"{f.axis} ({f.size}) {f.why}" for f in largest),
+        where=_where(coupling),
+        why=_why(coupling),
         hint="ask for a larger amount, or lower --round-to and --min-channels",
     )
+
+
+def _where(coupling: Coupling) -> str:
+    return f"{len(coupling.groups)} groups can shrink, {len(coupling.frozen)} axes are frozen"
+
+
+def _why(coupling: Coupling) -> str:
+    """The largest frozen axes with their reasons."""
+    largest = sorted(coupling.frozen, key=lambda f: -f.size)[:3]
+    return "; ".join(f"{f.axis} ({f.size}) {f.why}" for f in largest)
 
 
 Removed = list[int]
@@ -225,7 +238,7 @@ class _Search:
     # --- uniform --------------------------------------------------------------------------------
 
     def uniform(self, target: float) -> Removed:
-        """A common share, by bisection; widths being whole blocks, the widest groups give the rest."""
+        """A common share, by bisection; the least pruned groups then give single blocks."""
         low, high = 0.0, 1.0
         for _ in range(16):
             share = (low + high) / 2

@@ -62,6 +62,11 @@ def shape_of(node: Node) -> tuple[int, ...]:
     return tuple(hint(size) for size in node.meta["val"].shape)
 
 
+def shares_batch(leaf: Nested, batch: int | None) -> bool:
+    """Whether dimension 0 of an input is the batch."""
+    return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch
+
+
 def tensor_name(node: Node, argument: str) -> str:
     """The `state_dict` name of the tensor that a call reads as `argument`, or ""."""
     assert isinstance(node.target, torch._ops.OpOverload)

@@ -9,11 +9,8 @@ Tried in this order, and the one that worked is named in `Program.engine`:
 """
 
 import inspect
-import logging
 import operator
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,7 +21,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from .errors import UsageError
-from .program import Nested, Program, fetch
+from .program import Nested, Program, fetch, shares_batch
+from .quiet import quiet
 
 _LEAST_BATCH = 2
 """A batch of one would be burnt in as a constant by torch.export."""
@@ -43,7 +41,7 @@ def capture(model: nn.Module, args: tuple[Nested, ...], kwargs: Mapping[str, Nes
     try:
         for name, attempt in _attempts(model, args, dict(kwargs)):
             try:
-                with _quiet(), torch.no_grad():
+                with quiet("torch.export", "torch._dynamo", "torch.fx"), torch.no_grad():
                     program = attempt()
             except Exception as error:  # whatever the tracer raises is the reason we report
                 first = str(error).strip().splitlines() or [""]
@@ -81,7 +79,7 @@ def _export(
     batch: int | None = None,
     strict: bool = False,
 ) -> Program:
-    dynamic = None if batch is None else _batch_is_dynamic(model, args, kwargs, batch)
+    dynamic = None if batch is None else batch_is_dynamic(model.forward, args, kwargs, batch)
     exported = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=strict)
     module = exported.module()
     assert isinstance(module, GraphModule)
@@ -192,40 +190,22 @@ def _widen(inputs: Nested, batch: int) -> Nested:
         return inputs
 
     def widened(leaf: Any) -> Any:
-        shares = isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch
-        return torch.cat([leaf] * _LEAST_BATCH) if shares else leaf
+        return torch.cat([leaf] * _LEAST_BATCH) if shares_batch(leaf, batch) else leaf
 
     return pytree.tree_map(widened, inputs)
 
 
-def _batch_is_dynamic(
-    model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested], batch: int
+def batch_is_dynamic(
+    forward: Callable[..., Any],
+    args: tuple[Nested, ...],
+    kwargs: Mapping[str, Nested],
+    batch: int,
 ) -> dict[str, Nested]:
-    bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    """`dynamic_shapes` for torch's exporters: dimension 0 of every input that shares the batch."""
+    bound = inspect.signature(forward).bind(*args, **kwargs)
     return {
         name: pytree.tree_map(
-            lambda leaf: (
-                {0: Dim.AUTO}
-                if isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch
-                else None
-            ),
-            value,
+            lambda leaf: {0: Dim.AUTO} if shares_batch(leaf, batch) else None, value
         )
         for name, value in bound.arguments.items()
     }
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Tracing warns about its own internals (and logs them); our report says what matters."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._dynamo", "torch.fx")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -30,11 +30,20 @@ def _lying_along(axis: int, rank: int, vectors: Iterable[Any]) -> list[Value]:
 
 
 def per_channel(ledger: Ledger, call: Call) -> Value:
-    """batch_norm, instance_norm: everything lies along axis 1."""
+    """batch_norm, instance_norm: everything lies along axis 1.
+
+    Statistics taken from the input itself (standardised weights are batch-normed so) run over the
+    other axes, which then keep their size.
+    """
     x = call["input"]
-    if (array := x.on(1)) is not None:
-        x = ledger.pin(x, [a for a in range(x.rank) if a != 1 and array.shape[a] > 1],
-                       "shares its statistics with other positions")  # fmt: skip
+    array = x.on(1)
+    own = call.get("running_mean") is None or call.get("training") or call.get("use_input_stats")
+    others = [
+        axis
+        for axis in range(x.rank)
+        if axis != 1 and (own or (array is not None and array.shape[axis] > 1))
+    ]
+    x = ledger.pin(x, others, "is averaged over by a norm")
     names = ("weight", "bias", "running_mean", "running_var")
     vectors = _lying_along(1, x.rank, [call.get(name) for name in names])
     return ledger.merge([x, *vectors], call.shape, "of the norm's parameters")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from compressor import Built, api, compress
 from compressor.cli import app
-from compressor.export import Simplified
+from compressor.export import Simplified, export
 from tests.compressor import samples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,11 +86,10 @@ _exported: dict[object, bytes] = {}
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds without onnxsim, which export each network once a session."""
-    export = api.export
 
     def once(program: Program) -> bytes:
         tensors = program.tensors().items()
-        key = tuple((name, tuple(one.shape), float(one.double().sum())) for name, one in tensors)
+        key = tuple((name, tuple(one.shape), float(one.detach().double().sum())) for name, one in tensors)
         if key not in _exported:
             _exported[key] = export(program)
         return _exported[key]

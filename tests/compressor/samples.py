@@ -1,6 +1,6 @@
 """A user's project: one tiny network, and what else they may name on the command line.
 
-    body (16) - norm - mid (32) - last (24) - mean - head     three groups of channels, all free
+body (16) - norm - mid (32) - last (24) - mean - head     three groups of channels, all free
 """
 
 import sys
@@ -97,7 +97,7 @@ def in_words(predict):
 
 
 def dies(predict):
-    return {}["top1"]
+    return {"top5": 1.0}["top1"]
 
 
 def of_another_shape(predict):

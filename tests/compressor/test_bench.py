@@ -23,7 +23,7 @@ from compressor.environment import environment
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-QUICK: dict[str, Any] = {"rounds": 6, "max_seconds": 0.5}
+QUICK: dict[str, Any] = {"rounds": 6, "max_seconds": 0.2}
 
 
 def proto(nodes, inputs, weights=None) -> onnx.ModelProto:
@@ -92,13 +92,13 @@ def test_the_baseline_is_one_by_definition(raced):
 
 def test_every_round_draws_a_new_order(raced):
     assert all(sorted(order) == [0, 1, 2, 3] for order in raced.order)
-    assert len(set(raced.order)) > 3
+    assert len(set(raced.order)) > 1
 
 
 def test_a_seed_fixes_the_order():
     first, again, other = (race({"m": stack()}, seed=seed, **QUICK) for seed in (1, 1, 2))
-    assert first.order[:6] == again.order[:6]
-    assert first.order[:6] != other.order[:6]
+    assert first.order[:3] == again.order[:3]
+    assert first.order[:3] != other.order[:3]
 
 
 def test_loadings_come_in_mirrored_pairs(monkeypatch):

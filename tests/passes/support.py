@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from compressor import passes
 from compressor.passes.proof import silenced
-from compressor.passes.state import in_float64
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -38,20 +37,22 @@ def random_plan(coupling: passes.Coupling, seed: int) -> passes.Plan:
     """A random number of steps of each group, at least one in all; rows lose other entries."""
     generator = torch.Generator().manual_seed(seed)
     gone = [NONE]
-    for place, group in enumerate(coupling.groups):
-        least = min(1, group.size - 1) if place == 0 else 0
+    for group in coupling.groups:
+        least = int(len(gone) == 1 and group.size > 1)
         steps = int(torch.randint(least, group.size, (1,), generator=generator))
-        for cell in group.cells:
-            gone.append(cell[torch.randperm(len(cell), generator=generator)[:steps]])
+        if steps:
+            gone += [cell[torch.randperm(len(cell), generator=generator)[:steps]]
+                     for cell in group.cells]  # fmt: skip
     return by_hand(coupling, torch.cat(gone))
 
 
 def uniform_plan(coupling: passes.Coupling) -> passes.Plan:
     """The chosen plan that keeps half of the channels, or the least more that widths allow."""
     options = passes.Options(uniform=True, round_to=1)
-    for share in (0.5, 0.6, 0.7, 0.8):
+    dense = int(passes.Costs(coupling, "channels").dense)
+    for amount in (0.5, *range(dense // 2 + 1, dense)):
         try:
-            return passes.choose(coupling, passes.Budget(channels=share), options)
+            return passes.choose(coupling, passes.Budget(channels=amount), options)
         except passes.UsageError as error:
             refusal = error
     raise refusal
@@ -87,5 +88,12 @@ def silent_original(model: nn.Module, plan: passes.Plan) -> nn.Module:
     return twin.eval()
 
 
-def small_in_float64(small: passes.Program) -> Callable[..., Any]:
-    return in_float64(small)
+def outputs(network: Callable[..., Any], args: Any) -> list[Tensor]:
+    """Every tensor that comes out, without gradients, computed in float64 throughout."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            return [leaf for leaf in pytree.tree_leaves(network(*args)) if leaf is not None]
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,228 @@
+"""The ONNX file: valid, its batch named, nothing in it of the machine that made it."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from compressor.passes.errors import CompressError
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from compressor import export as exporter
+from compressor import passes
+from compressor.export import export, simplify, tidy
+
+
+
+def program_of(model: nn.Module, *args, **kwargs) -> passes.Program:
+    return passes.capture(model.eval(), args, kwargs)
+
+
+def value(name: str, *shape: int | str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+
+
+def handmade(*nodes: onnx.NodeProto, inputs=(("x", "s77", 4),)) -> onnx.ModelProto:
+    """A model of one operator or more, with the symbols that torch writes."""
+    graph = helper.make_graph(
+        list(nodes) or [helper.make_node("Relu", ["x"], ["y"])],
+        "graph",
+        [value(*one) for one in inputs],
+        [value("y", "s77", 4)],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=9)
+
+
+def first_dims(data: bytes) -> list[str]:
+    graph = onnx.load_model_from_string(data).graph
+    return [one.type.tensor_type.shape.dim[0].dim_param for one in (*graph.input, *graph.output)]
+
+
+# ---------------------------------------------------------------------------- refusals
+
+
+class Sorting(nn.Linear):
+    """torch.export takes it, the ONNX exporter has no translation for it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.special.bessel_j0(x).sum()
+
+
+def test_what_the_exporter_cannot_translate_is_refused_with_its_reason():
+    program = program_of(Sorting(4, 4), torch.ones(2, 4))
+    with pytest.raises(CompressError, match=r"torch\.onnx\.export failed") as caught:
+        export(program)
+    assert "bessel_j0" in caught.value.why
+    assert caught.value.exit_code == 1
+
+
+def test_a_model_over_two_gigabytes_is_refused(monkeypatch):
+    monkeypatch.setattr(exporter, "LARGEST_INLINE", 10)
+    with pytest.raises(CompressError, match="the ONNX model is 1[0-9][0-9] bytes") as caught:
+        tidy(handmade())
+    assert "external data" in caught.value.why
+
+
+def test_a_model_that_is_not_valid_is_our_mistake():
+    with pytest.raises(onnx.checker.ValidationError):
+        tidy(handmade(helper.make_node("Nonsense", ["x"], ["y"])))
+
+
+# ---------------------------------------------------------------------------- tidying
+
+
+def test_the_batch_is_named_wherever_it_is_written():
+    model = handmade(
+        helper.make_node("Relu", ["x"], ["inner"]),
+        helper.make_node("Relu", ["inner"], ["y"]),
+    )
+    model.graph.value_info.append(value("inner", "s77", "2*s77 + s7"))
+    tidied = onnx.load_model_from_string(tidy(model))
+    dims = tidied.graph.value_info[0].type.tensor_type.shape.dim
+    assert [dim.dim_param for dim in dims] == ["batch", "2*batch + s7"]
+    assert first_dims(tidy(model)) == ["batch", "batch"]
+
+
+def test_two_dynamic_sizes_are_not_both_called_batch():
+    add = helper.make_node("Add", ["x", "z"], ["y"])
+    model = handmade(add, inputs=(("x", "s77", 4), ("z", "s3", 4)))
+    assert first_dims(tidy(model)) == ["s77", "s3", "s77"]
+
+
+def test_a_fixed_batch_has_no_name():
+    model = handmade(inputs=(("x", 2, 4),))
+    del model.graph.output[:]
+    model.graph.output.append(value("y", 2, 4))
+    assert first_dims(tidy(model)) == ["", ""]
+
+
+def test_metadata_goes_everywhere_also_inside_branches():
+    branch = helper.make_graph([helper.make_node("Relu", ["x"], ["b"])], "branch", [], [value("b")])
+    model = handmade(
+        helper.make_node("Constant", [], ["c"], value=helper.make_tensor("c", 9, [], [True])),
+        helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch),
+    )
+    inside = model.graph.node[1].attribute[0].g.node[0]
+    places = (model, model.graph, model.graph.node[0], model.graph.input[0], inside)
+    for place in places:
+        place.doc_string = "SECRET"
+        place.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="SECRET")
+    assert b"SECRET" not in tidy(model)
+
+
+def test_tidying_twice_changes_nothing():
+    once = tidy(handmade())
+    assert tidy(onnx.load_model_from_string(once)) == once
+
+
+# ---------------------------------------------------------------------------- exporting
+
+
+class Pair(nn.Module):
+    """Takes its tensors in a dict, by position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, pair: dict[str, Tensor]) -> Tensor:
+        return self.head(pair["left"] - pair["right"])
+
+
+@pytest.fixture(scope="module")
+def pair() -> passes.Program:
+    return program_of(Pair(), {"left": torch.ones(2, 4), "right": torch.zeros(2, 4)})
+
+
+def test_a_dict_by_position_is_one_argument(pair):
+    session = onnxruntime.InferenceSession(export(pair))
+    left, right = (np.float32(np.random.default_rng(i).normal(size=(5, 4))) for i in (0, 1))
+    names = [one.name for one in session.get_inputs()]
+    (found,) = session.run(None, dict(zip(names, (left, right), strict=True)))
+    wanted = pair.module({"left": torch.from_numpy(left), "right": torch.from_numpy(right)})
+    torch.testing.assert_close(torch.from_numpy(found), wanted.detach())
+
+
+def test_exporting_twice_gives_the_same_bytes(pair):
+    assert export(pair) == export(pair)
+
+
+def test_exporting_says_nothing_and_leaves_the_model_alone(pair, capfd):
+    code = pair.module.code
+    export(pair)
+    assert capfd.readouterr() == ("", "")
+    assert pair.module.code == code
+
+
+class Fixed(nn.Linear):
+    """The batch size is a number in the user's code."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.reshape(2, 4))
+
+
+def test_a_model_with_a_fixed_batch_is_exported_with_it():
+    program = program_of(Fixed(4, 4), torch.ones(2, 4))
+    assert program.batch is None
+    graph = onnx.load_model_from_string(export(program)).graph
+    assert graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+
+
+# ---------------------------------------------------------------------------- onnxsim
+
+
+def test_what_onnxsim_cannot_read_has_a_reason():
+    failed = simplify(b"no model")
+    assert failed.data is None
+    assert failed.why.startswith("onnxsim failed: ")
+
+
+def test_onnxsim_has_a_time_limit(monkeypatch):
+    monkeypatch.setattr(exporter, "SIMPLIFY_SECONDS", 0.01)
+    assert simplify(tidy(handmade())).why == "onnxsim took longer than 0.01 s"
+
+
+def child(returncode: int, written: bytes = b"", stderr: str = ""):
+    """A child process that ends in this way."""
+
+    def run(command, **_):
+        if written:
+            Path(command[-1]).write_bytes(written)
+        return subprocess.CompletedProcess(command, returncode, "", stderr)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        (child(-11), "onnxsim failed: exit code -11"),
+        (child(1, stderr="first\nlast line\n"), "onnxsim failed: last line"),
+        (child(0), "onnxsim failed: exit code 0"),
+        (child(0, b"\x08\x09"), "onnxsim's result is not valid: "),
+        (child(0, b"no model"), "onnxsim's result is not valid: "),
+    ],
+    ids=["crash", "exception", "nothing", "not valid", "not a model"],
+)
+def test_a_child_that_ends_badly_has_a_reason(end, why, monkeypatch):
+    monkeypatch.setattr(exporter.subprocess, "run", end)
+    failed = simplify(tidy(handmade()))
+    assert failed.data is None
+    assert failed.why.startswith(why)
+
+
+def test_onnxsim_takes_out_what_does_nothing():
+    model = handmade(
+        helper.make_node("Identity", ["x"], ["same"]), helper.make_node("Relu", ["same"], ["y"])
+    )
+    simplified = simplify(tidy(model))
+    assert simplified.data is not None
+    nodes = onnx.load_model_from_string(simplified.data).graph.node
+    assert [node.op_type for node in nodes] == ["Relu"]
+    assert first_dims(simplified.data) == ["batch", "batch"]
+    assert b"compressor" in simplified.data

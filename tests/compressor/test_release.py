@@ -1,0 +1,182 @@
+"""A release is complete or absent; what was there before is replaced or left as it was."""
+
+import os
+from pathlib import Path
+
+import pytest
+from compressor.passes.errors import UsageError
+
+from compressor import release
+
+
+def earlier(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True)
+    for name in names or release.FILES:
+        (folder / name).write_text("earlier")
+    return folder
+
+
+def write(folder: Path) -> None:
+    for name in release.FILES:
+        (folder / name).write_text("new")
+
+
+def everything(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+# ---------------------------------------------------------------------------- refusals
+
+
+def test_checking_makes_nothing(tmp_path):
+    release.check(tmp_path / "new" / "deep" / "out")
+    assert everything(tmp_path) == set()
+
+
+def test_a_folder_with_something_in_it_needs_force(tmp_path):
+    earlier(tmp_path / "out")
+    with pytest.raises(UsageError, match="exists already") as caught:
+        release.check(tmp_path / "out")
+    assert "--force" in caught.value.hint
+    release.check(tmp_path / "out", force=True)
+
+
+def test_an_empty_folder_does_not_need_force(tmp_path):
+    (tmp_path / "out").mkdir()
+    with release.prepared(tmp_path / "out") as folder:
+        write(folder)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(release.FILES)
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["report.json"], "it is not a release"),
+        (["report.html", "plan.json"], "it is not a release"),
+        (["main.py"], "there is main.py"),
+        ([*release.FILES, "notes.txt", ".git"], "there is .git, notes.txt"),
+    ],
+)
+def test_what_is_not_a_release_is_not_replaced(names, why, tmp_path):
+    earlier(tmp_path / "out", *names)
+    with pytest.raises(UsageError, match="something that is not ours") as caught:
+        release.check(tmp_path / "out", force=True)
+    assert caught.value.why == why
+
+
+@pytest.mark.parametrize("target", ["file", "file/out", "file/deep/out"])
+def test_a_file_in_the_way_is_named(target, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file is a file\n"):
+        release.check(tmp_path / target, force=True)
+
+
+@pytest.mark.parametrize("target", [".", "..", "../out"])
+@pytest.mark.parametrize("force", [False, True])
+def test_the_folder_where_the_user_stands_is_not_replaced(target, force, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    with pytest.raises(UsageError, match="is where you stand"):
+        release.check(Path(target), force=force)
+
+
+def test_a_folder_that_takes_no_files_is_refused(tmp_path, monkeypatch):
+    def closed(dir):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(release.tempfile, "TemporaryFile", closed)
+    with pytest.raises(UsageError, match="cannot write to") as caught:
+        release.check(tmp_path / "new" / "out")
+    assert caught.value.why == "Permission denied"
+
+
+# ---------------------------------------------------------------------------- complete or absent
+
+
+def test_a_release_appears_when_the_block_ends(tmp_path):
+    target = tmp_path / "new" / "deep" / "out"
+    with release.prepared(target) as folder:
+        write(folder)
+        assert not target.exists()
+        assert folder.parent == target.parent
+    assert everything(tmp_path) == {
+        "new",
+        "new/deep",
+        "new/deep/out",
+        *(f"new/deep/out/{name}" for name in release.FILES),
+    }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_others_may_read_a_release(tmp_path):
+    with release.prepared(tmp_path / "out") as folder:
+        write(folder)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_error_leaves_nothing(error, tmp_path):
+    with pytest.raises(error), release.prepared(tmp_path / "new" / "deep" / "out") as folder:
+        write(folder)
+        raise error
+    assert everything(tmp_path) == set()
+
+
+def test_an_error_leaves_folders_that_were_there(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError), release.prepared(tmp_path / "mine" / "new" / "out"):  # noqa: PT011
+        raise ValueError
+    assert everything(tmp_path) == {"mine"}
+
+
+def test_an_error_leaves_the_earlier_release(tmp_path):
+    target = earlier(tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt), release.prepared(target, force=True) as folder:
+        write(folder)
+        raise KeyboardInterrupt
+    assert everything(tmp_path) == {"out", *(f"out/{name}" for name in release.FILES)}
+    assert (target / "plan.json").read_text() == "earlier"
+
+
+def test_force_replaces_an_earlier_release(tmp_path):
+    target = earlier(tmp_path / "out")
+    with release.prepared(target, force=True) as folder:
+        write(folder)
+        assert (target / "plan.json").read_text() == "earlier"
+    assert everything(tmp_path) == {"out", *(f"out/{name}" for name in release.FILES)}
+    assert (target / "plan.json").read_text() == "new"
+
+
+def test_an_earlier_release_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    target, rename = earlier(tmp_path / "out"), os.rename
+
+    def failing(source, destination):
+        if str(source).endswith(".partial"):
+            raise OSError(28, "No space left on device")
+        rename(source, destination)
+
+    monkeypatch.setattr(release.os, "rename", failing)
+    with pytest.raises(UsageError, match="cannot write to"), release.prepared(target, force=True):
+        pass
+    assert everything(tmp_path) == {"out", *(f"out/{name}" for name in release.FILES)}
+    assert (target / "plan.json").read_text() == "earlier"
+
+
+def test_a_full_disk_is_refused_and_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(UsageError, match="cannot write to") as caught,
+        release.prepared(tmp_path / "new" / "out") as folder,
+    ):
+        (folder / "model.onnx").write_text("half")
+        raise OSError(28, "No space left on device")
+    assert caught.value.why == "No space left on device"
+    assert everything(tmp_path) == set()
+
+
+def test_two_releases_of_one_name_do_not_meet(tmp_path):
+    with release.prepared(tmp_path / "out") as first:
+        write(first)
+        with pytest.raises(ValueError), release.prepared(tmp_path / "out") as second:  # noqa: PT011
+            assert first != second
+            raise ValueError
+    assert everything(tmp_path) == {"out", *(f"out/{name}" for name in release.FILES)}

@@ -1,0 +1,84 @@
+"""The table of cases is complete, and the analysis finds in each what it should."""
+
+import pytest
+import torch
+from compressor.passes.rules import RULES, rule_for
+
+from tests.passes.cases import CASES, FAMILIES
+from tests.passes.support import captured, coupled
+
+aten = torch.ops.aten
+
+EXEMPT = {  # operators with a rule and without a case, and why
+    aten.lift_fresh.default: "torch.export drops it; some captures of constants keep it",
+    aten.rand_like.generator: "takes a generator, which no captured graph can hold",
+    aten.randn_like.generator: "takes a generator, which no captured graph can hold",
+    aten.to.prim_Device: "TorchScript only",
+    aten.to.prim_dtype: "TorchScript only",
+    aten.to.prim_other: "TorchScript only",
+}
+
+UNBACKED = "program.hint: a size that depends on the data has no hint, int(None) raises TypeError"
+KNOWN = {name: UNBACKED for name in ("nonzero", "masked_select", "index_by_mask")}
+
+
+def seen() -> set[object]:
+    return {node.target for name in CASES for node in captured(name)[1].calls()}
+
+
+def params(known: dict[str, str]) -> list[object]:
+    """All cases; those with a known bug are expected to fail."""
+    return [
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=known[name]))
+        if name in known
+        else name
+        for name in CASES
+    ]
+
+
+def test_every_rule_has_a_case_or_says_why_not():
+    assert set(RULES) - seen() == set(EXEMPT)
+
+
+def test_no_case_hides_another_of_the_same_name():
+    assert len(CASES) == sum(len(family) for family in FAMILIES)
+
+
+@pytest.mark.parametrize("op", EXEMPT, ids=str)
+def test_an_exempt_operator_shares_its_rule_with_one_that_has_a_case(op):
+    label = rule_for(op).label.__code__
+    assert any(
+        RULES[other].label.__code__ is label for other in RULES.keys() & seen() if other is not op
+    )
+
+
+@pytest.mark.parametrize("name", params(KNOWN))
+def test_the_analysis_frees_what_can_go_and_says_why_the_rest_stays(name):
+    case, coupling = CASES[name], coupled(name)
+    free = {str(axis) for group in coupling.groups if group.size > 1 for axis in group.axes}
+    reasons = [f"{frozen.axis}: {frozen.why}" for frozen in coupling.frozen]
+    assert set(case.free) <= free, reasons
+    assert case.free or not free
+    assert not case.frozen or any(case.frozen in reason for reason in reasons), reasons
+
+
+@pytest.mark.parametrize("name", params(KNOWN))
+def test_every_parameter_axis_is_in_a_group_or_frozen_with_a_reason(name):
+    """Nothing is lost between the two lists, except axes of which only a part is frozen."""
+    coupling = coupled(name)
+    listed = {axis for group in coupling.groups for axis in group.axes}
+    listed |= {frozen.axis for frozen in coupling.frozen}
+    assert all(frozen.why.strip() for frozen in coupling.frozen)
+    for tensor, value in coupling.state.items():
+        for array in value.arrays:
+            axis = max(axis for axis, size in enumerate(array.shape) if size > 1)
+            assert any(one.tensor == tensor and one.dim == axis for one in listed), (tensor, axis)
+
+
+def test_captures_keep_the_batch_dynamic():
+    static = {name for name in CASES if captured(name)[1].batch is None}
+    assert static == STATIC
+
+
+STATIC: set[str] = set()
+"""Cases whose network fixes the batch size."""
