@@ -48,7 +48,7 @@ def export(program: Program) -> bytes:
         with quiet("torch.onnx", "torch.export", "onnxscript"), redirect_stdout(StringIO()):
             exported = torch.onnx.export(
                 module,
-                _last_is_positional(program.args),
+                _positional(program),
                 kwargs=dict(program.kwargs),
                 dynamo=True,
                 optimize=True,
@@ -68,9 +68,10 @@ def export(program: Program) -> bytes:
     return tidy(exported.model_proto)
 
 
-def _last_is_positional(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The exporter takes a dict at the end for keyword arguments, unless another one follows."""
-    return (*args, {}) if args and isinstance(args[-1], dict) else args
+def _positional(program: Program) -> tuple[Any, ...]:
+    """The exporter takes a dict at the end for keyword arguments, unless there are any."""
+    dict_is_last = bool(program.args) and isinstance(program.args[-1], dict)
+    return (*program.args, {}) if dict_is_last and not program.kwargs else program.args
 
 
 def _dynamic(program: Program) -> dict[str, Any] | None:

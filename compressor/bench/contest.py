@@ -7,7 +7,7 @@
 Sessions are loaded anew because one keeps the memory that it happens to get, and with it about
 half a per cent of speed; of several twins the one loaded last was a whole per cent faster
 (ResNet-56, ONNX Runtime 1.31.1). Of a model against itself, the intervals held the true ratio
-in 10 races of 25 without heats, and in 116 of 120 with them, at a load of 3.5 on two cores.
+in 10 races of 25 without heats, and in 151 of 160 with them, at loads of 2 to 5 on two cores.
 """
 
 import math

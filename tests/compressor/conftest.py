@@ -89,7 +89,9 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def once(program: Program) -> bytes:
         tensors = program.tensors().items()
-        key = tuple((name, tuple(one.shape), float(one.detach().double().sum())) for name, one in tensors)
+        key = tuple(
+            (name, tuple(one.shape), float(one.detach().double().sum())) for name, one in tensors
+        )
         if key not in _exported:
             _exported[key] = export(program)
         return _exported[key]

@@ -827,6 +827,8 @@ REDUCED = {
                                frozen="is needed whole by var_mean"),
     "std_mean": picture(lambda x: torch.add(*torch.std_mean(x, (2, 3), unbiased=True))),
     "std_mean_correction": picture(lambda x: torch.add(*torch.std_mean(x, (2, 3), correction=1))),
+    "std_mean_by_schema_name": picture(lambda x: aten.std_mean.default(x)[0] * x, free=(),
+                                       frozen="is needed whole by std_mean"),
     "std_mean_of_all": picture(lambda x: x * torch.std_mean(x)[1], free=(),
                                frozen="is needed whole by std_mean"),
     "var_of_places": picture(lambda x: x.var((2, 3))),

@@ -76,7 +76,10 @@ def test_it_does_whichever_channels_go_and_at_any_batch_size(name):
     assert passes.prove(plan, shrunk(plan), inputs(captured(name)[1], [1, 5])).holds
 
 
-@pytest.mark.parametrize("name", params({"branches": PROOF["branches"]}))
+SPOILT = {name: why for name, why in PROOF.items() if why == NAN or name == "branches"}
+
+
+@pytest.mark.parametrize("name", params(SPOILT))
 def test_the_small_network_equals_the_users_own_module_with_zeros(name):
     coupling = coupled(name)
     if coupling.inexact:
