@@ -268,12 +268,21 @@ def _rows(
     linked = linked[order]
     starts = np.flatnonzero(np.diff(found[linked])) + 1
     alike: dict[int, Bundle] = {}
+    names = torch.cat(named).numpy()
     for bundle in np.split(linked, starts):
-        if not len(bundle) or why.index[bundle].any() or not grids.can_lose(bundle):
+        stuck = bundle[why.index[bundle] > 0]
+        if len(stuck):
+            why.add(np.intersect1d(bundle, names), f"its rows cannot go: {why[int(stuck[0])]}")
+        elif len(bundle) and not grids.can_lose(bundle):
+            why.add(np.intersect1d(bundle, names), "without its rows others would be uneven")
+        if not len(bundle) or why.index[bundle].any():
             continue
         key = int(np.sum(signature[bundle], dtype=np.uint64))
         alike.setdefault(key, []).append(bundle.tolist())
-    return [sorted(group) for group in alike.values() if len(group) > 1], torch.cat(named).numpy()
+    for group in alike.values():
+        if len(group) == 1:
+            why.add(np.intersect1d(group[0], names), "is the only row of its kind")
+    return [sorted(group) for group in alike.values() if len(group) > 1], names
 
 
 def _entries(

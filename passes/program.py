@@ -39,6 +39,12 @@ class Program:
             if node.op == "get_attr" and isinstance(fetch(self.module, str(node.target)), Tensor)
         }
 
+    def parts(self) -> dict[str, GraphModule]:
+        """Graphs inside the graph: the branches of a condition, by name."""
+        named = {str(n.target): n for n in self.module.graph.nodes if n.op == "get_attr"}
+        found = {name: fetch(self.module, name) for name in named}
+        return {name: part for name, part in found.items() if isinstance(part, GraphModule)}
+
     def calls(self) -> Iterator[Node]:
         """The operator calls, in the order in which they run."""
         return (node for node in self.module.graph.nodes if node.op == "call_function")
@@ -52,9 +58,19 @@ def fetch(module: torch.nn.Module, name: str) -> Any:
     return at
 
 
+_UNKNOWN = 7919
+
+
 def hint(size: int | torch.SymInt) -> int:
-    """The size as in the example inputs, also where it is symbolic."""
-    return size if isinstance(size, int) else int(size.node.hint)
+    """The size as in the example inputs, also where it is symbolic.
+
+    A size that depends on the data (the length of `nonzero`) has none: any number above one will
+    do, since such an axis carries no channels.
+    """
+    if isinstance(size, int):
+        return size
+    known = size.node.hint
+    return _UNKNOWN if known is None else int(known)
 
 
 def shape_of(node: Node) -> tuple[int, ...]:

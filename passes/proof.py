@@ -29,7 +29,7 @@ from .program import Program, tensor_name, where
 from .rules import Call
 from .shrink import Shrink
 from .sizes import Sizes
-from .state import in_float64, tree, widened
+from .state import float64_by_default, in_float64, tree, widened
 
 aten = torch.ops.aten
 
@@ -85,7 +85,8 @@ def compare(plan: Plan, small: Program, inputs: Sequence[tuple[Any, Mapping[str,
         )
     )
     try:
-        absolute, relative = _difference(plan, small, inputs, in_float64, widened)
+        with float64_by_default():
+            absolute, relative = _difference(plan, small, inputs, in_float64, widened)
     except (RuntimeError, NotImplementedError) as error:
         if "not implemented for" not in str(error):
             raise
@@ -96,7 +97,8 @@ def compare(plan: Plan, small: Program, inputs: Sequence[tuple[Any, Mapping[str,
 
 def _as_is(program: Program, state: Mapping[str, Tensor] | None = None) -> GraphModule:
     tensors = program.tensors() if state is None else state
-    return GraphModule(tree({k: v.detach() for k, v in tensors.items()}), program.module.graph)
+    own = tree({name: tensor.detach() for name, tensor in tensors.items()}, program.parts())
+    return GraphModule(own, program.module.graph)
 
 
 def _difference(
@@ -180,11 +182,15 @@ class _Reference(Interpreter):
         call = self._coupling.trace.calls.get(original)
         if call is None:
             return super().run_node(n)
+        return self._contained(call, self._called(n, original, call))
+
+    def _called(self, n: Node, original: Node, call: Call) -> Any:
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         given = {a.name: value for a, value in zip(call.op._schema.arguments, args, strict=False)}
         given |= kwargs
         if original in self._coupling.inexact:
-            return _statistics(call, given, self._stays(call.x))
+            x = next(value for value in given.values() if isinstance(value, Tensor))
+            return _statistics(call, given, self._stays(call.x, x))
         if call.op in _PRODUCTS and self._shrinks(call):
             pairs = zip(args, call.given.values(), strict=False)
             return call.op(*(self._masked(a, v) for a, v in pairs), **kwargs)
@@ -193,12 +199,28 @@ class _Reference(Interpreter):
     def _shrinks(self, call: Call) -> bool:
         return any(self._sizes.shape(v) != v.shape for v in results_of(list(call.given.values())))
 
-    def _stays(self, value: Value) -> Tensor:
-        return self._sizes.stays(value)
+    def _stays(self, value: Value, tensor: Tensor) -> Tensor:
+        """What stays of a tensor, also where heads are folded into a batch of another size."""
+        stays = self._sizes.stays(value)
+        for axis, size in enumerate(stays.shape):
+            if size not in (1, tensor.shape[axis]):
+                once = stays.narrow(axis, 0, size // (self._coupling.program.batch or 1))
+                times = tensor.shape[axis] // once.shape[axis]
+                stays = once.repeat([times if a == axis else 1 for a in range(stays.dim())])
+        return stays
+
+    def _contained(self, call: Call, result: Any) -> Any:
+        """Silence that was divided by silence is silence, where it belongs to removed channels."""
+        value = self._coupling.trace.results[call.node]
+        if not isinstance(value, Value) or not isinstance(result, Tensor) or not value.arrays:
+            return result
+        if not result.is_floating_point() or bool(torch.isfinite(result).all()):
+            return result
+        return torch.where(self._stays(value, result) | torch.isfinite(result), result, 0.0)
 
     def _masked(self, argument: Any, value: Any) -> Any:
         if isinstance(value, Value) and argument.is_floating_point():
-            return argument * self._stays(value)
+            return argument * self._stays(value, argument)
         if isinstance(value, list):
             return [self._masked(a, v) for a, v in zip(argument, value, strict=True)]
         return argument
@@ -239,7 +261,8 @@ def _statistics(call: Call, given: Mapping[str, Any], stays: Tensor) -> Tensor:
         norm: Tensor = torch.linalg.vector_norm(x * stays, order, axes, keepdim=keep)
         return norm
     centre = (x * stays).sum(axes, keepdim=True) / stays.sum(axes, keepdim=True).clamp(min=1)
-    free = float(call.get("correction", None) or (1 if call.get("unbiased", True) else 0))
+    given_free = call.get("correction")
+    free = float(given_free) if given_free is not None else float(bool(call.get("unbiased", True)))
     square: Tensor = ((x - centre) * stays).square().sum(axes, keepdim=keep) / (count - free).clamp(
         min=1
     )

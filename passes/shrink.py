@@ -67,7 +67,7 @@ class Shrink:
                 k: v for k, v in twin.meta.items() if k in ("nn_module_stack", "stack_trace")
             }
         graph.lint()
-        module = Shrunk(tree(state), graph)
+        module = Shrunk(tree(state, before.parts()), graph)
         return PassResult(
             Program(module, before.args, before.kwargs, before.engine, before.batch), tuple(changes)
         )

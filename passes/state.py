@@ -2,7 +2,8 @@
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,20 +16,23 @@ from .program import Program
 _NARROW = (torch.float16, torch.bfloat16, torch.float32)
 
 
-def tree(state: Mapping[str, Tensor]) -> nn.Module:
-    """A module that holds the tensors under their dotted names."""
+def tree(state: Mapping[str, Tensor], parts: Mapping[str, GraphModule]) -> nn.Module:
+    """A module that holds tensors, and graphs inside the graph, under their dotted names."""
     root = nn.Module()
-    for name, tensor in state.items():
+    members: dict[str, Tensor | nn.Module] = {**state, **parts}
+    for name, member in members.items():
         *path, last = name.split(".")
         at = root
-        for part in path:
-            if part not in at._modules:
-                at.add_module(part, nn.Module())
-            at = at.get_submodule(part)
-        if isinstance(tensor, nn.Parameter):
-            at.register_parameter(last, tensor)
+        for step in path:
+            if step not in at._modules:
+                at.add_module(step, nn.Module())
+            at = at.get_submodule(step)
+        if isinstance(member, nn.Parameter):
+            at.register_parameter(last, member)
+        elif isinstance(member, nn.Module):
+            at.add_module(last, member)
         else:
-            at.register_buffer(last, tensor)
+            at.register_buffer(last, member)
     return root
 
 
@@ -48,14 +52,38 @@ def widened(tensor: Any) -> Any:
 def in_float64(program: Program, state: Mapping[str, Tensor] | None = None) -> GraphModule:
     """The program's graph in double precision, with `state` (by default its own tensors).
 
-    Casts written in the graph (``x.float()`` around a norm) become casts to float64.
+    Casts written in the graph (``x.float()`` around a norm) become casts to float64; run it inside
+    `float64_by_default`, for the constants that the graph makes.
     """
     tensors = program.tensors() if state is None else state
-    graph = copied(program.module.graph)
+    parts = {name: _widened_part(part) for name, part in program.parts().items()}
+    root = tree({name: widened(tensor) for name, tensor in tensors.items()}, parts)
+    return GraphModule(root, _widened_graph(program.module.graph))
+
+
+def _widened_graph(graph: Graph) -> Graph:
+    graph = copied(graph)
     for node in graph.nodes:
         node.args = map_aggregate(node.args, _wide_dtype)
         node.kwargs = map_aggregate(node.kwargs, _wide_dtype)
-    return GraphModule(tree({name: widened(tensor) for name, tensor in tensors.items()}), graph)
+    return graph
+
+
+def _widened_part(part: GraphModule) -> GraphModule:
+    state = {**dict(part.named_parameters()), **dict(part.named_buffers())}
+    root = tree({name: widened(tensor) for name, tensor in state.items()}, {})
+    return GraphModule(root, _widened_graph(part.graph))
+
+
+@contextmanager
+def float64_by_default() -> Iterator[None]:
+    """`torch.zeros(3)` is in double precision here."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _wide_dtype(argument: Any) -> Any:

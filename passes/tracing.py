@@ -9,12 +9,15 @@ Tried in this order, and the one that worked is named in `Program.engine`:
 """
 
 import inspect
+import io
 import operator
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -35,13 +38,13 @@ def capture(model: nn.Module, args: tuple[Nested, ...], kwargs: Mapping[str, Nes
 
     Raises UsageError with the reason of every attempt if none of them captures the model.
     """
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     failures: list[str] = []
     try:
         for name, attempt in _attempts(model, args, dict(kwargs)):
             try:
-                with quiet("torch.export", "torch._dynamo", "torch.fx"), torch.no_grad():
+                with _nothing_printed(), torch.no_grad():
                     program = attempt()
             except Exception as error:  # whatever the tracer raises is the reason we report
                 first = str(error).strip().splitlines() or [""]
@@ -51,12 +54,20 @@ def capture(model: nn.Module, args: tuple[Nested, ...], kwargs: Mapping[str, Nes
                 return program
             failures.append(f"{name}: the model fixes its batch size")
     finally:
-        model.train(was_training)
+        for module, training in modes:
+            module.training = training
     raise UsageError(
         f"the model {type(model).__name__} cannot be captured",
         why="; ".join(failures),
         hint="make its forward traceable by torch.export.export(model, args), then run again",
     )
+
+
+@contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """torch.export warns, logs, and prints the graph where it gave up; our report says why."""
+    with quiet("torch.export", "torch._dynamo", "torch.fx"), redirect_stderr(io.StringIO()):
+        yield
 
 
 def _attempts(
@@ -85,12 +96,12 @@ def _export(
     assert isinstance(module, GraphModule)
     clean(module)
     symbolic = any(
-        isinstance(size, torch.SymInt)
+        isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
         for node in module.graph.nodes
         if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor)
         for size in node.meta["val"].shape
     )
-    name = "dynamic batch" if symbolic else "strict mode" if strict else "static batch"
+    name = "strict mode" if strict else "dynamic batch" if symbolic else "static batch"
     return Program(module, args, kwargs, f"torch.export, {name}", batch if symbolic else None)
 
 
@@ -115,7 +126,10 @@ def _make_fx(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Neste
     clean(traced)
     if kwargs or any(not isinstance(leaf, Tensor) for leaf in leaves):
         raise UsageError("make_fx captures only models that take plain tensors")
-    return Program(traced, tuple(leaves), {}, "make_fx, static shapes", None)
+    program = Program(traced, tuple(leaves), {}, "make_fx, static shapes", None)
+    if any(isinstance(tensor, FakeTensor) for tensor in program.tensors().values()):
+        raise UsageError("a part of the model ran unseen, in another thread perhaps")
+    return program
 
 
 def _attach(module: GraphModule, name: str, tensor: Tensor) -> None:
@@ -170,10 +184,11 @@ def _inline(module: GraphModule, node: Node) -> None:
     inputs = [one for one in inner.nodes if one.op == "placeholder"]
     twins = dict(zip(inputs, node.args[place + 1 :], strict=True))
     with module.graph.inserting_before(node):
-        results = module.graph.graph_copy(inner, twins)
+        results: Any = module.graph.graph_copy(inner, twins)
     for user in list(node.users):
         assert user.target is operator.getitem
-        user.replace_all_uses_with(results[user.args[1]])
+        index: Any = user.args[1]
+        user.replace_all_uses_with(results[index])
         module.graph.erase_node(user)
     module.graph.erase_node(node)
 

@@ -94,7 +94,7 @@ def span(call: Call) -> tuple[int, int]:
 
 
 def cut(ledger: Ledger, call: Call) -> Value:
-    """slice, narrow, select: the literals count positions, so these must be as many in every row."""
+    """slice, narrow, select: literals count positions, so there must be as many in every row."""
     x, axis = call.x, call.axis()
     array = x.on(axis)
     if array is None:

@@ -88,10 +88,8 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds without onnxsim, which export each network once a session."""
 
     def once(program: Program) -> bytes:
-        tensors = program.tensors().items()
-        key = tuple(
-            (name, tuple(one.shape), float(one.detach().double().sum())) for name, one in tensors
-        )
+        tensors = {name: one.detach() for name, one in program.tensors().items()}
+        key = tuple((name, one.shape, float(one.double().sum())) for name, one in tensors.items())
         if key not in _exported:
             _exported[key] = export(program)
         return _exported[key]

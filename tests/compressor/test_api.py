@@ -1,4 +1,4 @@
-"""The library: wrong calls first, then that the live model is left alone and the small one lives."""
+"""The library: wrong calls, the live model that is left alone, and the small one that lives."""
 
 import copy
 import json
@@ -113,7 +113,7 @@ class Counting(samples.Net):
 
     def forward(self, x: Tensor) -> Tensor:
         x += 1
-        self.calls += 1
+        self.calls.add_(1)
         return super().forward(x)
 
 
@@ -140,9 +140,7 @@ def test_the_small_module_shares_no_memory_with_the_live_model():
 # ---------------------------------------------------------------------------- what comes back
 
 
-@pytest.mark.parametrize(
-    "inputs", [two(), list(two()), dict(zip(("x", "gate"), two(), strict=True))]
-)
+@pytest.mark.parametrize("inputs", [two(), [*two()], {"x": two()[0], "gate": two()[1]}])
 def test_inputs_are_a_tuple_a_list_or_a_dict_by_name(inputs):
     built = quarter(Gated(), inputs)
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
@@ -223,10 +221,8 @@ def cut(tensor: Tensor, dims: list[Any]) -> Tensor:
             continue
         if isinstance(kept[0], list):  # other entries in each kept row of axis 0
             rows = tensor if dims[0] is None else tensor[dims[0]]
-            pairs = zip(rows, kept, strict=True)
-            return torch.stack(
-                [row.index_select(axis - 1, torch.tensor(one)) for row, one in pairs]
-            )
+            cells = zip(rows, map(torch.tensor, kept), strict=True)
+            return torch.stack([row.index_select(axis - 1, one) for row, one in cells])
         tensor = tensor.index_select(axis, torch.tensor(kept))
     return tensor
 

@@ -5,7 +5,7 @@ import torch
 from compressor.passes.errors import UsageError
 from torch import nn
 
-from compressor.inputs import as_call, at_batch, check_runs, fresh, randomised
+from compressor.inputs import Called, as_call, at_batch, check_runs, fresh, randomised
 
 X = torch.arange(6.0).reshape(2, 3)
 
@@ -77,7 +77,7 @@ def test_samples_are_repeated_or_cut(size):
 
 @pytest.mark.parametrize("batch", [None, 2])
 def test_a_fixed_or_fitting_batch_is_left_as_it_is(batch):
-    call = ((X,), {})
+    call: Called = ((X,), {})
     assert at_batch(call, batch, 2) is call
 
 
@@ -105,6 +105,8 @@ def test_random_inputs_depend_on_the_seed_alone():
 
 class Careless(nn.Module):
     """Writes into its input and replaces a buffer."""
+
+    calls: torch.Tensor
 
     def __init__(self):
         super().__init__()

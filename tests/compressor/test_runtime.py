@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from compressor import passes, runtime
 from compressor.export import export
+from compressor.inputs import Called
 from compressor.runtime import OnnxModel, parity
 
 
@@ -82,17 +83,21 @@ def test_what_is_no_model_is_refused_with_the_runtimes_words(plain):
     assert "ONNXRuntimeError" in caught.value.why
 
 
-@pytest.mark.parametrize("order", ["positions", "names", "names turned around", "mixed", "arrays"])
-def test_arguments_are_told_apart_by_position_and_by_name(gated, order):
+TURNED = {"down": x(2), "up": x(1)}
+ARRAYS = {name: one.numpy() for name, one in gates().items()}
+CALLS: dict[str, Called] = {
+    "positions": ((x(0), gates(), 2.0), {}),
+    "names": ((), {"x": x(0), "gates": gates(), "scale": 2.0}),
+    "names turned around": ((), {"gates": TURNED, "x": x(0)}),
+    "mixed": ((x(0),), {"gates": TURNED}),
+    "arrays": ((x(0).numpy(), ARRAYS), {}),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_arguments_are_told_apart_by_position_and_by_name(gated, name):
     program, data = gated
-    turned = {"down": x(2), "up": x(1)}
-    args, kwargs = {
-        "positions": ((x(0), gates(), 2.0), {}),
-        "names": ((), {"x": x(0), "gates": gates(), "scale": 2.0}),
-        "names turned around": ((), {"gates": turned, "x": x(0)}),
-        "mixed": ((x(0),), {"gates": turned}),
-        "arrays": ((x(0).numpy(), {name: one.numpy() for name, one in gates().items()}), {}),
-    }[order]
+    args, kwargs = CALLS[name]
     with torch.no_grad():
         wanted = program.module(x(0), gates(), scale=2.0)
     found = OnnxModel(data, program)(*args, **kwargs)

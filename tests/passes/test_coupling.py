@@ -1,0 +1,159 @@
+"""Which channels stand or fall together, in the words of the user's own model."""
+
+from functools import cache
+
+import pytest
+import torch
+from compressor import passes
+from compressor.passes.coupling import check_rectangles
+from torch import Tensor, nn
+
+from models._random import normal, seeded
+from tests.passes.networks import NETWORKS, network
+from tests.passes.support import by_hand, coupled
+
+
+@cache
+def coupling_of(name: str) -> passes.Coupling:
+    return passes.couple(passes.capture(network(name), (NETWORKS[name][1],), {}))
+
+
+def groups(coupling: passes.Coupling) -> list[str]:
+    return [" ~ ".join(map(str, group.axes)) for group in coupling.groups]
+
+
+# ------------------------------------------------------------------------------ texts
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_groups_of_a_network_read_as_written(name, golden):
+    golden(passes.to_text(coupling_of(name)), name)
+
+
+def test_no_golden_is_left_over(golden):
+    from tests.passes.conftest import GOLDEN
+
+    assert {file.stem for file in GOLDEN.iterdir()} == set(NETWORKS)
+
+
+def test_the_same_program_is_coupled_in_the_same_way_twice():
+    program = coupling_of("encoder").program
+    again = passes.couple(program)
+    assert passes.to_text(again) == passes.to_text(coupling_of("encoder"))
+    assert torch.equal(again.classes, coupling_of("encoder").classes)
+
+
+# ------------------------------------------------------------------------------ refusals
+
+
+def test_an_operator_without_a_rule_freezes_what_it_touches_and_nothing_else():
+    coupling = coupling_of("odd")
+    assert [group.name for group in coupling.groups] == ["first.weight[0]", "third.weight[0]"]
+    (frozen,) = [one for one in coupling.frozen if str(one.axis) == "second.weight[0]"]
+    assert frozen.size == 8
+    assert frozen.why.startswith("no coupling rule for aten.fft_rfft.default at passes/networks.py")
+
+
+def test_the_reason_for_an_unknown_operator_names_the_users_module_and_line():
+    class Inner(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.linalg.inv(x)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.inner, self.last = nn.Linear(4, 4), Inner(), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.inner(self.first(x)))
+
+    coupling = passes.couple(passes.capture(seeded(Net, 1), (normal(2, 4, 4),), {}))
+    line = Inner.forward.__code__.co_firstlineno + 1
+    assert not coupling.groups
+    assert {one.why for one in coupling.frozen if one.axis.tensor.startswith("first")} >= {
+        f"no coupling rule for aten.linalg_inv.default at inner (passes/test_coupling.py:{line})"
+    }
+
+
+def test_rows_of_different_lengths_are_refused():
+    coupling = coupled("view_to_rows")  # 8 channels seen as [2, 4], then flattened: a gather
+    check_rectangles(coupling, coupling.without(torch.tensor([0])))
+    grouped = coupling_of("grouped")
+    (entries,) = [group for group in grouped.groups if str(group.axes[0]) == "grouped.weight[0]"]
+    uneven = by_hand(grouped, entries.cells[0][:1])
+    with pytest.raises(passes.ContractError, match="rows of different lengths"):
+        passes.apply(passes.Shrink(uneven), grouped.program)
+
+
+# ------------------------------------------------------------------------------ what must hold
+
+
+@pytest.mark.parametrize("pattern", ["blocks.0.*", "*.reduce.bias", "stem_norm.running_var"])
+def test_ignored_parameters_are_frozen_with_all_that_is_coupled_to_them(pattern):
+    from fnmatch import fnmatchcase
+
+    coupling = passes.couple(coupling_of("residual").program, [pattern])
+    touched = {axis.tensor for group in coupling.groups for axis in group.axes}
+    assert not {name for name in touched if fnmatchcase(name, pattern)}
+    assert 0 < len(coupling.groups) < len(coupling_of("residual").groups)
+    assert any(frozen.why == "ignored by the user" for frozen in coupling.frozen)
+
+
+def test_a_pattern_that_matches_nothing_changes_nothing():
+    program = coupling_of("residual").program
+    assert passes.to_text(passes.couple(program, ["nothing.*"])) == passes.to_text(
+        coupling_of("residual")
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_channels_are_counted_once(name):
+    """Plain channels occupy places of their own; a whole row takes its entries along."""
+    coupling = coupling_of(name)
+    classes, owner = coupling.members
+    single = torch.cat([cell for group in coupling.groups if not group.rows for cell in group.cells])
+    assert len(single.unique()) == len(single)
+    own = classes[torch.isin(owner, single)]
+    assert len(own.unique()) == len(own) == len(single)
+    assert 0 not in classes
+
+
+def test_a_head_takes_its_queries_keys_and_values_along():
+    coupling = coupling_of("grouped_query")
+    (rows,) = [group for group in coupling.groups if group.rows]
+    kept = by_hand(coupling, rows.cells[0][:1]).kept
+    assert kept == {
+        "query.weight": [list(range(16, 32)), None],
+        "key.weight": [list(range(8, 16)), None],
+        "value.weight": [list(range(8, 16)), None],
+        "project.weight": [None, list(range(16, 32))],
+    }
+
+
+def test_a_group_of_a_convolution_takes_its_inputs_and_outputs_along():
+    coupling = coupling_of("grouped")
+    (rows,) = [group for group in coupling.groups if group.rows]
+    kept = by_hand(coupling, rows.cells[0][1:2]).kept
+    inputs = [c for c in range(16) if c // 4 != 1]
+    outputs = [c for c in range(24) if c // 6 != 1]
+    assert kept["reduce.weight"] == [inputs, None, None, None]
+    assert kept["grouped.weight"][0] == outputs
+    assert kept["expand.weight"] == [None, outputs, None, None]
+
+
+def test_a_shuffle_constrains_nothing():
+    """Any single channel can go: the region becomes one selection by index."""
+    coupling = coupling_of("shuffled")
+    assert all(len(group.cells) == 1 for group in coupling.groups)
+    assert len(coupling.gathers) == 1
+    assert coupling.gathers[0].source.tolist() == [c // 2 + 8 * (c % 2) for c in range(16)]
+
+
+def test_a_class_with_no_second_of_its_kind_never_goes():
+    coupling = coupled("unbind_of_entries")
+    assert all(group.size == 1 for group in coupling.groups)
+
+
+def test_statistics_over_channels_are_marked_as_inexact():
+    assert {node.name for node in coupling_of("encoder").inexact} == {"layer_norm", "layer_norm_1"}
+    assert not coupling_of("residual").inexact
