@@ -29,6 +29,10 @@ SIMPLIFY_SECONDS = 300
 LARGEST_INLINE = 2_000_000_000
 """Protocol buffers end at 2 GiB."""
 
+_HINT = "the pruned torch module is fine: compress(...).module; report this model"
+_NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+_NOT_VALID = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
+
 
 @dataclass(frozen=True)
 class Simplified:
@@ -45,7 +49,7 @@ def export(program: Program) -> bytes:
     """
     module = program.module
     try:
-        with quiet("torch.onnx", "torch.export", "onnxscript"), redirect_stdout(StringIO()):
+        with quiet(*_NOISY), redirect_stdout(StringIO()):
             exported = torch.onnx.export(
                 module,
                 _positional(program),
@@ -62,10 +66,15 @@ def export(program: Program) -> bytes:
         raise CompressError(
             "torch.onnx.export failed on the model",
             why=reason(root)[:300],
-            hint="the pruned torch module is fine: compress(...).module; report this model",
+            hint=_HINT,
         ) from error
     assert exported is not None
-    return tidy(exported.model_proto)
+    try:
+        return tidy(exported.model_proto)
+    except _NOT_VALID as error:
+        raise CompressError(
+            "torch.onnx.export made a model that is not valid", why=reason(error)[:300], hint=_HINT
+        ) from error
 
 
 def _positional(program: Program) -> tuple[Any, ...]:
@@ -148,5 +157,5 @@ def simplify(data: bytes) -> Simplified:
             return Simplified(None, f"onnxsim failed: {last[:200]}")
         try:
             return Simplified(tidy(onnx.load_model_from_string(made.read_bytes())))
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        except _NOT_VALID as error:
             return Simplified(None, f"onnxsim's result is not valid: {reason(error)[:200]}")

@@ -17,7 +17,7 @@ Called = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def as_call(inputs: Inputs) -> Called:
-    """Arguments for the model. Raises UsageError where no tensor is among them."""
+    """Arguments for the model. Raises UsageError where no tensor with numbers is among them."""
     if isinstance(inputs, Tensor):
         call: Called = ((inputs,), {})
     elif isinstance(inputs, Mapping):
@@ -29,8 +29,9 @@ def as_call(inputs: Inputs) -> Called:
             f"example inputs are {type(inputs).__name__}",
             hint="give a tensor, a tuple of them, or a dict of keyword arguments",
         )
-    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(call)):
-        raise UsageError("the example inputs hold no tensor")
+    sizes = [leaf.numel() for leaf in pytree.tree_leaves(call) if isinstance(leaf, Tensor)]
+    if not any(sizes):
+        raise UsageError(f"the example inputs hold no {'numbers' if sizes else 'tensor'}")
     return call
 
 

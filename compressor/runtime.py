@@ -35,7 +35,7 @@ class OnnxModel:
             raise CompressError(
                 "ONNX Runtime refuses the exported model",
                 why=str(error).strip().splitlines()[0][:300],
-                hint="report this model",
+                hint="it may run in float32: model.float(); otherwise report this model",
             ) from error
         self._names = [one.name for one in self._session.get_inputs()]
         self._signature = inspect.signature(program.module.forward)

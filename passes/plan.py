@@ -46,7 +46,8 @@ class Budget:
                 hint="for example Budget(macs=0.5), or --macs 0.5",
             )
         amount = self.amount
-        if not amount > 0 or amount == 1 or (amount > 1 and amount != int(amount)):
+        usable = amount > 0 and amount != 1 and (amount < 1 or float(amount).is_integer())
+        if not usable:
             raise UsageError(
                 f"a budget of {amount:g} {self.kind} means nothing",
                 hint="give a ratio between 0 and 1 (0.5 is half), or a whole number",

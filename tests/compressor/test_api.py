@@ -170,7 +170,6 @@ class Fixed(samples.Net):
         return super().forward(x.reshape(2, 3, 8, 8))
 
 
-@pytest.mark.xfail(reason="passes/tracing.py: a SymInt that is the constant 2 counts as dynamic")
 def test_a_model_that_fixes_its_batch_is_built_with_it(fast):
     built = quarter(Fixed(), samples.example_inputs())
     assert built.original.batch is None

@@ -149,7 +149,6 @@ def test_a_mistake_is_refused_and_nothing_is_left(name, files, command, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xfail(reason="passes/plan.py: int(inf) is an OverflowError, which ends with 70")
 def test_a_budget_without_an_end_is_refused(command, tmp_path):
     done = command(f"build net.py:net --macs inf -o {tmp_path}/out")
     assert_refused(done.exit_code, done.stdout, done.stderr, ("a budget of inf macs", "hint:"))

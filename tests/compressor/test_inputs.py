@@ -13,8 +13,8 @@ X = torch.arange(6.0).reshape(2, 3)
 # ---------------------------------------------------------------------------- refusals
 
 
-@pytest.mark.parametrize("inputs", ["x", 3, None, {1, 2}, (), [], {}, (1, "x"), {"x": 3}])
-def test_what_holds_no_tensor_is_refused(inputs):
+@pytest.mark.parametrize("inputs", ["x", 3, None, {1, 2}, (), [], {}, (1, "x"), {"x": 3}, X[:0]])
+def test_what_holds_no_numbers_is_refused(inputs):
     with pytest.raises(UsageError, match="example inputs"):
         as_call(inputs)
 
