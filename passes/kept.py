@@ -21,7 +21,8 @@ def kept_indices(coupling: Coupling, sizes: Sizes) -> dict[str, list[Any]]:
         for axis in range(value.rank):
             dims.append(_kept_along(sizes, value, axis))
         kept[name] = dims
-    return kept
+    tied = coupling.program.aliases.items()
+    return kept | {alias: kept[name] for alias, name in tied if name in kept}
 
 
 def _kept_along(sizes: Sizes, value: Value, axis: int) -> Any:

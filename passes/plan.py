@@ -8,6 +8,7 @@ Then channels are put back, most important first, where the budget has room for 
 """
 
 import bisect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,12 +159,17 @@ def _choose(search: "_Search", budget: Budget, target: float) -> Plan:
     lowest = target - TOLERANCE * costs.dense
     if not options.uniform or search.amount(removed) < lowest:
         removed = search.put_back(removed, target)
+    if search.amount(removed) < lowest:
+        removed = search.exchange(removed, target, lowest)
     reached = search.amount(removed)
     if reached < lowest:
+        nearest_ratio = math.ceil(reached / costs.dense * 1e4) / 1e4
         raise UsageError(
-            f"the budget of {budget} is met only with {reached / costs.dense:.1%} of them",
-            why="the steps by which channels can go are too coarse",
-            hint="lower --round-to, or ask for an amount further away",
+            f"the budget of {budget} cannot be met closely: the nearest amount below it "
+            f"is {reached:,.0f} ({reached / costs.dense:.1%})",
+            where=_where(coupling),
+            why=f"a single step is more than {TOLERANCE:.0%} of the model",
+            hint=f"ask for {nearest_ratio:.4f}, or lower --round-to if it is set",
         )
     widths = tuple((g, g.size - n) for g, n in zip(search.groups, removed, strict=True))
     channels = search.channels(removed)
@@ -322,6 +328,23 @@ class _Search:
                 trial = [less if i == group else n for i, n in enumerate(removed)]
                 if self.amount(trial) <= target:
                     removed = trial
+        return removed
+
+    def exchange(self, removed: Removed, target: float, lowest: float) -> Removed:
+        """Take a block more from one group to put back others, while that comes closer."""
+        improved = True
+        while improved and self.amount(removed) < lowest:
+            improved = False
+            for group, count in enumerate(removed):
+                stops = self.stops[group]
+                if count == stops[-1]:
+                    continue
+                more = stops[stops.index(count) + 1]
+                trial = [more if i == group else n for i, n in enumerate(removed)]
+                trial = self.put_back(trial, target)
+                if self.amount(removed) < self.amount(trial) <= target:
+                    removed, improved = trial, True
+                    break
         return removed
 
     def _largest_loss(self, removed: Removed, tried: set[tuple[int, int]]) -> int | None:

@@ -30,6 +30,8 @@ class Program:
     engine: str = "torch.export, dynamic batch"
     batch: int | None = None
     """Size of dimension 0 in the example inputs, or None where the batch size is fixed."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Further `state_dict` names of tied tensors: the name that the graph reads, by other name."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter, buffer and constant that the graph reads, by its `state_dict` name."""

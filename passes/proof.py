@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 from .contract import apply
 from .coupling import Coupling
-from .errors import GateError
+from .errors import GateError, UsageError
 from .interpret import results_of
 from .labels import Value
 from .plan import Plan
@@ -62,6 +62,7 @@ def prove(plan: Plan, small: Program, inputs: Sequence[tuple[Any, Mapping[str, A
     """
     proof = compare(plan, small, inputs)
     if not proof.holds:
+        _refuse_chance(plan.coupling.program, inputs)
         guilty = _bisect(plan, inputs)
         raise GateError(
             f"the surgery is wrong: relative error {proof.max_rel:.2g} (limit {proof.tolerance:g})",
@@ -70,6 +71,22 @@ def prove(plan: Plan, small: Program, inputs: Sequence[tuple[Any, Mapping[str, A
             hint="keep them with --ignore and report the model: this is a bug in the compressor",
         )
     return proof
+
+
+def _refuse_chance(program: Program, inputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
+    """Raise UsageError for a model that gives other outputs each time: nothing can be compared."""
+    leaves = pytree.tree_leaves(inputs[0])
+    runner = Interpreter(program.module)
+    with torch.no_grad():
+        first, second = (
+            _tensors(runner.run(*_fresh(leaves), enable_io_processing=False)) for _ in range(2)
+        )
+    if any(not torch.equal(a, b) for a, b in zip(first, second, strict=True)):
+        raise UsageError(
+            "the model gives other outputs each time it runs on the same inputs",
+            why="random numbers are drawn in its forward, in eval mode too",
+            hint="draw them only while training, or take them as an input",
+        )
 
 
 def compare(plan: Plan, small: Program, inputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> Proof:

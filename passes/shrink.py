@@ -10,7 +10,7 @@ The user's code is never run again, so numbers written in its `forward` do no ha
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +28,7 @@ from .plan import Plan
 from .program import Program
 from .rules import Resizing, rule_for
 from .sizes import Sizes
-from .state import copied, tree
+from .state import attach, copied, tree
 
 aten = torch.ops.aten
 
@@ -68,9 +68,9 @@ class Shrink:
             }
         graph.lint()
         module = Shrunk(tree(state, before.parts()), graph)
-        return PassResult(
-            Program(module, before.args, before.kwargs, before.engine, before.batch), tuple(changes)
-        )
+        for alias, name in before.aliases.items():
+            attach(module, alias, state[name])
+        return PassResult(replace(before, module=module), tuple(changes))
 
     def ensures(self, before: Program, after: Program) -> None:
         coupling = self.plan.coupling

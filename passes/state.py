@@ -21,19 +21,24 @@ def tree(state: Mapping[str, Tensor], parts: Mapping[str, GraphModule]) -> nn.Mo
     root = nn.Module()
     members: dict[str, Tensor | nn.Module] = {**state, **parts}
     for name, member in members.items():
-        *path, last = name.split(".")
-        at = root
-        for step in path:
-            if step not in at._modules:
-                at.add_module(step, nn.Module())
-            at = at.get_submodule(step)
-        if isinstance(member, nn.Parameter):
-            at.register_parameter(last, member)
-        elif isinstance(member, nn.Module):
-            at.add_module(last, member)
-        else:
-            at.register_buffer(last, member)
+        attach(root, name, member)
     return root
+
+
+def attach(root: nn.Module, name: str, member: Tensor | nn.Module) -> None:
+    """Give the module a parameter, buffer or child of a dotted name."""
+    *path, last = name.split(".")
+    at = root
+    for step in path:
+        if step not in at._modules:
+            at.add_module(step, nn.Module())
+        at = at.get_submodule(step)
+    if isinstance(member, nn.Parameter):
+        at.register_parameter(last, member)
+    elif isinstance(member, nn.Module):
+        at.add_module(last, member)
+    else:
+        at.register_buffer(last, member)
 
 
 def copied(graph: Graph) -> Graph:

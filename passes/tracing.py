@@ -13,6 +13,7 @@ import io
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from torch.utils import _pytree as pytree
 from .errors import UsageError
 from .program import Nested, Program, fetch, shares_batch
 from .quiet import quiet
+from .state import attach
 
 _LEAST_BATCH = 2
 """A batch of one would be burnt in as a constant by torch.export."""
@@ -51,7 +53,7 @@ def capture(model: nn.Module, args: tuple[Nested, ...], kwargs: Mapping[str, Nes
                 failures.append(f"{name}: {type(error).__name__}: {first[0][:200]}")
                 continue
             if program.batch is not None or name != "dynamic batch" or _batch(args, kwargs) != 1:
-                return program
+                return replace(program, aliases=_aliases(model, program))
             failures.append(f"{name}: the model fixes its batch size")
     finally:
         for module, training in modes:
@@ -61,6 +63,19 @@ def capture(model: nn.Module, args: tuple[Nested, ...], kwargs: Mapping[str, Nes
         why="; ".join(failures),
         hint="make its forward traceable by torch.export.export(model, args), then run again",
     )
+
+
+def _aliases(model: nn.Module, program: Program) -> dict[str, str]:
+    """Other names of the tensors that the graph reads: it knows each by one."""
+    named = dict(model.named_parameters(remove_duplicate=False))
+    tensors: dict[str, Tensor] = {**named, **dict(model.named_buffers(remove_duplicate=False))}
+    read = program.tensors().keys() & tensors.keys()
+    owner = {id(tensors[name]): name for name in sorted(read)}
+    return {
+        name: owner[id(tensor)]
+        for name, tensor in tensors.items()
+        if name not in read and id(tensor) in owner
+    }
 
 
 @contextmanager
@@ -116,7 +131,7 @@ def _make_fx(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Neste
     traced = make_fx(call, tracing_mode="fake", _allow_non_fake_inputs=True)(weights, *leaves)
     state = [node for node in traced.graph.nodes if node.op == "placeholder"][: len(weights)]
     for node, (name, tensor) in zip(state, weights.items(), strict=True):
-        _attach(traced, name, tensor)
+        attach(traced, name, tensor)
         with traced.graph.inserting_before(node):
             read = traced.graph.get_attr(name)
         read.meta = dict(node.meta)
@@ -130,19 +145,6 @@ def _make_fx(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Neste
     if any(isinstance(tensor, FakeTensor) for tensor in program.tensors().values()):
         raise UsageError("a part of the model ran unseen, in another thread perhaps")
     return program
-
-
-def _attach(module: GraphModule, name: str, tensor: Tensor) -> None:
-    *path, last = name.split(".")
-    at: nn.Module = module
-    for part in path:
-        if not hasattr(at, part):
-            at.add_module(part, nn.Module())
-        at = fetch(at, part)
-    if isinstance(tensor, nn.Parameter):
-        at.register_parameter(last, tensor)
-    else:
-        at.register_buffer(last, tensor)
 
 
 def clean(module: GraphModule) -> None:
