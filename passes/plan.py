@@ -160,7 +160,9 @@ def _choose(search: "_Search", budget: Budget, target: float) -> Plan:
     if not options.uniform or search.amount(removed) < lowest:
         removed = search.put_back(removed, target)
     if search.amount(removed) < lowest:
-        removed = search.exchange(removed, target, lowest)
+        starts = (removed, search.put_back(search.uniform(target), target))
+        closer = [search.exchange(start, target, lowest) for start in starts]
+        removed = max(closer, key=search.amount)
     reached = search.amount(removed)
     if reached < lowest:
         nearest_ratio = math.ceil(reached / costs.dense * 1e4) / 1e4

@@ -1021,7 +1021,7 @@ class Recurrent(nn.Module):
 
 def recurrent(layer: nn.Module, last: bool = False) -> Case:
     return tokens(
-        Recurrent(layer, last), free=(BEFORE, AFTER, "op.layer.weight_hh_l0[1]")
+        Recurrent(layer, last), length=3, free=(BEFORE, AFTER, "op.layer.weight_hh_l0[1]")
     )
 
 
@@ -1041,20 +1041,20 @@ class TwoSteps(nn.Module):
 
 RECURRENT = {
     "lstm": recurrent(nn.LSTM(8, 6, batch_first=True)),
-    "lstm_of_two_layers": recurrent(nn.LSTM(8, 6, 2, batch_first=True)),
-    "lstm_both_ways": recurrent(nn.LSTM(8, 6, batch_first=True, bidirectional=True)),
     "lstm_of_two_layers_both_ways": recurrent(
         nn.LSTM(8, 6, 2, batch_first=True, bidirectional=True, bias=False)
     ),
     "lstm_time_first": recurrent(nn.LSTM(8, 6)),
     "lstm_last_state": recurrent(nn.LSTM(8, 6, 2, batch_first=True), last=True),
-    "lstm_projected": tokens(Recurrent(nn.LSTM(8, 6, proj_size=4, batch_first=True)), free=(),
-                             frozen="is an argument of a projected recurrent layer"),
+    "lstm_projected": tokens(
+        Recurrent(nn.LSTM(8, 6, proj_size=4, batch_first=True)), length=3, free=(),
+        frozen="is an argument of a projected recurrent layer",
+    ),
     "gru": recurrent(nn.GRU(8, 6, batch_first=True)),
     "gru_of_two_layers_both_ways": recurrent(
         nn.GRU(8, 6, 2, batch_first=True, bidirectional=True)
     ),
-    "gru_last_state": recurrent(nn.GRU(8, 6, 2, batch_first=True, bidirectional=True), last=True),
+    "gru_last_state": recurrent(nn.GRU(8, 6, batch_first=True, bidirectional=True), last=True),
     "rnn_tanh": recurrent(nn.RNN(8, 6, batch_first=True)),
     "rnn_relu": recurrent(nn.RNN(8, 6, 2, nonlinearity="relu")),
     "gru_cell": tokens(TwoSteps(), free=(), frozen="no coupling rule for aten.gru_cell.default"),
@@ -1264,7 +1264,9 @@ class Branching(nn.Module):
 NETWORKS = {
     "weight_norm": Case(WeightNorm, (normal(2, 3, 6, 6),), free=("before.bias[0]", AFTER)),
     "shared_twice": Case(Shared, (normal(2, 5),), free=(BEFORE, AFTER, "middle.weight[0]")),
-    "residual": Case(Residual, (normal(2, 3, 6, 6),), free=(BEFORE, AFTER, "norm.weight[0]")),
+    "residual_block": Case(
+        Residual, (normal(2, 3, 6, 6),), free=(BEFORE, AFTER, "norm.weight[0]")
+    ),
     "tied_transposed": Case(
         lambda: Transposed(views=False), (normal(2, 5),), free=(BEFORE, AFTER, "inside.weight[0]")
     ),

@@ -6,12 +6,13 @@ from functools import cache
 from typing import Any
 
 import torch
-from compressor import passes
 from compressor.passes.proof import silenced
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compressor import passes
 from tests.passes.cases import CASES
+from tests.passes.networks import NETWORKS, network
 
 NONE = torch.zeros(0, dtype=torch.long)
 
@@ -25,6 +26,9 @@ def captured(name: str) -> tuple[nn.Module, passes.Program]:
 
 @cache
 def coupled(name: str) -> passes.Coupling:
+    """The coupling of a case, or of one of the networks in a user's own words."""
+    if name in NETWORKS:
+        return passes.couple(passes.capture(network(name), (NETWORKS[name][1],), {}))
     return passes.couple(captured(name)[1])
 
 

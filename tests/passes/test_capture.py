@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 import torch
-from compressor import passes
 from torch import Tensor, nn
 
+from compressor import passes
 from models._random import normal, seeded
 from tests.passes.cases import Recast
 

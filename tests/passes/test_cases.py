@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from compressor.passes.coupling import Axis
 from compressor.passes.rules import RULES, rule_for
 
 from tests.passes.cases import CASES, FAMILIES
@@ -18,23 +19,9 @@ EXEMPT = {  # operators with a rule and without a case, and why
     aten.to.prim_other: "TorchScript only",
 }
 
-UNBACKED = "program.hint: a size that depends on the data has no hint, int(None) raises TypeError"
-KNOWN = {name: UNBACKED for name in ("nonzero", "masked_select", "index_by_mask")}
-SILENT = "coupling: rows that cannot go are neither in a group nor frozen with a reason"
-
 
 def seen() -> set[object]:
     return {node.target for name in CASES for node in captured(name)[1].calls()}
-
-
-def params(known: dict[str, str]) -> list[object]:
-    """All cases; those with a known bug are expected to fail."""
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=known[name]))
-        if name in known
-        else name
-        for name in CASES
-    ]
 
 
 def test_every_rule_has_a_case_or_says_why_not():
@@ -53,7 +40,7 @@ def test_an_exempt_operator_shares_its_rule_with_one_that_has_a_case(op):
     )
 
 
-@pytest.mark.parametrize("name", params(KNOWN))
+@pytest.mark.parametrize("name", CASES)
 def test_the_analysis_frees_what_can_go_and_says_why_the_rest_stays(name):
     case, coupling = CASES[name], coupled(name)
     free = {str(axis) for group in coupling.groups if group.size > 1 for axis in group.axes}
@@ -63,25 +50,21 @@ def test_the_analysis_frees_what_can_go_and_says_why_the_rest_stays(name):
     assert not case.frozen or any(case.frozen in reason for reason in reasons), reasons
 
 
-@pytest.mark.parametrize(
-    "name", params({**KNOWN, "linear_attention": SILENT, "einsum_of_rows": SILENT})
-)
-def test_every_parameter_axis_is_in_a_group_or_frozen_with_a_reason(name):
-    """Nothing is lost between the two lists, except axes of which only a part is frozen."""
-    coupling = coupled(name)
-    listed = {axis for group in coupling.groups for axis in group.axes}
-    listed |= {frozen.axis for frozen in coupling.frozen}
-    assert all(frozen.why.strip() for frozen in coupling.frozen)
-    for tensor, value in coupling.state.items():
-        for array in value.arrays:
-            axis = max(axis for axis, size in enumerate(array.shape) if size > 1)
-            assert any(one.tensor == tensor and one.dim == axis for one in listed), (tensor, axis)
+def test_every_parameter_axis_is_in_a_group_or_frozen_with_a_reason():
+    """Nothing is lost between the two lists."""
+    lost = []
+    for name in CASES:
+        coupling = coupled(name)
+        listed = {axis for group in coupling.groups for axis in group.axes}
+        listed |= {frozen.axis for frozen in coupling.frozen if frozen.why}
+        for tensor, value in coupling.state.items():
+            for array in value.arrays:
+                axis = Axis(tensor, max(dim for dim, size in enumerate(array.shape) if size > 1))
+                lost += [] if axis in listed else [f"{name}: {axis}"]
+    assert lost == []
 
 
 def test_captures_keep_the_batch_dynamic():
+    """All but two recurrent ones, in which dimension 0 is time, and torch unrolls it."""
     static = {name for name in CASES if captured(name)[1].batch is None}
-    assert static == STATIC
-
-
-STATIC: set[str] = set()
-"""Cases whose network fixes the batch size."""
+    assert static == {"lstm_time_first", "rnn_relu"}

@@ -1,20 +1,13 @@
 """Which channels stand or fall together, in the words of the user's own model."""
 
-from functools import cache
-
 import pytest
 import torch
-from compressor import passes
 from torch import Tensor, nn
 
+from compressor import passes
 from models._random import normal, seeded
-from tests.passes.networks import NETWORKS, network
+from tests.passes.networks import NETWORKS
 from tests.passes.support import by_hand, coupled
-
-
-@cache
-def coupling_of(name: str) -> passes.Coupling:
-    return passes.couple(passes.capture(network(name), (NETWORKS[name][1],), {}))
 
 
 def groups(coupling: passes.Coupling) -> list[str]:
@@ -26,7 +19,7 @@ def groups(coupling: passes.Coupling) -> list[str]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_groups_of_a_network_read_as_written(name, golden):
-    golden(passes.to_text(coupling_of(name)), name)
+    golden(passes.to_text(coupled(name)), name)
 
 
 def test_no_golden_is_left_over(golden):
@@ -36,17 +29,17 @@ def test_no_golden_is_left_over(golden):
 
 
 def test_the_same_program_is_coupled_in_the_same_way_twice():
-    program = coupling_of("encoder").program
+    program = coupled("encoder").program
     again = passes.couple(program)
-    assert passes.to_text(again) == passes.to_text(coupling_of("encoder"))
-    assert torch.equal(again.classes, coupling_of("encoder").classes)
+    assert passes.to_text(again) == passes.to_text(coupled("encoder"))
+    assert torch.equal(again.classes, coupled("encoder").classes)
 
 
 # ------------------------------------------------------------------------------ refusals
 
 
 def test_an_operator_without_a_rule_freezes_what_it_touches_and_nothing_else():
-    coupling = coupling_of("odd")
+    coupling = coupled("odd")
     assert [group.name for group in coupling.groups] == ["first.weight[0]", "third.weight[0]"]
     (frozen,) = [one for one in coupling.frozen if str(one.axis) == "second.weight[0]"]
     assert frozen.size == 8
@@ -90,7 +83,7 @@ def test_the_reason_for_an_unknown_operator_names_the_users_module_and_line():
     ],
 )
 def test_rows_of_different_lengths_are_refused(name, axis):
-    coupling = coupling_of(name)
+    coupling = coupled(name)
     entries = next(group for group in coupling.groups if group.name == axis and not group.rows)
     uneven = by_hand(coupling, entries.cells[0][:1])
     with pytest.raises(passes.ContractError, match="rows of different lengths"):
@@ -104,26 +97,27 @@ def test_rows_of_different_lengths_are_refused(name, axis):
 def test_ignored_parameters_are_frozen_with_all_that_is_coupled_to_them(pattern):
     from fnmatch import fnmatchcase
 
-    coupling = passes.couple(coupling_of("residual").program, [pattern])
+    coupling = passes.couple(coupled("residual").program, [pattern])
     touched = {axis.tensor for group in coupling.groups for axis in group.axes}
     assert not {name for name in touched if fnmatchcase(name, pattern)}
-    assert 0 < len(coupling.groups) < len(coupling_of("residual").groups)
+    assert 0 < len(coupling.groups) < len(coupled("residual").groups)
     assert any(frozen.why == "ignored by the user" for frozen in coupling.frozen)
 
 
 def test_a_pattern_that_matches_nothing_changes_nothing():
-    program = coupling_of("residual").program
+    program = coupled("residual").program
     assert passes.to_text(passes.couple(program, ["nothing.*"])) == passes.to_text(
-        coupling_of("residual")
+        coupled("residual")
     )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_channels_are_counted_once(name):
     """Plain channels occupy places of their own; a whole row takes its entries along."""
-    coupling = coupling_of(name)
+    coupling = coupled(name)
     classes, owner = coupling.members
-    single = torch.cat([cell for group in coupling.groups if not group.rows for cell in group.cells])
+    plain = [group for group in coupling.groups if not group.rows]
+    single = torch.cat([cell for group in plain for cell in group.cells])
     assert len(single.unique()) == len(single)
     own = classes[torch.isin(owner, single)]
     assert len(own.unique()) == len(own) == len(single)
@@ -131,7 +125,7 @@ def test_channels_are_counted_once(name):
 
 
 def test_a_head_takes_its_queries_keys_and_values_along():
-    coupling = coupling_of("grouped_query")
+    coupling = coupled("grouped_query")
     (rows,) = [group for group in coupling.groups if group.rows]
     kept = by_hand(coupling, rows.cells[0][:1]).kept
     assert kept == {
@@ -143,7 +137,7 @@ def test_a_head_takes_its_queries_keys_and_values_along():
 
 
 def test_a_group_of_a_convolution_takes_its_inputs_and_outputs_along():
-    coupling = coupling_of("grouped")
+    coupling = coupled("grouped")
     (rows,) = [group for group in coupling.groups if group.rows]
     kept = by_hand(coupling, rows.cells[0][1:2]).kept
     inputs = [c for c in range(16) if c // 4 != 1]
@@ -155,7 +149,7 @@ def test_a_group_of_a_convolution_takes_its_inputs_and_outputs_along():
 
 def test_a_shuffle_constrains_nothing():
     """Any single channel can go: the region becomes one selection by index."""
-    coupling = coupling_of("shuffled")
+    coupling = coupled("shuffled")
     assert all(len(group.cells) == 1 for group in coupling.groups)
     assert len(coupling.gathers) == 1
     assert coupling.gathers[0].source.tolist() == [c // 2 + 8 * (c % 2) for c in range(16)]
@@ -167,5 +161,5 @@ def test_a_class_with_no_second_of_its_kind_never_goes():
 
 
 def test_statistics_over_channels_are_marked_as_inexact():
-    assert {node.name for node in coupling_of("encoder").inexact} == {"layer_norm", "layer_norm_1"}
-    assert not coupling_of("residual").inexact
+    assert {node.name for node in coupled("encoder").inexact} == {"layer_norm", "layer_norm_1"}
+    assert not coupled("residual").inexact

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
-from compressor import passes
 from compressor.passes.state import in_float64
 from torch import Tensor, nn
 
+from compressor import passes
 from models._random import normal, randomise, seeded, tokens
 from tests.passes.support import by_hand, doubled, outputs
 
@@ -123,7 +123,8 @@ def norm(name: str) -> tuple[tuple[str, int, int], ...]:
     return (*layer(name), *stats)
 
 
-GATES = tuple((f"lstm.{name}_l0", 0, 4) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+GATES = tuple((f"lstm.{name}_l0", 0, 4) for name in CELL)
 
 NETWORKS: dict[str, tuple[Callable[[int, int], nn.Module], Tensor, tuple[Space, ...]]] = {
     "chain": (

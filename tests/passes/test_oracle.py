@@ -7,9 +7,9 @@ stays silent.
 
 import pytest
 import torch
-from compressor import passes
 from compressor.passes.state import in_float64
 
+from compressor import passes
 from tests.passes.cases import CASES
 from tests.passes.support import (
     captured,
@@ -23,44 +23,14 @@ from tests.passes.support import (
     uniform_plan,
 )
 
-DTYPE = "state.in_float64: zeros, ones and eye written in forward stay float32 in the float64 twin"
-NAN = "proof: a silenced divisor gives 0 / 0, and NaN * 0 spoils the reference"
-PROOF = {
-    "attention_in_the_batch": DTYPE,
-    "eye": DTYPE,
-    "tril": DTYPE,
-    "triu": DTYPE,
-    "norm_of_places": NAN,
-    "division_by_nothing": NAN,
-    "weight_norm": NAN,
-    "norm_by_hand_std_correction": "proof._statistics: correction=0 is taken for the default of 1",
-    "branches": "shrink, state.tree: the graphs inside the graph are not carried over",
-}
-FOLDED = {
-    "multihead_attention_with_other_keys": "proof._masked: a mask of heads folded into the batch "
-    "has the example's batch size"
-}
-UNCOUPLED = {"nonzero", "masked_select", "index_by_mask"}
-"""See `test_cases.KNOWN`."""
-
 NAMES = [name for name, case in CASES.items() if case.free and not case.random]
-
-
-def params(known):
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=known[name]))
-        if name in known
-        else name
-        for name in NAMES
-        if name not in UNCOUPLED
-    ]
 
 
 def inputs(program, sizes):
     return [(of_batch(size, program.args), {}) for size in sizes]
 
 
-@pytest.mark.parametrize("name", params(PROOF))
+@pytest.mark.parametrize("name", NAMES)
 def test_removing_equals_silencing(name):
     plan = uniform_plan(coupled(name))
     assert len(plan.channels), "nothing to remove: the rule froze everything"
@@ -69,17 +39,18 @@ def test_removing_equals_silencing(name):
     assert proof.dtype == "float64"
 
 
-@pytest.mark.parametrize("name", params(PROOF | FOLDED))
+@pytest.mark.parametrize("name", NAMES)
 def test_it_does_whichever_channels_go_and_at_any_batch_size(name):
     plan = random_plan(coupled(name), seed=1)
     assert len(plan.channels)
     assert passes.prove(plan, shrunk(plan), inputs(captured(name)[1], [1, 5])).holds
 
 
-SPOILT = {name: why for name, why in PROOF.items() if why == NAN or name == "branches"}
+DIVIDED = {"norm_of_places", "division_by_nothing", "weight_norm"}
+"""They divide by what is silenced: 0 / 0 in the user's own module."""
 
 
-@pytest.mark.parametrize("name", params(SPOILT))
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in DIVIDED])
 def test_the_small_network_equals_the_users_own_module_with_zeros(name):
     coupling = coupled(name)
     if coupling.inexact:

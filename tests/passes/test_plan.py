@@ -6,7 +6,6 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from compressor import passes
 from compressor.passes import KINDS, Budget, Options, UsageError
 from compressor.passes.importance import channel_scores
 from compressor.passes.plan import TOLERANCE, UNITS
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from compressor import passes
 from models._random import normal, seeded
-from tests.passes.networks import NETWORKS, network
+from tests.passes.networks import NETWORKS
 from tests.passes.support import coupled, random_plan, shrunk
 
 
@@ -38,19 +38,6 @@ class Wide(nn.Module):
 @cache
 def wide() -> passes.Coupling:
     return passes.couple(passes.capture(seeded(Wide, 2), (normal(2, 3, 8, 8),), {}))
-
-
-COARSE = pytest.mark.xfail(
-    strict=True,
-    raises=UsageError,
-    reason="plan: put_back only undoes blocks; without swaps between groups a budget is refused as "
-    "too coarse although finer plans exist",
-)
-
-
-@cache
-def coupling_of(name: str) -> passes.Coupling:
-    return passes.couple(passes.capture(network(name), (NETWORKS[name][1],), {}))
 
 
 def choose(coupling=None, options=None, **budget) -> passes.Plan:
@@ -82,18 +69,12 @@ def counted(kind: str, plan: passes.Plan) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("amount", [0, 0.0, 1, 1.0, 1.5, -0.5, -3, float("nan")])
+@pytest.mark.parametrize("amount", [0, 0.0, 1, 1.0, 1.5, -0.5, -3, float("nan"), float("inf")])
 def test_an_amount_that_means_nothing_is_refused(kind, amount):
     with pytest.raises(UsageError, match="means nothing") as caught:
         Budget(**{kind: amount})
     assert kind in caught.value.what
     assert "0.5 is half" in caught.value.hint
-
-
-@pytest.mark.xfail(strict=True, reason="plan.Budget: int(inf) raises OverflowError")
-def test_an_infinite_amount_is_refused():
-    with pytest.raises(UsageError, match="means nothing"):
-        Budget(macs=float("inf"))
 
 
 @pytest.mark.parametrize("given", [{}, {"macs": 0.5, "params": 0.5}])
@@ -138,7 +119,7 @@ def test_a_network_of_which_nothing_can_go_says_why():
 
 
 def test_steps_too_coarse_for_a_budget_are_refused_rather_than_rounded():
-    with pytest.raises(UsageError, match="is met only with") as caught:
+    with pytest.raises(UsageError, match="cannot be met closely") as caught:
         choose(options=Options(round_to=32), params=0.9)
     assert "round" in caught.value.hint
 
@@ -171,7 +152,7 @@ def test_a_cost_is_what_the_small_network_has(name, kind):
     if (name, kind) == ("tagger", "macs"):
         pytest.skip("torch does not count recurrent layers")
     for seed in range(3):
-        plan = random_plan(coupling_of(name), seed)
+        plan = random_plan(coupled(name), seed)
         amount = passes.Costs(plan.coupling, kind).amount(plan.channels)
         assert counted(kind, plan) == pytest.approx(amount, rel=1e-12)
 
@@ -180,9 +161,9 @@ def test_a_cost_is_what_the_small_network_has(name, kind):
     ("coupling", "criterion", "kind", "amount"),
     [
         *((wide, criterion, "macs", 0.5) for criterion in ("l1", "l2", "random")),
-        pytest.param(wide, "bn-scale", "macs", 0.5, marks=COARSE),
-        pytest.param(lambda: coupling_of("grouped"), "l2", "params", 0.6, marks=COARSE),
-        pytest.param(lambda: coupling_of("encoder"), "random", "macs", 0.5, marks=COARSE),
+        pytest.param(wide, "bn-scale", "macs", 0.5),
+        pytest.param(lambda: coupled("grouped"), "l2", "params", 0.6),
+        pytest.param(lambda: coupled("encoder"), "random", "macs", 0.5),
     ],
 )
 def test_a_budget_that_some_plan_meets_is_met(coupling, criterion, kind, amount):
@@ -195,7 +176,7 @@ def test_a_budget_that_some_plan_meets_is_met(coupling, criterion, kind, amount)
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_smallest_network_still_has_something_of_everything(name):
-    coupling = coupling_of(name)
+    coupling = coupled(name)
     with pytest.raises(UsageError) as caught:
         choose(coupling, params=2)
     least = int(re.search(r"the least is ([\d,]+)", caught.value.what)[1].replace(",", ""))
@@ -248,7 +229,7 @@ def test_uniform_takes_the_same_share_of_every_group():
 
 
 def test_uniform_leaves_whole_heads_alone_where_entries_can_go():
-    plan = choose(coupling_of("encoder"), Options(uniform=True, round_to=1), channels=0.5)
+    plan = choose(coupled("encoder"), Options(uniform=True, round_to=1), channels=0.5)
     assert not any(group.rows for group, _ in plan.widths)
 
 
@@ -332,7 +313,7 @@ def test_macs_of_a_recurrent_layer_are_its_products_at_each_step():
     first, second = (12 + 6) * 4 * 6, (12 + 6) * 4 * 6
     assert layer < first
     steps, tags = 7, 12 * 5
-    dense = passes.Costs(coupling_of("tagger"), "macs").dense
+    dense = passes.Costs(coupled("tagger"), "macs").dense
     assert dense == steps * (2 * first + 2 * second + tags)
 
 
@@ -363,7 +344,7 @@ def test_savings_are_what_a_step_takes_off_to_first_order(kind):
 
 
 def test_a_plan_reads_as_widths_before_and_after():
-    plan = choose(coupling_of("grouped"), channels=0.6)
+    plan = choose(coupled("grouped"), channels=0.6)
     lines = passes.plan_to_text(plan).splitlines()
     assert len(lines) == len(plan.widths)
     for line, (group, kept) in zip(lines, plan.widths, strict=True):
