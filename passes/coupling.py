@@ -366,13 +366,11 @@ def _frozen(trace: Trace, classes: Tensor, why: Reasons) -> tuple[Frozen, ...]:
 
 
 def check_rectangles(coupling: Coupling, sizes: Sizes) -> None:
-    """Raise ContractError unless what stays of every value is a rectangle."""
+    """Raise ContractError unless what stays of every array on several axes is a rectangle."""
     inside = {node for gather in coupling.gathers for node in gather.inside}
-    for node, result in coupling.trace.results.items():
-        if node in inside:
+    for array, node in coupling.trace.ledger.grids:
+        axes = varying(array)
+        if node in inside or len(axes) < 2:
             continue
-        for value in results_of(result):
-            for array in value.arrays:
-                axes = varying(array)
-                if len(axes) > 1 and is_rectangle(sizes.mask((array,), axes)) is None:
-                    raise ContractError(f"the plan leaves rows of different lengths at {node}")
+        if is_rectangle(sizes.mask((array,), axes)) is None:
+            raise ContractError(f"the plan leaves rows of different lengths at {node}")

@@ -70,6 +70,7 @@ class Shrink:
         module = Shrunk(tree(state, before.parts()), graph)
         for alias, name in before.aliases.items():
             attach(module, alias, state[name])
+        module.eval()
         return PassResult(replace(before, module=module), tuple(changes))
 
     def ensures(self, before: Program, after: Program) -> None:

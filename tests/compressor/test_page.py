@@ -224,7 +224,7 @@ def test_rounds_are_shown_as_milliseconds_of_one_run():
 def test_rounds_that_took_equally_long_are_shown():
     found = latency()
     same = {"runs": 1, "wall_ns": [9, 9, 9], "cpu_ns": [7, 7, 7]}
-    found["samples"] = {side: same for side in ("original", "small")}
+    found["samples"] = dict.fromkeys(("original", "small"), same)
     assert "small: median" in text(render(full() | {"latency": found}))
 
 

@@ -72,14 +72,7 @@ def test_the_reason_for_an_unknown_operator_names_the_users_module_and_line():
     [
         ("grouped_query", "query.weight[0]"),
         ("grouped", "reduce.weight[0]"),
-        pytest.param(
-            "grouped",
-            "grouped.weight[0]",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="coupling.check_rectangles looks at results only, not at ledger.grids",
-            ),
-        ),
+        ("grouped", "grouped.weight[0]"),
     ],
 )
 def test_rows_of_different_lengths_are_refused(name, axis):

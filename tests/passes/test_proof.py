@@ -217,9 +217,6 @@ def test_a_planted_fault_is_found(name):
     assert caught.value.exit_code == 1
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="proof: a small network that cannot run, no GateError"
-)
 def test_a_small_network_that_cannot_run_is_a_failed_proof():
     plan = plan_without_rows(coupled("grouped"))
     small = shrunk(plan)

@@ -142,7 +142,6 @@ def test_train_and_eval_switch_dropout():
     assert torch.equal(module(x), module(x))
 
 
-@pytest.mark.xfail(strict=True, reason="shrink: the module acts in eval mode but says training")
 def test_the_small_network_comes_in_eval_mode():
     assert not any(module.training for module in trainable().module.modules())
 
