@@ -27,6 +27,7 @@ from .interpret import Trace, interpret, results_of
 from .labels import Ledger, Value, varying
 from .program import Program, where
 from .sizes import Sizes, is_rectangle
+from .threads import one_thread
 
 Array = np.ndarray[Any, Any]
 
@@ -177,6 +178,7 @@ class Reasons:
         return self._texts[int(self.index[one])]
 
 
+@one_thread()
 def couple(program: Program, ignore: Sequence[str] = ()) -> Coupling:
     """Find the groups of channels of a program. `ignore`: name patterns never to touch."""
     trace = interpret(program, ignore)

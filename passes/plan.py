@@ -22,6 +22,7 @@ from .errors import UsageError
 from .importance import CRITERIA, channel_scores
 from .kept import kept_indices
 from .sizes import Sizes
+from .threads import one_thread
 
 UNITS = (16, 8, 4, 2, 1)
 """Block sizes of runtimes, largest first: AVX-512 and tensor cores, AVX2, and so on."""
@@ -126,6 +127,7 @@ class Plan:
         return kept_indices(self.coupling, self.sizes)
 
 
+@one_thread()
 def choose(coupling: Coupling, budget: Budget, options: Options) -> Plan:
     """Meet the budget from below, within `TOLERANCE` of the original amount.
 

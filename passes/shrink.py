@@ -29,6 +29,7 @@ from .program import Program
 from .rules import Resizing, rule_for
 from .sizes import Sizes
 from .state import attach, copied, tree
+from .threads import one_thread
 
 aten = torch.ops.aten
 
@@ -49,6 +50,7 @@ class Shrink:
         if before is not self.plan.coupling.program:
             raise ContractError("the plan was made for another program")
 
+    @one_thread()
     def run(self, before: Program) -> PassResult:
         coupling = self.plan.coupling
         sizes = self.plan.sizes
@@ -88,7 +90,8 @@ def _cut_state(coupling: Coupling, sizes: Sizes) -> tuple[dict[str, Tensor], lis
     for name, tensor in coupling.program.tensors().items():
         key = id(coupling.state[name])
         if key not in done:
-            small = sizes.cut(tensor.detach(), coupling.state[name]).clone()
+            small = sizes.cut(tensor.detach(), coupling.state[name])
+            small = small.clone() if small.data_ptr() == tensor.data_ptr() else small
             wrap = isinstance(tensor, nn.Parameter)
             done[key] = nn.Parameter(small, tensor.requires_grad) if wrap else small
         state[name] = done[key]
