@@ -260,7 +260,7 @@ def _rows(
     named: list[Tensor] = [torch.zeros(0, dtype=torch.long)]
     for rows, members in ledger.links:
         left, right = classes[rows], classes[members]
-        named.append(left)
+        named += [left, right[(right == right[:, :1]).all(1), 0]]  # alone it would empty a row
         edges.append(torch.stack([left.repeat_interleave(right.shape[1]), right.reshape(-1)]))
     a, b = torch.cat(edges, 1).numpy()
     size = int(classes.max()) + 1

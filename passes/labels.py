@@ -112,17 +112,25 @@ class Ledger:
         positions with it); one that varies only there is frozen.
         """
         for axis in axes:
-            array = value.on(axis)
-            if array is None:
-                continue
-            value = value.without(array)
-            first = array.narrow(axis, 0, 1)
-            if varying(first):
-                self.tie(first, array)
-                value = replace(value, arrays=(*value.arrays, first))
-            else:
-                self.freeze(array, why)
+            while (array := value.on(axis)) is not None:
+                value = value.without(array)
+                first = array.narrow(axis, 0, 1)
+                if varying(first):
+                    self.tie(first, array)
+                    value = replace(value, arrays=(*value.arrays, first))
+                else:
+                    self.freeze(array, why)
         return value
+
+    def apart(self, arrays: Iterable[Tensor]) -> list[Tensor]:
+        """Of several arrays that a view folded into one axis only the first may shrink."""
+        kept: list[Tensor] = []
+        for array in arrays:
+            if any(set(varying(array)) & set(varying(other)) for other in kept):
+                self.freeze(array, "is folded into one axis with other channels")
+            else:
+                kept.append(array)
+        return kept
 
     def settled(self, shape: Sequence[int], arrays: Iterable[Tensor]) -> Value:
         """A Value of compact arrays; what no longer varies anywhere is kept, as a whole."""

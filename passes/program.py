@@ -100,7 +100,8 @@ def where(node: Node) -> str:
     path = str(list(stack.values())[-1][0]) if stack else ""
     path = re.sub(r"^L\['self'\]\.?", "", path)
     trace = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    own = [(file, line) for file, line in trace if "/site-packages/" not in file] or trace
+    own = [(file, line) for file, line in trace if "/site-packages/" not in file]
+    own = own if own or path else trace  # a line of a library says less than the module path
     line = f"{'/'.join(own[-1][0].split('/')[-2:])}:{own[-1][1]}" if own else ""
     return f"{path} ({line})" if path and line else path or line or str(node)
 

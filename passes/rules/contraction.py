@@ -260,6 +260,7 @@ def convolution(ledger: Ledger, call: Call) -> Value:
     result = contract(ledger, flat_x, [*here, "g", "i", *grid], flat_w, ["g", *names, *kernel],
                       [*here, "g", "o", *grid], shape)  # fmt: skip
     arrays = [reshaped(array, shape, call.shape) for array in result.arrays]
+    arrays = ledger.apart(arrays)
     return _plus(ledger, ledger.settled(call.shape, arrays), call.get("bias"), lead)
 
 

@@ -127,23 +127,12 @@ def moved(move: Move, prepared: Prepare = first_argument) -> Any:
             for place, part in zip(results, [out] if isinstance(out, Tensor) else out, strict=True):
                 place.append(part)
         values = [
-            ledger.settled(shape, _apart(ledger, arrays))
+            ledger.settled(shape, ledger.apart(arrays))
             for shape, arrays in zip(call.shapes, results, strict=True)
         ]
         return values if several else values[0]
 
     return label
-
-
-def _apart(ledger: Ledger, arrays: list[Tensor]) -> list[Tensor]:
-    """Of several arrays that a view folded into one axis only the first may shrink."""
-    kept: list[Tensor] = []
-    for array in arrays:
-        if any(set(varying(array)) & set(varying(other)) for other in kept):
-            ledger.freeze(array, "is folded into one axis with other channels")
-        else:
-            kept.append(array)
-    return kept
 
 
 def viewed_as(ledger: Ledger, call: Call) -> Value:
