@@ -5,7 +5,7 @@ An exported graph has eval mode burnt into the arguments of batch norm and dropo
 """
 
 from torch._ops import OpOverload
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph, GraphModule, Node
 
 _MODE_ARGUMENTS = {"training", "train"}
 _SWITCHED = {"batch_norm", "dropout", "feature_dropout", "alpha_dropout", "lstm", "gru",
@@ -29,23 +29,42 @@ class Shrunk(GraphModule):
         return self.train(False)
 
 
+def follow_mode(graph: Graph) -> None:
+    """Mark the calls that eval mode switched off, so that `train()` switches them.
+
+    What is on in eval mode too (``F.dropout(x)``, a weight standardised by its own statistics) was
+    written so, and stays.
+    """
+    for node in graph.nodes:
+        if (place := _mode_argument(node)) is not None:
+            node.meta["follows_mode"] = _given(node, *place) is False
+
+
 def _switch(graph: Graph, mode: bool) -> bool:
     changed = False
     for node in graph.nodes:
-        if not isinstance(node.target, OpOverload):
+        place = _mode_argument(node) if node.meta.get("follows_mode") else None
+        if place is None or _given(node, *place) is mode:
             continue
-        schema = node.target._schema
-        if schema.name.removeprefix("aten::").rstrip("_") not in _SWITCHED:
-            continue
-        for place, argument in enumerate(schema.arguments):
-            if argument.name not in _MODE_ARGUMENTS:
-                continue
-            if place < len(node.args):
-                args = list(node.args)
-                changed |= args[place] is not mode
-                args[place] = mode
-                node.args = tuple(args)
-            elif node.kwargs.get(argument.name) is not mode:
-                node.kwargs = {**node.kwargs, argument.name: mode}
-                changed = True
+        index, name = place
+        changed = True
+        if index < len(node.args):
+            node.args = (*node.args[:index], mode, *node.args[index + 1 :])
+        else:
+            node.kwargs = {**node.kwargs, name: mode}
     return changed
+
+
+def _mode_argument(node: Node) -> tuple[int, str] | None:
+    """Where a call is told whether it trains: position and name."""
+    if not isinstance(node.target, OpOverload):
+        return None
+    schema = node.target._schema
+    if schema.name.removeprefix("aten::").rstrip("_") not in _SWITCHED:
+        return None
+    named = enumerate(argument.name for argument in schema.arguments)
+    return next(((index, name) for index, name in named if name in _MODE_ARGUMENTS), None)
+
+
+def _given(node: Node, index: int, name: str) -> object:
+    return node.args[index] if index < len(node.args) else node.kwargs.get(name, False)

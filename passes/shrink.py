@@ -23,7 +23,7 @@ from .errors import ContractError
 from .gathers import Gather
 from .interpret import results_of
 from .labels import Value
-from .modes import Shrunk
+from .modes import Shrunk, follow_mode
 from .plan import Plan
 from .program import Program
 from .rules import Resizing, rule_for
@@ -68,6 +68,7 @@ class Shrink:
             twin.meta = {
                 k: v for k, v in twin.meta.items() if k in ("nn_module_stack", "stack_trace")
             }
+        follow_mode(graph)
         graph.lint()
         module = Shrunk(tree(state, before.parts()), graph)
         for alias, name in before.aliases.items():

@@ -135,6 +135,12 @@ def moved(move: Move, prepared: Prepare = first_argument) -> Any:
     return label
 
 
+def pixels(ledger: Ledger, call: Call) -> Value:
+    """pixel_shuffle: pictures keep their size, so the channels of one block of pixels are one."""
+    value = moved(in_full)(ledger, call)
+    return ledger.pin(value, [value.rank - 2, value.rank - 1], "is an axis of the picture")
+
+
 def viewed_as(ledger: Ledger, call: Call) -> Value:
     """view_as: the sizes are those of another tensor, so it shrinks together with it."""
     here = moved(viewed)(ledger, call)
@@ -381,7 +387,7 @@ RULES: RuleTable = {
     aten.repeat.default: row(tiled),
     aten.tile.default: row(tiled),
     aten.repeat_interleave.self_int: row(along_axis),
-    aten.pixel_shuffle.default: row(in_full),
+    aten.pixel_shuffle.default: Rule(pixels, move=in_full),
     aten.pixel_unshuffle.default: row(in_full),
     aten.channel_shuffle.default: row(in_full),
     # joining
