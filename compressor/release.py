@@ -142,7 +142,7 @@ def _stored(built: "Built") -> dict[str, Any]:
     """Contiguous tensors, each stored once: safetensors refuses two names for one memory."""
     state: dict[str, Any] = {}
     seen: set[int] = set()
-    for name, tensor in built.small.tensors().items():
+    for name, tensor in built.module.state_dict().items():
         key = tensor.data_ptr()
         state[name] = tensor.detach().clone() if key in seen else tensor.detach().contiguous()
         seen.add(key)
