@@ -14,10 +14,15 @@ from models.catalog import CATALOG
 
 @dataclass(frozen=True)
 class Case:
-    """A network to shrink: `make` gives the model and its example inputs."""
+    """A network to shrink: `make` gives the model and its example inputs, as `compress` takes them.
+
+    `frozen` is part of the reason that the report must give where nothing, or too little, can go.
+    """
 
     name: str
     make: Callable[[], tuple[nn.Module, Any]]
+    family: str = ""
+    frozen: str = ""
 
 
 VISION = (
