@@ -11,6 +11,9 @@ from rich.console import Console
 
 from benchmarks import halves
 from benchmarks.cases import SUITES
+from benchmarks.coverage import runner, score
+from benchmarks.coverage.outcome import OURS, read
+from benchmarks.coverage.zoo import ZOOS
 from compressor.environment import environment
 
 RESULTS = Path(__file__).with_name("results")
@@ -47,6 +50,35 @@ def run_halves(
         path.write_text(json.dumps(found, indent=1) + "\n")
         print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
     if not all(row.passed for row in rows):
+        sys.exit(1)
+
+
+@app.command("coverage")
+def run_coverage(
+    zoo: Annotated[str, typer.Option(help=f"one of: {', '.join(ZOOS)}")] = "torchvision",
+    only: Annotated[str, typer.Option(help="name pattern of the models to run")] = "*",
+    peer: Annotated[list[str] | None, typer.Option(help="another tool to run beside")] = None,
+    jobs: Annotated[int, typer.Option(help="processes at a time")] = 1,
+    again: Annotated[bool, typer.Option(help="run what is in the results already")] = False,
+    export: Annotated[bool, typer.Option(help="export and run in ONNX Runtime")] = True,
+) -> None:
+    """Every model of a zoo: equal, frozen, wrong or crash. Goes on where a run was stopped."""
+    if zoo not in ZOOS:
+        sys.exit(f"error: unknown zoo '{zoo}'; one of: {', '.join(ZOOS)}")
+    path = RESULTS / f"coverage-{zoo}.jsonl"
+    task = runner.Run(zoo, path, only, (OURS, *(peer or ())), jobs, again=again, exports=export)
+    runner.run(task, lambda line: print(line, file=sys.stderr, flush=True))
+    rows = [row for row in read(path) if fnmatch.fnmatchcase(row.name, only)]
+    if not rows:
+        sys.exit(f"error: no model of {zoo} matches '{only}'")
+    console = Console(width=None if sys.stdout.isatty() else 170)
+    console.print(score.misses(rows), score.table(zoo, rows))
+    if only == "*":
+        found = {"environment": environment(), "summary": score.summary(rows)}
+        path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+        path.with_suffix(".svg").write_text(score.picture(zoo, rows) + "\n")
+        print(f"recorded in {path.with_suffix('.*').relative_to(Path.cwd())}", file=sys.stderr)
+    if any(row.outcome in ("wrong", "crash") for row in rows if row.engine == OURS):
         sys.exit(1)
 
 

@@ -1,0 +1,138 @@
+"""One model in a process of its own: `python -m benchmarks.coverage.child ZOO NAME ENGINE RESULT`.
+
+The row goes to the file RESULT. Where a limit stops the process, the last line of standard error
+names the stage that it was in.
+"""
+
+import resource
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from compressor.passes.errors import CompressError, GateError
+
+from benchmarks.cases import Case
+from benchmarks.coverage import zoo
+from benchmarks.coverage.outcome import LEAST_GONE, OURS, Outcome
+from compressor import Budget, Built, compress
+from compressor.stages import Watch
+
+SECONDS = 120
+"""From the live module to the proof, in CPU seconds of one thread."""
+EXPORT_SECONDS = 600
+"""For the exporter, onnxsim and ONNX Runtime."""
+
+
+class TooSlow(BaseException):
+    """The limit of time is over; a BaseException, so that no fallback takes it for an error."""
+
+
+class Stages(Watch):
+    """CPU seconds a stage, each named on standard error when it begins."""
+
+    def __init__(self) -> None:
+        super().__init__(time.process_time)
+
+    def _begin(self, name: str) -> None:
+        print(f"stage: {name}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raise TooSlow after this many CPU seconds; end the process where that does not help."""
+
+    def over(_signal: int, _frame: FrameType | None) -> None:
+        raise TooSlow(f"more than {seconds:.0f} s")
+
+    signal.signal(signal.SIGPROF, over)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def judge(zoo_name: str, case: Case, export: bool) -> Outcome:
+    """Shrink one model to half of its channels, and say what came of it."""
+    watch = Stages()
+    row: Callable[..., Outcome] = lambda outcome, **found: Outcome(  # noqa: E731
+        zoo_name, case.name, case.family, outcome,
+        seconds={name: round(one, 3) for name, one in watch.seconds.items()},
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **found,
+    )  # fmt: skip
+    found: dict[str, Any] = {}
+    try:
+        with watch.stage("build"):
+            model, inputs = case.make()
+        with within(SECONDS):
+            built = compress(
+                model, inputs, budget=Budget(channels=0.5), uniform=True, name=case.name,
+                watch=watch,
+            )  # fmt: skip
+        found = shape(built, watch.seconds)
+        if export:
+            with within(EXPORT_SECONDS):
+                found["parity"] = max((one.max_rel for one in built.onnx.parity), default=0.0)
+            found["exported"] = True
+    except GateError as error:
+        return row("wrong", **found | {"why": _words(error), "trace": traceback.format_exc()})
+    except CompressError as error:
+        return row("frozen", **found | {"why": _words(error)})
+    except MemoryError:
+        return row("crash", **found | {"why": f"out of memory in {watch.current}"})
+    except TooSlow as error:
+        return row("crash", **found | {"why": f"{error} in {watch.current}"})
+    except Exception as error:  # the scoreboard shows every model, the broken ones too
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        return row("crash", **found | {"why": why, "trace": traceback.format_exc()})
+    if found["params_gone"] < LEAST_GONE:
+        gone = f"{found['params_gone']:.0%} of the parameters could go"
+        return row("frozen", **found | {"why": "; ".join((gone, *found["reasons"][:3]))})
+    return row("equal", **found)
+
+
+def shape(built: Built, seconds: dict[str, float]) -> dict[str, Any]:
+    """What a built result says of itself: shares gone, groups, reasons, proof."""
+    cost, frozen = built.report["cost"], built.plan.coupling.frozen
+    weights = Counter[str]()
+    for one in frozen:
+        weights[one.why] += one.size
+    return {
+        "params_gone": 1 - cost["params"]["small"] / max(cost["params"]["original"], 1),
+        "macs_gone": 1 - cost["macs"]["small"] / max(cost["macs"]["original"], 1),
+        "groups": len(built.plan.coupling.groups),
+        "frozen_axes": len(frozen),
+        "reasons": tuple(why for why, _ in weights.most_common(8)),
+        "capture": built.original.engine,
+        "proof": built.proof.max_rel,
+        "overhead": (seconds["couple"] + seconds["shrink"]) / seconds["capture"],
+    }
+
+
+def _words(error: CompressError) -> str:
+    return " ".join(str(error).split())[:600]
+
+
+def main(zoo_name: str, name: str, engine: str, result: str, export: str) -> None:
+    """Write the row of one model."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    case = next(one for one in zoo.cases(zoo_name) if one.name == name)
+    if engine == OURS:
+        row = judge(zoo_name, case, export == "export")
+    else:
+        raise SystemExit(f"unknown engine '{engine}'")
+    Path(result).write_text(row.line() + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,100 @@
+"""One process a model, with limits; results go to a JSONL file as they come, so a run can go on."""
+
+import fnmatch
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.cases import Case
+from benchmarks.coverage import zoo
+from benchmarks.coverage.outcome import OURS, Outcome, read
+
+WALL_SECONDS = 1800
+"""No process lives longer: a child's own limits are CPU seconds, which waiting does not use."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is run, and where it is written."""
+
+    zoo: str
+    path: Path
+    only: str = "*"
+    engines: tuple[str, ...] = (OURS,)
+    jobs: int = 1
+    memory: int = 14
+    """GiB of address space a process."""
+    again: bool = False
+    exports: bool = True
+
+    def tasks(self) -> list[tuple[Case, str, bool]]:
+        """Model, engine and whether it is exported, of what is not in the file yet."""
+        done = set() if self.again else {(one.name, one.engine) for one in read(self.path)}
+        every = zoo.EXPORTED_EVERY.get(self.zoo, 1)
+        return [
+            (case, engine, self.exports and index % every == 0)
+            for index, case in enumerate(zoo.cases(self.zoo))
+            for engine in self.engines
+            if fnmatch.fnmatchcase(case.name, self.only) and (case.name, engine) not in done
+        ]
+
+
+def run(task: Run, say: Callable[[str], None]) -> None:
+    """Run what is missing, a line a model."""
+    tasks = task.tasks()
+    task.path.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(task.jobs) as pool:
+        rows: Iterator[Outcome] = pool.map(lambda one: _apart(task, *one), tasks)
+        for index, row in enumerate(rows, 1):
+            with task.path.open("a") as file:
+                file.write(row.line() + "\n")
+            say(f"{index}/{len(tasks)} {line(row)}")
+
+
+def line(row: Outcome) -> str:
+    """A row in words: `resnet18 equal 68 % gone, 12.3 s`."""
+    outcome = row.outcome.upper() if row.outcome in ("wrong", "crash") else row.outcome
+    peer = "" if row.engine == OURS else f" [{row.engine}]"
+    took = f"{sum(row.seconds.values()):.1f} s, {row.memory} MiB"
+    return (
+        f"{row.name}{peer} {outcome}, "
+        f"{row.params_gone:.0%} gone, {took}{': ' + row.why[:160] if row.why else ''}"
+    )
+
+
+def _apart(task: Run, case: Case, engine: str, export: bool) -> Outcome:
+    """One model in its own process; a process that dies is a crash."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "row.json"
+        command = [sys.executable, "-m", "benchmarks.coverage.child", task.zoo, case.name, engine,
+                   str(result), "export" if export else "-"]  # fmt: skip
+        limited = ["bash", "-c", f'ulimit -v {task.memory << 20}; exec "$@"', "-", *command]
+        start = time.monotonic()
+        try:
+            ended = subprocess.run(
+                limited,
+                capture_output=True,
+                text=True,
+                timeout=WALL_SECONDS,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                check=False,
+            )
+            said, code = ended.stderr, str(ended.returncode)
+        except subprocess.TimeoutExpired as error:
+            said, code = _text(error.stderr), f"after {WALL_SECONDS} s"
+        for row in read(result):
+            return row
+    stage = [one for one in said.splitlines() if one.startswith("stage: ")][-1:] or ["stage: start"]
+    took = {"all": round(time.monotonic() - start, 1)}
+    return Outcome(task.zoo, case.name, case.family, "crash", engine, seconds=took,
+                   why=f"process ended ({code}) in {stage[0][7:]}", trace=said[-2000:])  # fmt: skip
+
+
+def _text(data: str | bytes | None) -> str:
+    return data.decode(errors="replace") if isinstance(data, bytes) else data or ""

@@ -1,0 +1,23 @@
+"""Where the models come from: name of a zoo -> its cases. A library is imported when asked for."""
+
+import importlib
+from collections.abc import Callable
+
+from benchmarks.cases import Case
+
+_HOMES = {
+    "torchvision": "benchmarks.coverage.torchvision_zoo",
+    "timm": "benchmarks.coverage.timm_zoo",
+    "transformers": "benchmarks.coverage.transformers_zoo",
+    "ops": "benchmarks.coverage.ops",
+}
+ZOOS = tuple(_HOMES)
+EXPORTED_EVERY = {"timm": 5}
+"""Where not every model is exported: every how manieth is."""
+
+
+def cases(zoo: str) -> tuple[Case, ...]:
+    """The models of a zoo, in a fixed order. Raises ImportError where its library is missing."""
+    home = importlib.import_module(_HOMES[zoo])
+    listed: Callable[[], tuple[Case, ...]] = home.cases
+    return listed()
