@@ -27,6 +27,7 @@ from .interpret import Trace, interpret, results_of
 from .labels import Ledger, Value, varying
 from .program import Program, where
 from .sizes import Sizes, is_rectangle
+from .stacks import Reasons, Stacks, close, even
 from .threads import one_thread
 
 Array = np.ndarray[Any, Any]
@@ -74,26 +75,19 @@ class Group:
 
 
 class Members:
-    """The classes of every channel: one for a single channel, several for a whole row."""
+    """The classes of every channel: one or a stack for a single channel, many for a whole row."""
 
     def __init__(self) -> None:
         self._parts: list[Tensor] = []
         self._lengths: list[Tensor] = []
         self.count = 0
 
-    def singles(self, classes: Sequence[int]) -> Tensor:
-        """One new channel for each class: their numbers."""
-        self._parts.append(torch.tensor(classes, dtype=torch.long))
-        self._lengths.append(torch.ones(len(classes), dtype=torch.long))
+    def sets(self, classes: Sequence[Sequence[int]]) -> Tensor:
+        """One new channel for each set of classes: their numbers."""
+        self._parts.append(torch.tensor([one for part in classes for one in part]).long())
+        self._lengths.append(torch.tensor([len(part) for part in classes]).long())
         self.count += len(classes)
         return torch.arange(self.count - len(classes), self.count)
-
-    def row(self, classes: Sequence[int]) -> int:
-        """One new channel that takes all these classes with it: its number."""
-        self._parts.append(torch.tensor(classes, dtype=torch.long))
-        self._lengths.append(torch.tensor([len(classes)]))
-        self.count += 1
-        return self.count - 1
 
     def sealed(self) -> tuple[Tensor, Tensor]:
         """All classes one after another, and the channel that each belongs to."""
@@ -156,67 +150,30 @@ class Coupling:
         return Sizes(gone[self.classes.numpy()])
 
 
-class Reasons:
-    """Why a class must stay: the first reason given counts."""
-
-    def __init__(self, count: int) -> None:
-        self.index = np.zeros(count, dtype=np.int64)
-        self._texts = ["", "no channel"]
-        self.index[0] = 1
-
-    def add(self, classes: Any, text: str) -> None:
-        own = np.asarray(classes, dtype=np.int64)
-        new = own[self.index[own] == 0]
-        if len(new):
-            self._texts.append(text)
-            self.index[new] = len(self._texts) - 1
-
-    def __contains__(self, one: int) -> bool:
-        return bool(self.index[one])
-
-    def __getitem__(self, one: int) -> str:
-        return self._texts[int(self.index[one])]
-
-
 @one_thread()
 def couple(program: Program, ignore: Sequence[str] = ()) -> Coupling:
     """Find the groups of channels of a program. `ignore`: name patterns never to touch."""
     trace = interpret(program, ignore)
     ledger = trace.ledger
-    classes = _close(ledger)
+    classes, lost = close(ledger.ties, ledger.count + 1)
     why = _reasons(ledger, classes)
+    why.add(classes[lost].numpy(), "meets positions that cannot go")
     gathers = find_gathers(trace)
     waived = {node for gather in gathers for node in gather.inside}
-    grids = Grids([(array, node) for array, node in ledger.grids if node not in waived], classes)
+    arrays = [(array, node) for array, node in ledger.grids if node not in waived]
+    grids = Grids(arrays, classes, ledger.columns)
     signature = _signatures(trace, classes)
     rows, row_classes = _rows(ledger, classes, why, signature, grids)
-    entries = _entries(trace, classes, why, row_classes, signature)
-    cells, broken = grids.cells(entries)
+    stacks = Stacks(ledger.columns, classes, why)
+    entries = _entries(trace, classes, stacks, row_classes, signature)
+    cells, broken = (grids if stacks.single else Grids(arrays, stacks.of[classes])).cells(entries)
     for node, stuck in broken:
         place = f" at {where(node)}" if node is not None else ""
-        why.add(stuck, f"its rows cannot stay equally long{place}")
-    groups, members = _groups(trace, classes, cells, rows)
-    frozen = _frozen(trace, classes, why)
-    return Coupling(trace, classes, members.sealed(), groups, frozen, gathers)
-
-
-def _close(ledger: Ledger) -> Tensor:
-    """Union-find over all ties: the class of every label. Label 0 is alone in class 0."""
-    pairs = [torch.stack(pair) for pair in ledger.ties]
-    a, b = torch.cat([torch.zeros(2, 1).long(), *pairs], 1).numpy()
-    none = (a == 0) ^ (b == 0)
-    if none.any():
-        lost = torch.from_numpy(np.maximum(a, b)[none].copy())
-        ledger.node = None
-        ledger.freeze(lost, "meets positions that cannot go")
-    real = (a != 0) & (b != 0)
-    size = ledger.count + 1
-    graph = coo_matrix((np.ones(real.sum()), (a[real], b[real])), shape=(size, size))
-    _, found = connected_components(graph, directed=False)
-    # Label 0 has no edges, so its component is its own; number components from it.
-    _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))
-    return torch.from_numpy(rank[inverse].astype(np.int64))
+        stacks.why.add(stuck, f"its rows cannot stay equally long{place}")
+    groups, members = _groups(trace, classes, stacks, cells, rows)
+    pairs = members.sealed()
+    frozen = _frozen(trace, classes, stacks, why, pairs[0])
+    return Coupling(trace, classes, pairs, groups, frozen, gathers)
 
 
 def _reasons(ledger: Ledger, classes: Tensor) -> Reasons:
@@ -288,17 +245,20 @@ def _rows(
 
 
 def _entries(
-    trace: Trace, classes: Tensor, why: Reasons, rows: Array, signature: Array
+    trace: Trace, classes: Tensor, stacks: Stacks, rows: Array, signature: Array
 ) -> list[Array]:
-    """Single channels that can go, those alike together."""
-    free = np.zeros(int(classes.max()) + 1, dtype=bool)
+    """Single channels (as stacks) that can go, those alike together."""
+    of = stacks.of.numpy()
+    free = np.zeros(len(stacks.why.index), dtype=bool)
     for value in trace.state.values():
         for array in value.arrays:
-            free[classes[array.reshape(-1)].numpy()] = True
-    free[rows] = False
-    free[why.index > 0] = False
+            free[of[classes[array.reshape(-1)].numpy()]] = True
+    free[of[rows]] = False
+    free[stacks.why.index > 0] = False
     ones = np.flatnonzero(free)
-    _, kind = np.unique(signature[ones], return_inverse=True)
+    total = np.zeros(len(free), dtype=np.uint64)
+    np.add.at(total, of, signature)
+    _, kind = np.unique(total[ones], return_inverse=True)
     order = np.argsort(kind, kind="stable")
     return [
         part
@@ -308,15 +268,20 @@ def _entries(
 
 
 def _groups(
-    trace: Trace, classes: Tensor, entries: Sequence[list[Array]], rows: Sequence[Bundle]
+    trace: Trace,
+    classes: Tensor,
+    stacks: Stacks,
+    entries: Sequence[list[Array]],
+    rows: Sequence[Bundle],
 ) -> tuple[tuple[Group, ...], Members]:
     members = Members()
     found: list[tuple[list[int], tuple[Tensor, ...], bool]] = []
     for cells in entries:
-        numbers = tuple(members.singles(cell.tolist()) for cell in cells)
-        found.append((list({int(cell[0]) for cell in cells}), numbers, False))
+        numbers = tuple(members.sets(list(map(stacks.classes, cell.tolist()))) for cell in cells)
+        sample = {one for cell in cells for one in stacks.classes(int(cell[0]))}
+        found.append((sorted(sample), numbers, False))
     for bundle in rows:
-        numbers = (torch.tensor([members.row(one) for one in bundle]),)
+        numbers = (members.sets(bundle),)
         found.append((bundle[0], numbers, True))
     axes = _axes(trace, classes, [sample for sample, _, _ in found])
     rank = {name: index for index, name in enumerate(trace.state)}
@@ -355,15 +320,21 @@ def _axes(trace: Trace, classes: Tensor, samples: Sequence[list[int]]) -> list[t
     return [tuple(found) for found in axes]
 
 
-def _frozen(trace: Trace, classes: Tensor, why: Reasons) -> tuple[Frozen, ...]:
+def _frozen(
+    trace: Trace, classes: Tensor, stacks: Stacks, why: Reasons, prunable: Tensor
+) -> tuple[Frozen, ...]:
     """Parameter axes of which nothing can go, with the reason of their first position."""
+    goes = np.zeros(int(classes.max()) + 1, dtype=bool)
+    goes[prunable.numpy()] = True
     found = []
     for name, value in trace.state.items():
         for array in value.arrays:
             own = classes[array.reshape(-1)].numpy()
-            if why.index[own].all():
+            stack = stacks.of.numpy()[own]
+            if stacks.why.index[stack].all() and not goes[own].any():
                 axis = varying(array)[-1]
-                found.append(Frozen(Axis(name, axis), value.shape[axis], why[int(own[0])]))
+                text = why[int(own[0])] or stacks.why[int(stack[0])]
+                found.append(Frozen(Axis(name, axis), value.shape[axis], text))
     return tuple(found)
 
 
@@ -376,3 +347,5 @@ def check_rectangles(coupling: Coupling, sizes: Sizes) -> None:
             continue
         if is_rectangle(sizes.mask((array,), axes)) is None:
             raise ContractError(f"the plan leaves rows of different lengths at {node}")
+    if not even(coupling.trace.ledger.columns, sizes.gone):
+        raise ContractError("the plan empties a column of rows, and keeps what they share")

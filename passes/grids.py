@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from .labels import varying
+from .labels import Column, varying
 from .sizes import is_rectangle
+from .stacks import Columns
 
 Array = np.ndarray[Any, Any]
 Stuck = tuple[Node | None, Array]
@@ -26,7 +27,12 @@ Stuck = tuple[Node | None, Array]
 class Grids:
     """All label arrays on several axes, as classes: ``[..., rows, entries]``."""
 
-    def __init__(self, arrays: Sequence[tuple[Tensor, Node | None]], classes: Tensor) -> None:
+    def __init__(
+        self,
+        arrays: Sequence[tuple[Tensor, Node | None]],
+        classes: Tensor,
+        columns: Sequence[Column] = (),
+    ) -> None:
         self.tables: list[Tensor] = []
         self.nodes: list[Node | None] = []
         seen: set[tuple[tuple[int, ...], bytes]] = set()
@@ -42,6 +48,7 @@ class Grids:
                 self.nodes.append(node)
         self._count = int(classes.max()) + 1
         self._ones = [np.unique(table.numpy()) for table in self.tables]
+        self._columns = Columns(columns, classes)
 
     def _touched(self, classes: Array) -> list[int]:
         """The grids in which any of these classes lies."""
@@ -60,8 +67,8 @@ class Grids:
         ]
 
     def can_lose(self, classes: Array) -> bool:
-        """Whether every grid stays a rectangle without these classes."""
-        return not self._breaks(classes)
+        """Whether every grid stays a rectangle without these classes, and no column runs empty."""
+        return not self._breaks(classes) and self._columns.can_lose(classes)
 
     def cells(self, groups: Sequence[Array]) -> tuple[list[list[Array]], list[Stuck]]:
         """Split groups into cells and join those that shrink together.

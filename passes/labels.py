@@ -54,6 +54,15 @@ class Freeze(NamedTuple):
     node: Node | None
 
 
+class Column(NamedTuple):
+    """`narrow[i]` is gone exactly when all of `wide[i]` are: a frequency that all heads share."""
+
+    narrow: Tensor
+    """[n]"""
+    wide: Tensor
+    """[n, R]"""
+
+
 class Link(NamedTuple):
     """Row `rows[i]` is gone exactly when all of `members[i]` are: a head and its entries."""
 
@@ -72,6 +81,7 @@ class Ledger:
     ties: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """Pairs of flat tensors: position by position, these stand or fall together."""
     freezes: list[Freeze] = field(default_factory=list)
+    columns: list[Column] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
     grids: list[tuple[Tensor, Node | None]] = field(default_factory=list)
     """Arrays on several axes: what stays of each must be a rectangle."""
@@ -92,6 +102,24 @@ class Ledger:
         if a is not b:
             a, b = torch.broadcast_tensors(a, b)
             self.ties.append((a.reshape(-1), b.reshape(-1)))
+
+    def meet(self, a: Tensor, b: Tensor) -> None:
+        """Like `tie`; but where one operand has no rows of its own (heads that share a table of
+        entries), the rows of the other may go whole."""
+        for narrow, wide in ((a, b), (b, a)):
+            across = set(varying(wide)) - set(varying(narrow))
+            if (
+                across
+                and set(varying(narrow)) <= set(varying(wide))
+                and (varying(wide)[-1] in varying(narrow))
+            ):
+                first, *_ = torch.broadcast_tensors(narrow, wide)
+                order = [*(x for x in range(wide.dim()) if x not in across), *sorted(across)]
+                rows = torch.Size([wide.shape[axis] for axis in across]).numel()
+                flat = [one.permute(order).reshape(-1, rows) for one in (first, wide)]
+                self.columns.append(Column(flat[0][:, 0], flat[1]))
+                return
+        self.tie(a, b)
 
     def freeze(self, labels: Tensor, why: str) -> None:
         """These channels must stay; `why` is a sentence for the user."""
@@ -177,7 +205,7 @@ class Ledger:
                 self.freeze(other, f"overlaps another split of the same axes {what}")
                 return
             if varying(large)[-1] in varying(small):
-                self.tie(small, large)
+                self.meet(small, large)
             else:
                 self.link(small, large)
             merged[index] = large

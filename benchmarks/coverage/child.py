@@ -1,9 +1,9 @@
-"""One model in a process of its own: `python -m benchmarks.coverage.child ZOO NAME ENGINE RESULT`.
+"""One model in a process of its own: what came of it goes to a file as a row.
 
-The row goes to the file RESULT. Where a limit stops the process, the last line of standard error
-names the stage that it was in.
+Where a limit stops the process, the last line of the log names the stage that it was in.
 """
 
+import os
 import resource
 import signal
 import sys
@@ -22,7 +22,7 @@ from compressor.passes.errors import CompressError, GateError
 
 from benchmarks.cases import Case
 from benchmarks.coverage import zoo
-from benchmarks.coverage.outcome import LEAST_GONE, OURS, Outcome
+from benchmarks.coverage.outcome import LEAST_GONE, Outcome
 from compressor import Budget, Built, compress
 from compressor.stages import Watch
 
@@ -122,17 +122,14 @@ def _words(error: CompressError) -> str:
     return " ".join(str(error).split())[:600]
 
 
-def main(zoo_name: str, name: str, engine: str, result: str, export: str) -> None:
-    """Write the row of one model."""
+def main(zoo_name: str, name: str, engine: str, export: bool, gigabytes: int, folder: str) -> None:
+    """Write the row of one model to `folder`/row.json, and what it says to `folder`/log.txt."""
+    log = (Path(folder) / "log.txt").open("w")
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    resource.setrlimit(resource.RLIMIT_AS, (gigabytes << 30, gigabytes << 30))
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     case = next(one for one in zoo.cases(zoo_name) if one.name == name)
-    if engine == OURS:
-        row = judge(zoo_name, case, export == "export")
-    else:
-        raise SystemExit(f"unknown engine '{engine}'")
-    Path(result).write_text(row.line() + "\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    row = judge(zoo_name, case, export)
+    (Path(folder) / "row.json").write_text(row.line() + "\n")

@@ -1,20 +1,28 @@
 """One process a model, with limits; results go to a JSONL file as they come, so a run can go on."""
 
 import fnmatch
+import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from benchmarks.cases import Case
 from benchmarks.coverage import zoo
+from benchmarks.coverage.child import main
 from benchmarks.coverage.outcome import OURS, Outcome, read
 
+WARM = (
+    "torch.export",
+    "torch._dynamo",
+    "onnxruntime",
+    "scipy.sparse",
+)
+"""Imported once, so that no model pays for them, and `capture` is torch.export's own time."""
 WALL_SECONDS = 1800
 """No process lives longer: a child's own limits are CPU seconds, which waiting does not use."""
 
@@ -49,8 +57,11 @@ def run(task: Run, say: Callable[[str], None]) -> None:
     """Run what is missing, a line a model."""
     tasks = task.tasks()
     task.path.parent.mkdir(parents=True, exist_ok=True)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("forkserver")  # imports what takes seconds once
+    context.set_forkserver_preload(["benchmarks.coverage.child", *WARM, zoo.HOMES[task.zoo]])
     with ThreadPoolExecutor(task.jobs) as pool:
-        rows: Iterator[Outcome] = pool.map(lambda one: _apart(task, *one), tasks)
+        rows: Iterator[Outcome] = pool.map(lambda one: _apart(context, task, *one), tasks)
         for index, row in enumerate(rows, 1):
             with task.path.open("a") as file:
                 file.write(row.line() + "\n")
@@ -68,33 +79,23 @@ def line(row: Outcome) -> str:
     )
 
 
-def _apart(task: Run, case: Case, engine: str, export: bool) -> Outcome:
+def _apart(context: ForkServerContext, task: Run, case: Case, engine: str, export: bool) -> Outcome:
     """One model in its own process; a process that dies is a crash."""
     with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "row.json"
-        command = [sys.executable, "-m", "benchmarks.coverage.child", task.zoo, case.name, engine,
-                   str(result), "export" if export else "-"]  # fmt: skip
-        limited = ["bash", "-c", f'ulimit -v {task.memory << 20}; exec "$@"', "-", *command]
         start = time.monotonic()
-        try:
-            ended = subprocess.run(
-                limited,
-                capture_output=True,
-                text=True,
-                timeout=WALL_SECONDS,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                check=False,
-            )
-            said, code = ended.stderr, str(ended.returncode)
-        except subprocess.TimeoutExpired as error:
-            said, code = _text(error.stderr), f"after {WALL_SECONDS} s"
-        for row in read(result):
+        given = (task.zoo, case.name, engine, export, task.memory, folder)
+        process = context.Process(target=main, args=given)
+        process.start()
+        process.join(WALL_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        for row in read(Path(folder) / "row.json"):
             return row
-    stage = [one for one in said.splitlines() if one.startswith("stage: ")][-1:] or ["stage: start"]
+        said = (Path(folder) / "log.txt").read_text(errors="replace")
+    stages = ["start", *(one[7:] for one in said.splitlines() if one.startswith("stage: "))]
     took = {"all": round(time.monotonic() - start, 1)}
-    return Outcome(task.zoo, case.name, case.family, "crash", engine, seconds=took,
-                   why=f"process ended ({code}) in {stage[0][7:]}", trace=said[-2000:])  # fmt: skip
-
-
-def _text(data: str | bytes | None) -> str:
-    return data.decode(errors="replace") if isinstance(data, bytes) else data or ""
+    why = f"process ended ({process.exitcode}) in {stages[-1]}"
+    return Outcome(
+        task.zoo, case.name, case.family, "crash", engine, why, seconds=took, trace=said[-2000:]
+    )

@@ -21,6 +21,11 @@ from benchmarks.coverage.sizes import SIDES, smallest
 from benchmarks.vision import torchvision
 from models._random import seeded
 
+torchvision()  # timm imports it
+
+import timm  # noqa: E402
+from timm.models import _registry  # noqa: E402
+
 CACHE = Path("build/coverage")
 _SIZES = re.compile(
     "tiny|small|base|large|huge|giant|gigantic|nano|pico|femto|atto|zepto|micro|little|medium|"
@@ -36,9 +41,6 @@ def cases() -> tuple[Case, ...]:
 
 def make(name: str) -> tuple[nn.Module, Any]:
     """A model with random weights and statistics, and two images of the smallest side."""
-    torchvision()
-    import timm
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = seeded(lambda: timm.create_model(name), 0)
@@ -50,9 +52,6 @@ def make(name: str) -> tuple[nn.Module, Any]:
 
 def _chosen() -> dict[str, str]:
     """Smallest model -> family, for every family, sorted by name."""
-    torchvision()
-    import timm
-
     path = CACHE / f"timm-{timm.__version__}.json"
     if not path.exists():
         families = defaultdict(list)
@@ -66,9 +65,6 @@ def _chosen() -> dict[str, str]:
 
 
 def _family(name: str) -> str:
-    import timm
-    from timm.models import _registry
-
     assert timm.is_model(name)
     words = [
         re.sub(r"(?<!v)\d+[a-z]*$", "", word)
@@ -80,8 +76,6 @@ def _family(name: str) -> str:
 
 def _parameters(name: str) -> int:
     """How many parameters a model has; those that cannot be built on the meta device come last."""
-    import timm
-
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -5,19 +5,19 @@ from collections.abc import Callable
 
 from benchmarks.cases import Case
 
-_HOMES = {
+HOMES = {
     "torchvision": "benchmarks.coverage.torchvision_zoo",
     "timm": "benchmarks.coverage.timm_zoo",
     "transformers": "benchmarks.coverage.transformers_zoo",
     "ops": "benchmarks.coverage.ops",
 }
-ZOOS = tuple(_HOMES)
+ZOOS = tuple(HOMES)
 EXPORTED_EVERY = {"timm": 5}
 """Where not every model is exported: every how manieth is."""
 
 
 def cases(zoo: str) -> tuple[Case, ...]:
     """The models of a zoo, in a fixed order. Raises ImportError where its library is missing."""
-    home = importlib.import_module(_HOMES[zoo])
+    home = importlib.import_module(HOMES[zoo])
     listed: Callable[[], tuple[Case, ...]] = home.cases
     return listed()

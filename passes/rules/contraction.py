@@ -37,7 +37,7 @@ def contract(
             why = "is summed with an unlabelled axis"
             x, y = ledger.pin(x, [axis], why), ledger.pin(y, [axis], why)
             continue
-        ledger.tie(mine, theirs)
+        ledger.meet(mine, theirs)
         done |= {*varying(mine), *varying(theirs)}
         x, y = _rows(ledger, x, mine, len(out)), _rows(ledger, y, theirs, len(out))
     head = [

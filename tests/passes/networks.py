@@ -85,6 +85,32 @@ class GroupedQuery(nn.Module):
         return self.project(mixed.transpose(1, 2).reshape(b, n, 32))
 
 
+class Rotary(nn.Module):
+    """Two layers turn their queries and keys by one table of angles; all heads share one key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(12, 40) for _ in range(2))
+        self.outs = nn.ModuleList(nn.Linear(16, 12) for _ in range(2))
+        self.angles: Tensor
+        self.register_buffer("angles", torch.tensor([1.0, 0.3, 0.1, 0.03]))
+
+    def turned(self, x: Tensor) -> Tensor:
+        angles = torch.arange(x.shape[-2])[:, None] * self.angles
+        angles = torch.cat([angles, angles], -1)
+        half = torch.cat([-x[..., 4:], x[..., :4]], -1)
+        return x * angles.cos() + half * angles.sin()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer, out in zip(self.layers, self.outs, strict=True):
+            query, key, value = layer(x).split([16, 8, 16], -1)
+            query = query.view(2, 5, 2, 8).transpose(1, 2)
+            value = value.view(2, 5, 2, 8).transpose(1, 2)
+            scores = self.turned(query) @ self.turned(key[:, None]).transpose(-2, -1)
+            x = x + out((scores.softmax(-1) @ value).transpose(1, 2).reshape(2, 5, 16))
+        return x
+
+
 class Grouped(nn.Module):
     """A convolution in four groups: as many channels of each, or whole groups."""
 
@@ -161,6 +187,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], Tensor]] = {
     "separable": (Separable, PICTURE),
     "encoder": (Encoder, PICTURE),
     "grouped_query": (GroupedQuery, normal(2, 5, 12)),
+    "rotary": (Rotary, normal(2, 5, 12)),
     "grouped": (Grouped, PICTURE),
     "shuffled": (Shuffled, PICTURE),
     "dense": (Dense, PICTURE),

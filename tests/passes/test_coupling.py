@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from compressor import passes
 from models._random import normal, seeded
 from tests.passes.networks import NETWORKS
-from tests.passes.support import by_hand, coupled
+from tests.passes.support import by_hand, coupled, shrunk
 
 
 def groups(coupling: passes.Coupling) -> list[str]:
@@ -106,14 +106,18 @@ def test_a_pattern_that_matches_nothing_changes_nothing():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_channels_are_counted_once(name):
-    """Plain channels occupy places of their own; a whole row takes its entries along."""
+    """Plain channels occupy places of their own; a whole row takes its entries along.
+
+    One that rows share (an entry of a rotary embedding) occupies several.
+    """
     coupling = coupled(name)
     classes, owner = coupling.members
     plain = [group for group in coupling.groups if not group.rows]
     single = torch.cat([cell for group in plain for cell in group.cells])
     assert len(single.unique()) == len(single)
     own = classes[torch.isin(owner, single)]
-    assert len(own.unique()) == len(own) == len(single)
+    assert len(own.unique()) == len(own)
+    assert (len(own) == len(single)) == (name != "rotary")
     assert 0 not in classes
 
 
@@ -156,3 +160,38 @@ def test_a_class_with_no_second_of_its_kind_never_goes():
 def test_statistics_over_channels_are_marked_as_inexact():
     assert {node.name for node in coupled("encoder").inexact} == {"layer_norm", "layer_norm_1"}
     assert not coupled("residual").inexact
+
+
+def test_heads_that_share_a_table_of_angles_go_whole_or_lose_an_entry_in_all_layers():
+    coupling = coupled("rotary")
+    rows = [group for group in coupling.groups if group.rows]
+    assert [group.size for group in rows] == [2, 2], "two heads in each of two layers"
+    (angles,) = [group for group in coupling.groups if "angles[0]" in map(str, group.axes)]
+    assert (angles.size, len(angles.cells)) == (4, 1)
+
+    head = by_hand(coupling, rows[0].cells[0][:1]).kept
+    assert head == {
+        "layers.0.weight": [[*range(8, 24), *range(32, 40)], None],
+        "layers.0.bias": [[*range(8, 24), *range(32, 40)]],
+        "outs.0.weight": [None, list(range(8, 16))],
+    }
+    entry = by_hand(coupling, angles.cells[0][1:2]).kept
+    lost = {1, 5, 9, 13, 17, 21}
+    assert entry["angles"] == [[0, 2, 3]]
+    for layer in "01":
+        assert entry[f"layers.{layer}.bias"] == [[n for n in range(40) if n not in lost]]
+
+
+def test_heads_and_shared_entries_go_together():
+    coupling = coupled("rotary")
+    gone = torch.cat([group.cells[0][:1] for group in coupling.groups if len(group.cells) == 1])
+    plan = by_hand(coupling, gone)
+    assert passes.prove(plan, shrunk(plan), [((NETWORKS["rotary"][1],), {})]).holds
+
+
+def test_what_rows_share_cannot_stay_where_all_rows_are_gone():
+    coupling = coupled("rotary")
+    rows = [group for group in coupling.groups if group.rows]
+    nothing_left = by_hand(coupling, torch.cat([group.cells[0] for group in rows]))
+    with pytest.raises(passes.ContractError):
+        passes.apply(passes.Shrink(nothing_left), coupling.program)
