@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks import halves
 from benchmarks.cases import SUITES
 from benchmarks.coverage import runner, score
-from benchmarks.coverage.outcome import OURS, read
+from benchmarks.coverage.outcome import OURS, PEERS, read
 from benchmarks.coverage.zoo import ZOOS
 from compressor.environment import environment
 
@@ -65,6 +65,8 @@ def run_coverage(
     """Every model of a zoo: equal, frozen, wrong or crash. Goes on where a run was stopped."""
     if zoo not in ZOOS:
         sys.exit(f"error: unknown zoo '{zoo}'; one of: {', '.join(ZOOS)}")
+    if unknown := set(peer or ()) - set(PEERS):
+        sys.exit(f"error: unknown peer '{min(unknown)}'; one of: {', '.join(PEERS)}")
     path = RESULTS / f"coverage-{zoo}.jsonl"
     task = runner.Run(zoo, path, only, (OURS, *(peer or ())), jobs, again=again, exports=export)
     runner.run(task, lambda line: print(line, file=sys.stderr, flush=True))

@@ -22,7 +22,7 @@ from compressor.passes.errors import CompressError, GateError
 
 from benchmarks.cases import Case
 from benchmarks.coverage import zoo
-from benchmarks.coverage.outcome import LEAST_GONE, Outcome
+from benchmarks.coverage.outcome import LEAST_GONE, OURS, PEERS, Outcome
 from compressor import Budget, Built, compress
 from compressor.stages import Watch
 
@@ -100,6 +100,43 @@ def judge(zoo_name: str, case: Case, export: bool) -> Outcome:
     return row("equal", **found)
 
 
+def judge_torch_pruning(zoo_name: str, case: Case) -> Outcome:
+    """Torch-Pruning on the same model under the same limits; the best of its settings."""
+    from benchmarks.coverage import torch_pruning_peer as peer
+
+    rows = []
+    start = time.process_time()
+    model, inputs = case.make()
+    try:
+        with within(SECONDS):
+            for found in peer.attempts(model, inputs):
+                rows.append(_attempt(zoo_name, case, found))
+    except TooSlow as error:
+        seconds = {"prune": time.process_time() - start}
+        rows.append(Outcome(zoo_name, case.name, case.family, "crash", PEERS[0], str(error),
+                            seconds=seconds))  # fmt: skip
+    best = ("equal", "frozen", "wrong", "crash")
+    return min(rows, key=lambda row: (best.index(row.outcome), -row.params_gone))
+
+
+def _attempt(zoo_name: str, case: Case, found: dict[str, Any]) -> Outcome:
+    gone = found.get("params_gone", 0.0)
+    enough = "equal" if gone >= LEAST_GONE else "frozen"
+    outcome = "crash" if "raised" in found else "wrong" if "unequal" in found else enough
+    return Outcome(
+        zoo_name,
+        case.name,
+        case.family,
+        outcome,
+        PEERS[0],
+        f"{found['setting']}: {found.get('raised') or found.get('unequal') or ''}".strip(": "),
+        params_gone=gone,
+        proof=found.get("proof"),
+        seconds={"prune": round(found["seconds"], 3)},
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    )
+
+
 def shape(built: Built, seconds: dict[str, float]) -> dict[str, Any]:
     """What a built result says of itself: shares gone, groups, reasons, proof."""
     cost, frozen = built.report["cost"], built.plan.coupling.frozen
@@ -131,5 +168,5 @@ def main(zoo_name: str, name: str, engine: str, export: bool, gigabytes: int, fo
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     case = next(one for one in zoo.cases(zoo_name) if one.name == name)
-    row = judge(zoo_name, case, export)
+    row = judge(zoo_name, case, export) if engine == OURS else judge_torch_pruning(zoo_name, case)
     (Path(folder) / "row.json").write_text(row.line() + "\n")

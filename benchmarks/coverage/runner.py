@@ -43,14 +43,16 @@ class Run:
 
     def tasks(self) -> list[tuple[Case, str, bool]]:
         """Model, engine and whether it is exported, of what is not in the file yet."""
-        done = set() if self.again else {(one.name, one.engine) for one in read(self.path)}
+        done = {(row.name, row.engine): row for row in (() if self.again else read(self.path))}
         every = zoo.EXPORTED_EVERY.get(self.zoo, 1)
-        return [
-            (case, engine, self.exports and index % every == 0)
-            for index, case in enumerate(zoo.cases(self.zoo))
-            for engine in self.engines
-            if fnmatch.fnmatchcase(case.name, self.only) and (case.name, engine) not in done
-        ]
+        found = []
+        for index, case in enumerate(zoo.cases(self.zoo)):
+            for engine in self.engines if fnmatch.fnmatchcase(case.name, self.only) else ():
+                export = self.exports and engine == OURS and index % every == 0
+                row = done.get((case.name, engine))
+                if row is None or (export and row.outcome == "equal" and not row.exported):
+                    found.append((case, engine, export))
+        return found
 
 
 def run(task: Run, say: Callable[[str], None]) -> None:
