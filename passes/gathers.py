@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from .aliases import is_copied, is_written_later
 from .interpret import Trace
 from .labels import Value, compact, varying
 from .rules import rule_for
@@ -86,6 +87,8 @@ def _follow(trace: Trace, first: Node) -> Gather | None:
         node = next(iter(node.users))
         if not _move(trace, node) or node.args[0] is not inside[-1]:
             return None
+    if not is_copied([*inside, node]) and is_written_later(node):
+        return None
     return _permutation(entry, start, node, trace.results[node], tuple(inside), ids)
 
 

@@ -9,7 +9,6 @@ The user's code is never run again, so numbers written in its `forward` do no ha
 """
 
 import operator
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -180,7 +179,7 @@ def _select(
     coupling: Coupling,
     sizes: Sizes,
     gather: Gather,
-    twins: Mapping[Node, Node],
+    twins: dict[Node, Node],
     state: dict[str, Tensor],
 ) -> list[str]:
     """Replace a region that reorders an axis by one index_select, if channels of it went."""
@@ -204,4 +203,5 @@ def _select(
     for node in [gather.exit, *reversed(gather.inside)]:
         if not twins[node].users:
             exit_.graph.erase_node(twins[node])
+    twins[gather.exit] = selected  # another region may begin here
     return [f"{gather.exit}: channels selected by index"]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..aliases import is_written_later
 from ..labels import Ledger, Value, reshaped, varying
 from .table import Call, Move, Resize, Resizing, Result, Rule, RuleTable, overloads
 
@@ -103,7 +104,8 @@ def cut(ledger: Ledger, call: Call) -> Value:
     first, end = span(call)
     if any(isinstance(raw, Node) for raw in call.node.args[2:4]):
         return ledger.pin(x, [axis], "is cut where the batch size says")
-    if call.get("step", 1) != 1 and (rows or len(x.arrays) > 1):  # else it is a gather
+    apart = rows or len(x.arrays) > 1 or is_written_later(call.node)
+    if call.get("step", 1) != 1 and apart:  # else it is a gather
         return ledger.pin(x, [axis], "is cut in steps")
     middle = first > 0 and end < x.shape[axis]
     return ledger.pin(x, rows, "is cut inside its rows") if middle else x

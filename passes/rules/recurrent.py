@@ -37,6 +37,7 @@ def recurrent(ledger: Ledger, call: Call) -> list[Value]:
         for value in call.values:
             ledger.pin(value, range(value.rank), "is an argument of a projected recurrent layer")
         return [Value(shape) for shape in call.shapes]
+    x = ledger.pin(x, range(x.rank - 1), "is a step of a recurrent layer")
     gates = GATES[call.op._schema.name[6:]]
     directions = 2 if call["bidirectional"] else 1
     below = _vector(x, x.rank - 1)

@@ -331,6 +331,7 @@ REORDERED = {
     "channel_shuffle": picture(nn.ChannelShuffle(2)),
     "channel_shuffle_by_view": picture(shuffled),
     "channel_shuffle_twice": picture(lambda x: shuffled(torch.relu(shuffled(x)))),
+    "channel_shuffle_of_rolled": picture(lambda x: shuffled(x.roll(3, 1)).flip(1)),
     "channel_shuffle_of_tokens": tokens(
         lambda x: x.view(*x.shape[:2], 4, 2).transpose(2, 3).reshape(*x.shape[:2], 8)
     ),
@@ -1039,10 +1040,23 @@ class TwoSteps(nn.Module):
         return h
 
 
+class Written(nn.Module):
+    """All but the first step, written over zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.new_zeros(x.shape[0], 3, 8)
+        y[:, 1:] = x[:, 1:]
+        return y
+
+
 RECURRENT = {
     "lstm": recurrent(nn.LSTM(8, 6, batch_first=True)),
     "lstm_of_two_layers_both_ways": recurrent(
         nn.LSTM(8, 6, 2, batch_first=True, bidirectional=True, bias=False)
+    ),
+    "lstm_of_what_was_written": tokens(
+        nn.Sequential(Written(), Recurrent(nn.LSTM(8, 6, batch_first=True))), length=3,
+        free=(BEFORE, AFTER, "op.1.layer.weight_hh_l0[1]"),
     ),
     "lstm_time_first": recurrent(nn.LSTM(8, 6)),
     "lstm_last_state": recurrent(nn.LSTM(8, 6, 2, batch_first=True), last=True),
@@ -1086,6 +1100,11 @@ ELEMENTWISE = {
     "copy": picture(lambda x: aten.copy.default(x, torch.relu(x))),
     "copy_": picture(lambda x: torch.relu(x).copy_(torch.sigmoid(x))),
     "copy_into_a_slice": picture(lambda x: written(x)),
+    "copy_into_every_second": picture(lambda x: written_in_steps(x), free=(),
+                                      frozen="is cut in steps"),
+    "copy_after_every_second_was_taken": picture(lambda x: taken_before(x), free=(),
+                                                 frozen="is cut in steps"),
+    "copy_into_a_shuffle": picture(lambda x: shuffled(x).mul_(2)),
     "masked_fill": picture(lambda x: x.masked_fill(x > 0, 0.5)),
     "masked_fill_of_tensor": picture(lambda x: x.masked_fill(x > 0, torch.tensor(0.5))),
     "masked_fill_": picture(lambda x: x.masked_fill_(x > 0, 0.5)),
@@ -1149,6 +1168,19 @@ def written(x: Tensor) -> Tensor:
     y = torch.relu(x)
     y[:, :4] = torch.sigmoid(x[:, 4:])
     return y
+
+
+def written_in_steps(x: Tensor) -> Tensor:
+    y = torch.relu(x)
+    y[:, ::2] = torch.sigmoid(x[:, ::2])
+    return y
+
+
+def taken_before(x: Tensor) -> Tensor:
+    y = torch.sigmoid(x)
+    half = y[:, ::2]
+    y.mul_(2)
+    return half
 
 
 class MeetsInput(nn.Module):
