@@ -11,7 +11,7 @@ axes. Label 0 means "no channel here": such a position can never go.
 Rules write what they learn into a `Ledger`; `close.py` reads it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -150,15 +150,43 @@ class Ledger:
                     self.freeze(array, why)
         return value
 
-    def apart(self, arrays: Iterable[Tensor]) -> list[Tensor]:
-        """Of several arrays that a view folded into one axis only the first may shrink."""
-        kept: list[Tensor] = []
-        for array in arrays:
-            if any(set(varying(array)) & set(varying(other)) for other in kept):
-                self.freeze(array, "is folded into one axis with other channels")
-            else:
-                kept.append(array)
-        return kept
+    def across(self, array: Tensor, axes: Iterable[int]) -> Tensor:
+        """One new label for every place of `array` along `axes`, gone when all of the place is."""
+        own = set(axes)
+        narrow = self.fresh([n if axis in own else 1 for axis, n in enumerate(array.shape)])
+        if varying(array)[-1] in own:
+            self.meet(narrow, array)
+        else:
+            self.link(narrow, array)
+        return narrow
+
+    def woven(self, a: Tensor, b: Tensor) -> Tensor:
+        """One array for two on different axes: a position goes with its row or with its entry."""
+        rows, entries = sorted((a, b), key=lambda array: varying(array)[-1])
+        shape = [max(sizes) for sizes in zip(a.shape, b.shape, strict=True)]
+        grid = self.fresh(shape)
+        self.link(rows, grid)
+        self.meet(entries, grid)
+        self.grids.append((grid, self.node))
+        return grid
+
+    def together(
+        self, arrays: Sequence[Tensor], move: Callable[[Tensor], Sequence[Tensor]]
+    ) -> list[list[Tensor]]:
+        """Move each array; those that a move folds into one axis are woven first.
+
+        Returns the moved arrays of every result of the move.
+        """
+        moved = [move(array) for array in arrays]
+        for i, one in enumerate(moved):
+            for j, other in enumerate(moved[:i]):
+                if any(
+                    set(varying(compact(a))) & set(varying(compact(b)))
+                    for a, b in zip(one, other, strict=True)
+                ):
+                    rest = [array for k, array in enumerate(arrays) if k not in (i, j)]
+                    return self.together([*rest, self.woven(arrays[i], arrays[j])], move)
+        return [list(parts) for parts in zip(*moved, strict=True)]
 
     def settled(self, shape: Sequence[int], arrays: Iterable[Tensor]) -> Value:
         """A Value of compact arrays; what no longer varies anywhere is kept, as a whole."""
@@ -199,11 +227,18 @@ class Ledger:
             if mine == theirs:
                 self.tie(array, other)
                 return
-            small, large = (array, other) if mine < theirs else (other, array)
-            if not set(varying(small)) < set(varying(large)):
-                self.freeze(array, f"overlaps another split of the same axes {what}")
-                self.freeze(other, f"overlaps another split of the same axes {what}")
+            if not (mine < theirs or theirs < mine):  # rows that meet, with entries of their own
+                del merged[index]
+                rows = [self.across(one, mine & theirs) for one in (array, other)]
+                self.tie(*rows)
+                for part in (
+                    rows[0],
+                    self.across(array, mine - theirs),
+                    self.across(other, theirs - mine),
+                ):
+                    self._absorb(merged, part, what)
                 return
+            small, large = (array, other) if mine < theirs else (other, array)
             if varying(large)[-1] in varying(small):
                 self.meet(small, large)
             else:

@@ -21,8 +21,8 @@ import torch
 from compressor.passes.errors import CompressError, GateError
 
 from benchmarks.cases import Case
-from benchmarks.coverage import zoo
-from benchmarks.coverage.outcome import LEAST_GONE, OURS, PEERS, Outcome
+from benchmarks.coverage import onnxsim_peer, torch_pruning_peer, zoo
+from benchmarks.coverage.outcome import LEAST_GONE, OURS, Outcome
 from compressor import Budget, Built, compress
 from compressor.stages import Watch
 
@@ -100,26 +100,28 @@ def judge(zoo_name: str, case: Case, export: bool) -> Outcome:
     return row("equal", **found)
 
 
-def judge_torch_pruning(zoo_name: str, case: Case) -> Outcome:
-    """Torch-Pruning on the same model under the same limits; the best of its settings."""
-    from benchmarks.coverage import torch_pruning_peer as peer
-
-    rows = []
-    start = time.process_time()
-    model, inputs = case.make()
+def judge_peer(zoo_name: str, case: Case, engine: str) -> Outcome:
+    """Another tool on the same model under the same limits; the best of its settings counts."""
+    start, found = time.process_time(), list[dict[str, Any]]()
     try:
-        with within(SECONDS):
-            for found in peer.attempts(model, inputs):
-                rows.append(_attempt(zoo_name, case, found))
+        model, inputs = case.make()
+        with within(SECONDS if engine == "torch-pruning" else EXPORT_SECONDS):
+            if engine == "torch-pruning":
+                found.extend(torch_pruning_peer.attempts(model, inputs))
+            else:
+                found.append(onnxsim_peer.attempt(model, inputs))
     except TooSlow as error:
-        seconds = {"prune": time.process_time() - start}
-        rows.append(Outcome(zoo_name, case.name, case.family, "crash", PEERS[0], str(error),
-                            seconds=seconds))  # fmt: skip
+        took = time.process_time() - start
+        found.append({"setting": "all", "raised": str(error), "seconds": took})
+    except CompressError as error:  # of the exporter, which the peer needs
+        took = time.process_time() - start
+        found.append({"setting": "all", "raised": _words(error), "seconds": took})
+    rows = [_attempt(zoo_name, case, engine, one) for one in found]
     best = ("equal", "frozen", "wrong", "crash")
     return min(rows, key=lambda row: (best.index(row.outcome), -row.params_gone))
 
 
-def _attempt(zoo_name: str, case: Case, found: dict[str, Any]) -> Outcome:
+def _attempt(zoo_name: str, case: Case, engine: str, found: dict[str, Any]) -> Outcome:
     gone = found.get("params_gone", 0.0)
     enough = "equal" if gone >= LEAST_GONE else "frozen"
     outcome = "crash" if "raised" in found else "wrong" if "unequal" in found else enough
@@ -128,7 +130,7 @@ def _attempt(zoo_name: str, case: Case, found: dict[str, Any]) -> Outcome:
         case.name,
         case.family,
         outcome,
-        PEERS[0],
+        engine,
         f"{found['setting']}: {found.get('raised') or found.get('unequal') or ''}".strip(": "),
         params_gone=gone,
         proof=found.get("proof"),
@@ -168,5 +170,6 @@ def main(zoo_name: str, name: str, engine: str, export: bool, gigabytes: int, fo
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     case = next(one for one in zoo.cases(zoo_name) if one.name == name)
-    row = judge(zoo_name, case, export) if engine == OURS else judge_torch_pruning(zoo_name, case)
+    ours = engine == OURS
+    row = judge(zoo_name, case, export) if ours else judge_peer(zoo_name, case, engine)
     (Path(folder) / "row.json").write_text(row.line() + "\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 OUTCOMES = ("equal", "frozen", "wrong", "crash")
 LEAST_GONE = 0.35
 OURS = "compressor"
-PEERS = ("torch-pruning",)
+PEERS = ("torch-pruning", "onnxsim")
 
 
 @dataclass(frozen=True)

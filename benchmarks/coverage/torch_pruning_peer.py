@@ -90,9 +90,9 @@ def _resize(owner: nn.Module, count: int, width: int) -> None:
             setattr(owner, name, size)
 
 
-def _heads(model: nn.Module) -> dict[nn.Module, dict[nn.Module, int]]:
+def _heads(model: nn.Module) -> dict[nn.Module, dict[Any, int]]:
     """Attention layers with the projections whose channels are heads."""
-    found = {}
+    found: dict[nn.Module, dict[Any, int]] = {}
     for part in model.modules():
         count = getattr(part, "num_heads", None) or getattr(part, "num_attention_heads", None)
         if not isinstance(count, int) or count < 2:

@@ -259,8 +259,8 @@ def convolution(ledger: Ledger, call: Call) -> Value:
     flat_w = Value((*weight.shape[:3], *([1] * spatial)), weight.arrays)
     result = contract(ledger, flat_x, [*here, "g", "i", *grid], flat_w, ["g", *names, *kernel],
                       [*here, "g", "o", *grid], shape)  # fmt: skip
-    arrays = [reshaped(array, shape, call.shape) for array in result.arrays]
-    arrays = ledger.apart(arrays)
+    folded = ledger.together(result.arrays, lambda array: [reshaped(array, shape, call.shape)])
+    arrays = [array for found in folded for array in found]
     return _plus(ledger, ledger.settled(call.shape, arrays), call.get("bias"), lead)
 
 

@@ -123,14 +123,15 @@ def moved(move: Move, prepared: Prepare = first_argument) -> Any:
 
     def label(ledger: Ledger, call: Call) -> Result:
         several = isinstance(call.node.meta["val"], list | tuple)
-        results: list[list[Tensor]] = [[] for _ in call.shapes]
-        for array in prepared(ledger, call).arrays:
+
+        def parts(array: Tensor) -> Sequence[Tensor]:
             out = move(call, array)
-            for place, part in zip(results, [out] if isinstance(out, Tensor) else out, strict=True):
-                place.append(part)
+            return [out] if isinstance(out, Tensor) else out
+
+        arrays = prepared(ledger, call).arrays
+        results = ledger.together(arrays, parts) or [[] for _ in call.shapes]
         values = [
-            ledger.settled(shape, ledger.apart(arrays))
-            for shape, arrays in zip(call.shapes, results, strict=True)
+            ledger.settled(shape, found) for shape, found in zip(call.shapes, results, strict=True)
         ]
         return values if several else values[0]
 

@@ -589,8 +589,8 @@ ALGEBRA = {
         With(lambda x, b, w: torch.baddbmm(b, x, w.expand(x.shape[0], 8, 6)), (1, 6), (1, 8, 6))
     ),
     "linear_attention": tokens(
-        Attention(lambda q, k, v: F.relu(q) @ (F.relu(k).mT @ v)), free=(BEFORE, "op.q.weight[1]"),
-        frozen="overlaps another split of the same axes",
+        Attention(lambda q, k, v: F.relu(q) @ (F.relu(k).mT @ v)),
+        free=(BEFORE, "op.q.weight[1]", "op.q.weight[0]", "op.v.weight[0]"),
     ),
     "einsum_linear": tokens(einsum("btc,oc->bto", (6, 8)), free=(BEFORE, AFTER, "op.p0[0]")),
     "einsum_of_places": tokens(einsum("btc,ut->buc", (4, 6))),
@@ -602,7 +602,7 @@ ALGEBRA = {
     "einsum_of_rows": tokens(
         With(lambda x, w: torch.einsum("bthd,hde->bthe", x.view(*x.shape[:2], 2, 4), w)
              .flatten(2), (2, 4, 3)),
-        free=(BEFORE, "op.p0[1]"), frozen="is folded into one axis with other channels",
+        free=(BEFORE, "op.p0[1]", "op.p0[2]"),
     ),
     "einsum_transpose": tokens(lambda x: torch.einsum("btc->bct", x).transpose(1, 2)),
     "einsum_product": tokens(lambda x: torch.einsum("btc,btc->btc", x, x)),

@@ -111,6 +111,21 @@ class Rotary(nn.Module):
         return x
 
 
+class Linearised(nn.Module):
+    """Attention without scores: keys meet values first, both with the heads and neither alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(12, 24), nn.Linear(12, 24)
+        self.value, self.project = nn.Linear(12, 32), nn.Linear(32, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [layer(x).view(2, 5, 4, -1) for layer in (self.query, self.key, self.value)]
+        query, key, value = (part.transpose(1, 2) for part in parts)
+        mixed = query @ (key.softmax(-2).transpose(-2, -1) @ value)
+        return self.project(mixed.transpose(1, 2).reshape(2, 5, 32))
+
+
 class Grouped(nn.Module):
     """A convolution in four groups: as many channels of each, or whole groups."""
 
@@ -188,6 +203,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], Tensor]] = {
     "encoder": (Encoder, PICTURE),
     "grouped_query": (GroupedQuery, normal(2, 5, 12)),
     "rotary": (Rotary, normal(2, 5, 12)),
+    "linearised": (Linearised, normal(2, 5, 12)),
     "grouped": (Grouped, PICTURE),
     "shuffled": (Shuffled, PICTURE),
     "dense": (Dense, PICTURE),
