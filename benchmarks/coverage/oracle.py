@@ -63,7 +63,9 @@ def kept_indices(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> K
         )
         if not torch.equal(large.flatten()[order][place], small.flatten()):
             raise Unequal(f"{name} has values that the original has not")
-        where = [torch.from_numpy(axis) for axis in np.unravel_index(order[place], large.shape)]
+        where = [
+            torch.from_numpy(axis) for axis in np.unravel_index(order[place].numpy(), large.shape)
+        ]
         axes = []
         for axis, index in enumerate(where):
             grid = index.reshape(small.shape).movedim(axis, 0).reshape(small.shape[axis], -1)

@@ -1,0 +1,189 @@
+"""The scoreboard tells its four outcomes apart, goes on where it stopped, and judges its peers."""
+
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from compressor.passes.errors import GateError
+from torch import nn
+
+from benchmarks.cases import Case
+from benchmarks.coverage import child, runner, score
+from benchmarks.coverage.onnxsim_peer import distinct
+from benchmarks.coverage.oracle import Unequal, check, kept_indices, tensors
+from benchmarks.coverage.outcome import OUTCOMES, Outcome, read
+from benchmarks.coverage.torch_pruning_peer import distinct as made_distinct
+from models._random import normal, seeded
+
+INPUT = normal(2, 3, 6, 6)
+
+
+def plain() -> nn.Module:
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(16, 2, 1))
+
+
+def judged(make) -> Outcome:
+    return child.judge("ops", Case("net", lambda: (seeded(make, 0), INPUT), "family"), False)
+
+
+# ------------------------------------------------------------------------------ outcomes
+
+
+def test_a_network_that_shrinks_and_is_proven_is_equal():
+    row = judged(plain)
+    assert (row.outcome, row.why) == ("equal", "")
+    assert row.params_gone > 0.35
+    assert row.proof < 1e-12
+
+
+def test_a_network_of_which_nothing_can_go_is_frozen_and_says_why():
+    row = judged(lambda: nn.Conv2d(3, 4, 3))
+    assert row.outcome == "frozen"
+    assert "program output" in row.why
+
+
+def test_a_network_of_which_too_little_can_go_is_frozen_with_the_share():
+    row = judged(lambda: nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(72, 1), Wide()))
+    assert row.outcome == "frozen"
+    assert row.why.startswith("0% of the parameters could go")
+
+
+class Wide(nn.Module):
+    """Many parameters, of which none can go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(1, 5000))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.table
+
+
+def test_a_refused_proof_is_wrong(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise GateError("not equal")
+
+    monkeypatch.setattr(child, "compress", refuse)
+    assert judged(plain).outcome == "wrong"
+
+
+def test_a_traceback_is_a_crash_and_kept():
+    def broken() -> nn.Module:
+        raise ZeroDivisionError("in the user's code")
+
+    row = judged(broken)
+    assert (row.outcome, row.why) == ("crash", "ZeroDivisionError: in the user's code")
+    assert "def broken" not in row.trace
+    assert "broken" in row.trace
+
+
+def test_a_model_that_takes_too_long_is_a_crash_that_names_the_stage(monkeypatch):
+    monkeypatch.setattr(child, "SECONDS", 0.01)
+    row = judged(plain)
+    assert row.outcome == "crash"
+    assert "in capture" in row.why
+
+
+# ------------------------------------------------------------------------------ runs
+
+
+def row(name: str, outcome: str = "equal", **more) -> Outcome:
+    return Outcome("ops", name, "family", outcome, **more)
+
+
+def test_the_last_row_of_a_model_and_engine_counts(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    lines = [row("a", "crash"), row("b"), row("a"), row("a", "wrong", engine="torch-pruning")]
+    path.write_text("".join(one.line() + "\n" for one in lines))
+    found = {(one.name, one.engine): one.outcome for one in read(path)}
+    assert found == {
+        ("a", "compressor"): "equal",
+        ("b", "compressor"): "equal",
+        ("a", "torch-pruning"): "wrong",
+    }
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    cases = tuple(Case(name, lambda: None) for name in "abcd")
+    monkeypatch.setattr(runner.zoo, "cases", lambda _: cases)
+    path = tmp_path / "rows.jsonl"
+    done = [row("a", exported=True), row("b"), row("c", "frozen")]
+    path.write_text("".join(one.line() + "\n" for one in done))
+    left = runner.Run("ops", path).tasks()
+    assert [case.name for case, _, _ in left] == ["b", "d"], "b was not exported yet"
+    assert [c.name for c, _, _ in runner.Run("ops", path, exports=False).tasks()] == ["d"]
+    assert len(runner.Run("ops", path, again=True).tasks()) == 4
+
+
+def test_the_picture_is_a_picture_with_a_bar_a_family():
+    rows = [Outcome("ops", str(n), f"<{n % 2}>", name) for n, name in enumerate(OUTCOMES)]
+    root = ElementTree.fromstring(score.picture("ops", rows))
+    texts = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"<0>", "<1>"} <= set(texts)
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}title"))) == len(rows)
+
+
+# ------------------------------------------------------------------------------ peers
+
+
+class Normed(nn.Module):
+    def __init__(self, kept: list[int] | None = None, weights: nn.Module | None = None) -> None:
+        super().__init__()
+        width = 8 if kept is None else len(kept)
+        self.up, self.norm = nn.Linear(3, width), nn.LayerNorm(width)
+        self.down = nn.Linear(width, 2)
+        if weights is not None:
+            self.double()
+            with torch.no_grad():
+                self.up.weight.copy_(weights.up.weight[kept])
+                self.up.bias.copy_(weights.up.bias[kept])
+                self.norm.weight.copy_(weights.norm.weight[kept])
+                self.norm.bias.copy_(weights.norm.bias[kept])
+                self.down.weight.copy_(weights.down.weight[:, kept])
+                self.down.bias.copy_(weights.down.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.norm(self.up(x)))
+
+
+@pytest.fixture
+def original() -> nn.Module:
+    return made_distinct(seeded(Normed, 0).double())
+
+
+def test_a_network_pruned_by_hand_is_equal_though_its_norm_counts_fewer_channels(original):
+    pruned = Normed([0, 2, 3, 7], original)
+    assert check(original, pruned, normal(4, 3)) < 1e-12
+
+
+def test_permuted_weights_are_found(original):
+    pruned = Normed([0, 3, 2, 7], original)
+    with pytest.raises(Unequal, match="permuted"):
+        check(original, pruned, normal(4, 3))
+
+
+def test_channels_that_came_apart_are_found(original):
+    pruned = Normed([0, 2, 3, 7], original)
+    with torch.no_grad():
+        pruned.down.weight.copy_(original.down.weight[:, [0, 2, 3, 6]])
+    with pytest.raises(Unequal, match="came apart"):
+        check(original, pruned, normal(4, 3))
+
+
+def test_values_made_up_are_found(original):
+    after = {name: one.clone() for name, one in tensors(original).items()}
+    after["up.weight"] = after["up.weight"][:4] * 2
+    with pytest.raises(Unequal, match="has values that the original has not"):
+        kept_indices(tensors(original), after)
+
+
+def test_equal_values_in_an_onnx_weight_are_told_apart():
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    array = np.array([[1.0, 2.0], [2.0, 3.0], [5.0, 4.0]], dtype=np.float32)
+    graph = helper.make_graph([], "g", [], [], [numpy_helper.from_array(array, "w")])
+    found = numpy_helper.to_array(distinct(helper.make_model(graph)).graph.initializer[0])
+    assert len(np.unique(found)) == array.size
+    assert np.allclose(found, array)
