@@ -36,6 +36,12 @@ InputsFrom = Annotated[
 Ignore = Annotated[
     list[str] | None, typer.Option(help="parameters never to touch, such as 'head.*'; repeatable")
 ]
+Criterion = Annotated[str, typer.Option(help="how channels are scored")]
+Uniform = Annotated[bool, typer.Option(help="the same share of every group")]
+RoundTo = Annotated[
+    int | None, typer.Option(min=1, help="kept widths are multiples of this; default: found")
+]
+MinChannels = Annotated[int, typer.Option(min=1, help="always keep this many in a group")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 Kept = typer.Option(help="keep this many, as a ratio (0.5) or a whole number")
@@ -58,12 +64,10 @@ def build(
     evaluate: Annotated[
         str | None, typer.Option(help="callable(predict) that returns a number, or several by name")
     ] = None,
-    criterion: Annotated[str, typer.Option(help="how channels are scored")] = "l2",
-    uniform: Annotated[bool, typer.Option(help="the same share of every group")] = False,
-    round_to: Annotated[
-        int | None, typer.Option(min=1, help="kept widths are multiples of this; default: found")
-    ] = None,
-    min_channels: Annotated[int, typer.Option(min=1, help="always keep this many in a group")] = 1,
+    criterion: Criterion = "l2",
+    uniform: Uniform = False,
+    round_to: RoundTo = None,
+    min_channels: MinChannels = 1,
     ignore: Ignore = None,
     seed: Seed = 0,
     threads: Threads = 1,
@@ -124,17 +128,88 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show which channels stand or fall together, and what must stay and why."""
+    from compressor.inspection import Subject, tree
     from compressor.inspection import inspect as run
-    from compressor.inspection import tree
     from compressor.stages import watch, wide_console
 
     shown = watch(quiet or as_json)
     with _stdout_is_ours(as_json):
-        found = run(model, weights, input_shape, inputs, tuple(ignore or ()), shown)
+        found = run(Subject(model, weights, input_shape, inputs), tuple(ignore or ()), shown)
     if as_json:
         _print_json(found)
     elif not quiet:
         wide_console().print(tree(found))
+
+
+@app.command()
+@exits
+def plan(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="plan.json to write")],
+    macs: Annotated[float | None, Kept] = None,
+    params: Annotated[float | None, Kept] = None,
+    channels: Annotated[float | None, Kept] = None,
+    bytes_: Annotated[float | None, typer.Option("--bytes", help="keep this many")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="safetensors, a file or a folder of shards: read tensor by tensor"),
+    ] = None,
+    input_shape: InputShape = None,
+    inputs: InputsFrom = None,
+    criterion: Criterion = "l2",
+    uniform: Uniform = False,
+    round_to: RoundTo = None,
+    min_channels: MinChannels = 1,
+    ignore: Ignore = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Choose which channels go, without running the model: it may be on the meta device."""
+    from compressor.inspection import Subject
+    from compressor.passes import Options
+    from compressor.passes.text import plan_to_text
+    from compressor.planning import plan as run
+    from compressor.stages import watch
+
+    budget = _budget(macs=macs, params=params, channels=channels, bytes=bytes_)
+    options = Options(criterion, seed, uniform, round_to, min_channels, tuple(ignore or ()))
+    subject = Subject(model, None, input_shape, inputs)
+    with _stdout_is_ours(as_json):
+        found = run(subject, budget, options, weights, output, watch(quiet or as_json))
+    if as_json:
+        _print_json(found.to_json())
+    elif not quiet:
+        print(plan_to_text(found.plan), end="")
+        for kind, pair in found.to_json()["cost"].items():
+            print(f"{kind}: {pair['original']:,} -> {pair['small']:,}")
+
+
+@app.command()
+@exits
+def shards(
+    plan: Annotated[Path, typer.Argument(help="plan.json, of `plan` or of a release")],
+    source: Annotated[Path, typer.Argument(help="safetensors: a file, or a folder of shards")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="directory to write")],
+    shard_bytes: Annotated[int, typer.Option(min=1, help="bytes in a file, at most")] = 5 * 10**9,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cut a checkpoint down by a plan, tensor by tensor: it need not fit in memory."""
+    from dataclasses import asdict
+
+    from compressor.shards import read_plan, shrink_shards
+    from compressor.stages import watch
+
+    with watch(quiet or as_json).stage("cut"):
+        done = shrink_shards(read_plan(plan), source, output, shard_bytes)
+    if as_json:
+        _print_json(asdict(done))
+    elif not quiet:
+        print(
+            f"{done.cut} of {done.tensors} tensors cut, {done.bytes_before:,} -> "
+            f"{done.bytes_after:,} bytes in {len(done.files)} files: {output}"
+        )
 
 
 @app.command()

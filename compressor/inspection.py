@@ -1,6 +1,7 @@
 """`compressor inspect`: the groups of a model in the user's own names."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +14,44 @@ from compressor.api import check_ignored
 from compressor.inputs import as_call, check_runs
 from compressor.load import load_inputs, load_model
 from compressor.passes.text import width
+from compressor.passes.valueless import has_values
 from compressor.report import frozen
 from compressor.stages import Watch
 
 
-def inspect(
-    model: str,
-    weights: Path | None,
-    input_shape: str | None,
-    inputs: str | None,
-    ignore: Sequence[str],
-    watch: Watch,
-) -> dict[str, Any]:
-    """Groups with their sizes and what goes with them, and frozen axes with reasons."""
+@dataclass(frozen=True)
+class Subject:
+    """What the user wants looked at: no values are needed, so it may be on the meta device."""
+
+    model: str
+    weights: Path | None = None
+    input_shape: str | None = None
+    inputs: str | None = None
+
+
+def captured(subject: Subject, ignore: Sequence[str], watch: Watch) -> passes.Program:
+    """The program of a model that may have no values."""
     with watch.stage("load"):
-        module, namespace = load_model(model, weights)
-        args, kwargs = as_call(load_inputs(namespace, input_shape, inputs))
-    check_runs(module, (args, kwargs))
+        module, namespace = load_model(subject.model, subject.weights, values=False)
+        args, kwargs = as_call(load_inputs(namespace, subject.input_shape, subject.inputs))
+    if all(has_values(tensor) for tensor in (*module.parameters(), *module.buffers())):
+        check_runs(module, (args, kwargs))
     with watch.stage("capture"):
         program = passes.capture(module, args, kwargs)
     check_ignored(module, program, ignore)
+    return program
+
+
+def inspect(subject: Subject, ignore: Sequence[str], watch: Watch) -> dict[str, Any]:
+    """Groups with their sizes and what goes with them, and frozen axes with reasons."""
+    program = captured(subject, ignore, watch)
     with watch.stage("couple"):
         coupling = passes.couple(program, ignore)
     costs = {kind: passes.Costs(coupling, kind) for kind in ("params", "macs")}
     return {
-        "model": model,
+        "model": subject.model,
         "engine": program.engine,
+        "operators": sum(1 for _ in program.calls()),
         **{kind: round(one.dense) for kind, one in costs.items()},
         "groups": [_group(group, costs) for group in coupling.groups],
         "frozen": frozen(coupling),

@@ -127,12 +127,13 @@ def write(built: "Built", folder: Path) -> None:
     from safetensors.torch import save_file
 
     from compressor import page
+    from compressor.shards import cut_of
 
     onnx = built.onnx
     (folder / "model.onnx").write_bytes(onnx.data)
     save_file(_stored(built), folder / "model.safetensors")
     (folder / "model.safetensors").chmod(0o644)  # safetensors keeps it private
-    _write_json(folder / "plan.json", {"format": 1, "kept": built.plan.kept})
+    _write_json(folder / "plan.json", cut_of(built.plan).to_json())
     found = built.report
     _write_json(folder / "report.json", found)
     (folder / "report.html").write_text(page.render(found), encoding="utf-8")

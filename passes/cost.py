@@ -8,6 +8,7 @@ channels  how many of the channels that can go are still there
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -82,12 +83,14 @@ class Costs:
         one = len(self._factors)  # an extra factor that is always 1 fills short rows
         self._rows = np.array([row + [one] * (width - len(row)) for row in rows], dtype=np.int64)
         self._coefficients = np.array(coefficients)
-        self._touched = self._factors_of_classes()
+        self._whole = np.array([*self._extents(coupling.without(NONE)), 1.0])
         self.dense = self.amount(NONE)
 
     def _count(self, classes: Tensor) -> int:
         """How many of these classes are channels of a parameter."""
-        return int(self.coupling.held[np.unique(classes.numpy())].sum())
+        found = np.zeros(self.coupling.class_count, dtype=bool)
+        found[classes.numpy()] = True
+        return int((found & self.coupling.held).sum())
 
     def _index(self, value: Value, axis: int) -> int | None:
         for axes, arrays in overlapping(value):
@@ -99,22 +102,43 @@ class Costs:
                 return self._keys[key]
         return None
 
-    def _factors_of_classes(self) -> dict[int, list[int]]:
-        touched: dict[int, list[int]] = {}
-        for index, (_, arrays, _) in enumerate(self._factors):
-            ones = {one for array in arrays for one in self._classes(array)}
-            for one in ones:
-                touched.setdefault(one, []).append(index)
-        return touched
+    @cached_property
+    def _kinds(self) -> tuple[np.ndarray, list[list[int]]]:
+        """A kind for each class, and the factors of each kind: classes of a kind lie in the same.
 
-    def _classes(self, array: Tensor) -> list[int]:
-        found: list[int] = self.coupling.classes[array].unique().tolist()
-        return found
+        There are millions of classes in a large network, but only as many kinds as groups.
+        """
+        classes = self.coupling.classes.numpy()
+        random = np.random.default_rng(0)
+        total = np.zeros(self.coupling.class_count, dtype=np.uint64)
+        for _, arrays, _ in self._factors:
+            for array in arrays:
+                total[classes[array.numpy()]] += random.integers(1, 2**63, dtype=np.uint64)
+        _, first, kind = np.unique(total, return_index=True, return_inverse=True)
+        sample = np.zeros(len(total), dtype=bool)
+        sample[first] = True
+        touched: list[list[int]] = [[] for _ in first]
+        for index, (_, arrays, _) in enumerate(self._factors):
+            here = [classes[array.numpy()].reshape(-1) for array in arrays]
+            for one in np.unique(np.concatenate([own[sample[own]] for own in here])):
+                touched[kind[one]].append(index)
+        return kind, touched
+
+    def _touched(self, classes: Tensor) -> list[int]:
+        """The factors that get smaller without these classes."""
+        kind, touched = self._kinds
+        return sorted({f for one in np.unique(kind[classes.numpy()]) for f in touched[one]})
 
     def _extents(self, sizes: Sizes, which: Sequence[int] | None = None) -> np.ndarray:
         which = range(len(self._factors)) if which is None else which
-        found = [self._extent(sizes, index) for index in which]
-        return np.array([*found, 1.0])
+        return np.array([self._extent(sizes, index) for index in which])
+
+    def _sizes(self, channels: Tensor) -> np.ndarray:
+        """All factors without these channels, and the one that is always 1."""
+        found = self._whole.copy()
+        touched = self._touched(self.coupling.classes_of(channels))
+        found[touched] = self._extents(self.coupling.without(channels), touched)
+        return found
 
     def _extent(self, sizes: Sizes, index: int) -> float:
         """Size of a factor; while rows are uneven (inside a step) their mean length counts."""
@@ -130,9 +154,9 @@ class Costs:
         """The cost once these channels (numbers, int64) are removed."""
         if self.kind == "channels":
             return float(self._prunable - self._count(self.coupling.classes_of(channels)))
-        extents = self._extents(self.coupling.without(channels))
         if not len(self._rows):
             return 0.0
+        extents = self._sizes(channels) if len(channels) else self._whole
         return float((self._coefficients * extents[self._rows].prod(1)).sum())
 
     def savings(self, channels: Tensor, steps: Mapping[int, Tensor]) -> dict[int, float]:
@@ -145,18 +169,16 @@ class Costs:
                 group: float(self._count(self.coupling.classes_of(step)))
                 for group, step in steps.items()
             }
-        extents = self._extents(self.coupling.without(channels))
+        extents = self._sizes(channels)
         slope = np.zeros(len(extents))
         product = extents[self._rows]
         for place in range(product.shape[1]):
             others = np.delete(product, place, 1).prod(1) * self._coefficients
             np.add.at(slope, self._rows[:, place], others)
-        none = self.coupling.without(NONE)
         found = {}
         for group, step in steps.items():
             sizes = self.coupling.without(step)
-            classes = self.coupling.classes_of(step).tolist()
-            touched = sorted({f for one in classes for f in self._touched.get(one, [])})
-            less = self._extents(none, touched)[:-1] - self._extents(sizes, touched)[:-1]
+            touched = self._touched(self.coupling.classes_of(step))
+            less = self._whole[touched] - self._extents(sizes, touched)
             found[group] = float((slope[touched] * less).sum())
         return found

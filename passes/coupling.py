@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.fx import Node
 
@@ -27,7 +25,7 @@ from .interpret import Trace, interpret, results_of
 from .labels import Ledger, Value, varying
 from .program import Program, where
 from .sizes import Sizes, is_rectangle
-from .stacks import Reasons, Stacks, close, even
+from .stacks import Reasons, Stacks, close, components, even
 from .threads import one_thread
 
 Array = np.ndarray[Any, Any]
@@ -68,7 +66,7 @@ class Group:
     rows: bool
     """Whether its channels are whole rows (heads, convolution groups) of other channels."""
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Steps until nothing is left; at least one always stays."""
         return min(len(cell) for cell in self.cells)
@@ -82,12 +80,12 @@ class Members:
         self._lengths: list[Tensor] = []
         self.count = 0
 
-    def sets(self, classes: Sequence[Sequence[int]]) -> Tensor:
-        """One new channel for each set of classes: their numbers."""
-        self._parts.append(torch.tensor([one for part in classes for one in part]).long())
-        self._lengths.append(torch.tensor([len(part) for part in classes]).long())
-        self.count += len(classes)
-        return torch.arange(self.count - len(classes), self.count)
+    def sets(self, classes: Tensor, lengths: Tensor) -> Tensor:
+        """One new channel for each set of classes, which follow one another: their numbers."""
+        self._parts.append(classes)
+        self._lengths.append(lengths)
+        self.count += len(lengths)
+        return torch.arange(self.count - len(lengths), self.count)
 
     def sealed(self) -> tuple[Tensor, Tensor]:
         """All classes one after another, and the channel that each belongs to."""
@@ -147,7 +145,7 @@ class Coupling:
         """Sizes when these channels (numbers, int64) are removed."""
         gone = np.zeros(self.class_count, dtype=bool)  # numpy: no threads for so little
         gone[self.classes_of(channels).numpy()] = True
-        return Sizes(gone[self.classes.numpy()])
+        return Sizes(gone, self.classes.numpy())
 
 
 @one_thread()
@@ -221,7 +219,7 @@ def _rows(
         edges.append(torch.stack([left.repeat_interleave(right.shape[1]), right.reshape(-1)]))
     a, b = torch.cat(edges, 1).numpy()
     size = int(classes.max()) + 1
-    _, found = connected_components(coo_matrix((np.ones(len(a)), (a, b)), shape=(size, size)))
+    found = components(a, b, size)
     linked = np.unique(np.concatenate([a, b]))
     order = np.argsort(found[linked], kind="stable")
     linked = linked[order]
@@ -277,11 +275,12 @@ def _groups(
     members = Members()
     found: list[tuple[list[int], tuple[Tensor, ...], bool]] = []
     for cells in entries:
-        numbers = tuple(members.sets(list(map(stacks.classes, cell.tolist()))) for cell in cells)
-        sample = {one for cell in cells for one in stacks.classes(int(cell[0]))}
-        found.append((sorted(sample), numbers, False))
+        numbers = tuple(members.sets(*stacks.classes(cell)) for cell in cells)
+        sample = torch.cat([stacks.classes(cell[:1])[0] for cell in cells]).unique()
+        found.append((sample.tolist(), numbers, False))
     for bundle in rows:
-        numbers = (members.sets(bundle),)
+        ones = torch.tensor([one for row in bundle for one in row])
+        numbers = (members.sets(ones, torch.tensor([len(row) for row in bundle])),)
         found.append((bundle[0], numbers, True))
     axes = _axes(trace, classes, [sample for sample, _, _ in found])
     rank = {name: index for index, name in enumerate(trace.state)}

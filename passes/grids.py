@@ -17,7 +17,7 @@ from torch.fx import Node
 
 from .labels import Column, varying
 from .sizes import is_rectangle
-from .stacks import Columns
+from .stacks import Columns, owners
 
 Array = np.ndarray[Any, Any]
 Stuck = tuple[Node | None, Array]
@@ -48,13 +48,12 @@ class Grids:
                 self.nodes.append(node)
         self._count = int(classes.max()) + 1
         self._ones = [np.unique(table.numpy()) for table in self.tables]
+        self._of = owners(self._ones, self._count)
         self._columns = Columns(columns, classes)
 
-    def _touched(self, classes: Array) -> list[int]:
+    def _touched(self, classes: Array) -> Array:
         """The grids in which any of these classes lies."""
-        chosen = np.zeros(self._count, dtype=bool)
-        chosen[classes] = True
-        return [index for index, ones in enumerate(self._ones) if chosen[ones].any()]
+        return np.unique(self._of[classes].indices)
 
     def _breaks(self, classes: Array) -> list[int]:
         """The grids that would not be rectangles without these classes."""

@@ -8,7 +8,7 @@ as there are places it occupies, so a residual stream that runs through thirty l
 times as dear as a channel between two of them, and saves accordingly more.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,22 +17,29 @@ from .coupling import Coupling
 from .labels import varying
 from .program import tensor_name
 from .rules import norm
+from .valueless import require_values
 
-Criterion = Callable[[Coupling, int], Tensor]
-"""From the coupling and a seed to one score for each class: float64 [classes]."""
+BLOCK = 1 << 24
+"""Numbers of a weight that are looked at together."""
+
+Weights = Mapping[str, Tensor]
+"""Weights by `state_dict` name. May be a mapping that reads each from a file when asked for it."""
+
+Criterion = Callable[[Coupling, Weights, int], Tensor]
+"""From the coupling, its weights and a seed to a score for each class: float64 [classes]."""
 
 
-def l1(coupling: Coupling, seed: int) -> Tensor:
+def l1(coupling: Coupling, weights: Weights, seed: int) -> Tensor:
     """Sum of absolute weights (Li et al., "Pruning Filters for Efficient ConvNets", 2017)."""
-    return _magnitude(coupling, lambda weight: weight.abs(), lambda total: total)
+    return _magnitude(coupling, weights, lambda weight: weight.abs(), lambda total: total)
 
 
-def l2(coupling: Coupling, seed: int) -> Tensor:
+def l2(coupling: Coupling, weights: Weights, seed: int) -> Tensor:
     """Euclidean norm of the weights, over the whole group."""
-    return _magnitude(coupling, lambda weight: weight.square(), lambda total: total.sqrt())
+    return _magnitude(coupling, weights, lambda weight: weight.square(), lambda total: total.sqrt())
 
 
-def bn_scale(coupling: Coupling, seed: int) -> Tensor:
+def bn_scale(coupling: Coupling, weights: Weights, seed: int) -> Tensor:
     """Absolute scale of the norm that follows (Liu et al., "Network Slimming", 2017).
 
     Channels without a norm are scored by `l2`; both have mean one a place, so they compete fairly.
@@ -42,13 +49,13 @@ def bn_scale(coupling: Coupling, seed: int) -> Tensor:
         for node in coupling.program.calls()
         if node.target in norm.RULES and (name := tensor_name(node, "weight"))
     }
-    scored = _magnitude(coupling, lambda w: w.abs(), lambda total: total, only=scales)
-    plain = l2(coupling, seed)
+    scored = _magnitude(coupling, weights, lambda w: w.abs(), lambda total: total, only=scales)
+    plain = l2(coupling, weights, seed)
     return torch.where(scored > 0, scored, plain)
 
 
-def seeded(coupling: Coupling, seed: int) -> Tensor:
-    """Random scores: the baseline that any criterion has to beat."""
+def seeded(coupling: Coupling, weights: Weights, seed: int) -> Tensor:
+    """Random scores: the baseline that any criterion has to beat. Needs no values of weights."""
     generator = torch.Generator().manual_seed(seed)
     count = int(coupling.classes.max()) + 1
     return torch.rand(count, generator=generator, dtype=torch.float64)
@@ -59,6 +66,7 @@ CRITERIA: Mapping[str, Criterion] = {"bn-scale": bn_scale, "l1": l1, "l2": l2, "
 
 def _magnitude(
     coupling: Coupling,
+    weights: Weights,
     element: Callable[[Tensor], Tensor],
     finish: Callable[[Tensor], Tensor],
     only: set[str] | None = None,
@@ -67,9 +75,13 @@ def _magnitude(
     for name, tensor in coupling.program.tensors().items():
         if not isinstance(tensor, nn.Parameter) or (only is not None and name not in only):
             continue
-        weight = element(tensor.detach().double())
-        for array in coupling.state[name].arrays:
-            place = finish(_along(weight, array))
+        arrays = coupling.state[name].arrays
+        if not arrays:
+            continue
+        weight = weights[name].detach()
+        require_values([weight], "this criterion")
+        for array, total in zip(arrays, _totals(weight, arrays, element), strict=True):
+            place = finish(total)
             mean = place.mean()
             if mean > 0:
                 classes = coupling.classes[array].reshape(-1)
@@ -77,15 +89,34 @@ def _magnitude(
     return score
 
 
-def _along(weight: Tensor, array: Tensor) -> Tensor:
-    """Sum over all axes along which the label array does not vary."""
-    rest = [axis for axis in range(weight.dim()) if axis not in varying(array)]
-    return weight.sum(rest) if rest else weight
+def _totals(
+    weight: Tensor, arrays: Sequence[Tensor], element: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """For each label array: the sum of `element` over all axes along which it does not vary.
+
+    In float64, a block of the first axis at a time: the whole would take four times the memory.
+    """
+    totals = [torch.zeros([weight.shape[a] for a in varying(one)], dtype=torch.float64)
+              for one in arrays]  # fmt: skip
+    rows = max(BLOCK // max(weight[:1].numel(), 1), 1) if weight.dim() else 1
+    for start in range(0, len(weight), rows):
+        block = element(weight[start : start + rows].double())
+        for array, total in zip(arrays, totals, strict=True):
+            rest = [axis for axis in range(weight.dim()) if axis not in varying(array)]
+            here = total[start : start + rows] if 0 not in rest else total
+            here += block.sum(rest) if rest else block
+    return totals
 
 
-def channel_scores(coupling: Coupling, criterion: str, seed: int = 0) -> Tensor:
-    """Scores of all channels: float64 [channels]. `criterion` is a name in `CRITERIA`."""
-    score = CRITERIA[criterion](coupling, seed)
+def channel_scores(
+    coupling: Coupling, criterion: str, seed: int = 0, weights: Weights | None = None
+) -> Tensor:
+    """Scores of all channels: float64 [channels]. `criterion` is a name in `CRITERIA`.
+
+    `weights` are the program's own if they are not given.
+    """
+    weights = coupling.program.tensors() if weights is None else weights
+    score = CRITERIA[criterion](coupling, weights, seed)
     classes, owner = coupling.members
     total = torch.zeros(int(owner[-1]) + 1 if len(owner) else 0, dtype=torch.float64)
     return total.index_add(0, owner, score[classes])

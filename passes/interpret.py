@@ -22,6 +22,7 @@ from .program import Program, hint, operator_name, shape_of
 from .rules import Call, rule_for
 from .rules.contraction import RULES as CONTRACTIONS
 from .rules.contraction import convolution
+from .valueless import place
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ def _label_state(program: Program, ledger: Ledger, ignore: Sequence[str]) -> dic
     state: dict[str, Value] = {}
     seen: dict[tuple[Any, ...], Value] = {}
     for name, tensor in program.tensors().items():
-        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+        key = (*place(tensor), tuple(tensor.shape), tensor.stride())
         if key not in seen or not tensor.numel():
             seen[key] = _label_tensor(ledger, tensor, layout.get(name))
         state[name] = seen[key]

@@ -11,6 +11,7 @@ import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from .cost import KINDS, NONE, Costs
 from .coupling import Coupling, Group
 from .errors import UsageError
-from .importance import CRITERIA, channel_scores
+from .importance import CRITERIA, Weights, channel_scores
 from .kept import kept_indices
 from .sizes import Sizes
 from .threads import one_thread
@@ -128,10 +129,13 @@ class Plan:
 
 
 @one_thread()
-def choose(coupling: Coupling, budget: Budget, options: Options) -> Plan:
+def choose(
+    coupling: Coupling, budget: Budget, options: Options, weights: Weights | None = None
+) -> Plan:
     """Meet the budget from below, within `TOLERANCE` of the original amount.
 
-    Raises UsageError that states the least reachable amount, and what is frozen.
+    Channels are scored by `weights` (by name), or by the program's own. Raises UsageError that
+    states the least reachable amount, and what is frozen.
     """
     if not coupling.groups:
         raise UsageError(
@@ -142,10 +146,11 @@ def choose(coupling: Coupling, budget: Budget, options: Options) -> Plan:
     if target >= costs.dense:
         raise UsageError(f"the budget of {target:,.0f} {budget.kind} is met already: "
                          f"the model has {costs.dense:,.0f}")  # fmt: skip
+    scores = channel_scores(coupling, options.criterion, options.seed, weights)
     units = UNITS if options.round_to is None else (options.round_to,)
     for unit in units:
         try:
-            return _choose(_Search(coupling, costs, options, unit), budget, target)
+            return _choose(_Search(coupling, costs, options, unit, scores), budget, target)
         except UsageError:
             if unit == units[-1]:
                 raise
@@ -209,13 +214,15 @@ Removed = list[int]
 class _Search:
     """The state of a search is a number of steps for each group; the rest is looked up."""
 
-    def __init__(self, coupling: Coupling, costs: Costs, options: Options, unit: int) -> None:
+    def __init__(
+        self, coupling: Coupling, costs: Costs, options: Options, unit: int, scores: Tensor
+    ) -> None:
         self.coupling, self.costs, self.options, self.unit = coupling, costs, options, unit
         self.groups: Sequence[Group] = _chosen_groups(coupling, options)
-        scores = channel_scores(coupling, options.criterion, options.seed)
         self.order = [_ranked(group, scores) for group in self.groups]
         self.loss = [self._losses(order, scores) for order in self.order]
         self.stops = [self._allowed(group) for group in self.groups]
+        self.lost = [self._blocks_lost(index) for index in range(len(self.groups))]
         self._known: dict[tuple[int, ...], float] = {}
 
     def _allowed(self, group: Group) -> list[int]:
@@ -231,6 +238,14 @@ class _Search:
         """Importance of each step, the least important first."""
         size = min(map(len, order))
         return torch.stack([scores[cell[:size]] for cell in order]).sum(0).tolist()
+
+    def _blocks_lost(self, index: int) -> list[float]:
+        """What the block before each stop loses: the last channels of a group are dearer."""
+        size, loss, stops = self.groups[index].size, self.loss[index], self.stops[index]
+        return [
+            0.0,
+            *(sum(loss[n] * size / (size - n) for n in range(*pair)) for pair in pairwise(stops)),
+        ]
 
     def floor(self) -> Removed:
         return [stops[-1] for stops in self.stops]
@@ -306,12 +321,10 @@ class _Search:
         """(loss per saving, group, steps removed then, saving) of every block still there."""
         found = []
         for group, saved in savings.items():
-            size, loss, at = self.groups[group].size, self.loss[group], removed[group]
-            worst = 0.0
-            for stop in self.stops[group]:
+            worst, at = 0.0, removed[group]
+            for stop, lost in zip(self.stops[group], self.lost[group], strict=True):
                 if stop <= at:
                     continue
-                lost = sum(loss[n] * size / (size - n) for n in range(at, stop))
                 gain = max(saved * (stop - at), 1e-12)
                 worst = max(worst, lost / gain)  # a later block never goes before an earlier one
                 found.append((worst, group, stop, gain))

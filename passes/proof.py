@@ -30,6 +30,7 @@ from .rules import Call
 from .shrink import Shrink
 from .sizes import Sizes
 from .state import float64_by_default, in_float64, tree, widened
+from .valueless import require_values
 
 aten = torch.ops.aten
 
@@ -60,6 +61,7 @@ def prove(plan: Plan, small: Program, inputs: Sequence[tuple[Any, Mapping[str, A
 
     Raises GateError that names the smallest set of groups which shows the difference.
     """
+    require_values(plan.coupling.program.tensors().values(), "a proof")
     proof = compare(plan, small, inputs)
     if not proof.holds:
         _refuse_chance(plan.coupling.program, inputs)

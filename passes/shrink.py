@@ -29,6 +29,7 @@ from .rules import Resizing, rule_for
 from .sizes import Sizes
 from .state import attach, copied, tree
 from .threads import one_thread
+from .valueless import require_values
 
 aten = torch.ops.aten
 
@@ -48,6 +49,7 @@ class Shrink:
     def requires(self, before: Program) -> None:
         if before is not self.plan.coupling.program:
             raise ContractError("the plan was made for another program")
+        require_values(before.tensors().values(), "cutting a network")
 
     @one_thread()
     def run(self, before: Program) -> PassResult:

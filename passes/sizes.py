@@ -34,24 +34,33 @@ def overlapping(value: Value) -> list[tuple[Axes, tuple[Tensor, ...]]]:
 
 
 class Sizes:
-    """Sizes of values when the labels in `gone` (bool, by label) are removed.
+    """Sizes of values when the classes in `gone` (bool, by class) are removed.
 
-    Masks are made in numpy: torch would start threads for a few hundred elements.
+    `classes` is the class of every label. Only what is asked for is looked up, and masks are made
+    in numpy: torch would start threads for a few hundred elements.
     """
 
-    def __init__(self, gone: Array) -> None:
-        self.gone = gone
+    def __init__(self, gone: Array, classes: Array) -> None:
+        self._gone, self._classes = gone, classes
         self._masks: dict[tuple[int, ...], Tensor] = {}
 
     def mask(self, arrays: Sequence[Tensor], axes: Axes) -> Tensor:
         """Which positions stay: bool, one dimension for each of `axes`."""
         key = tuple(id(array) for array in arrays)
         if key not in self._masks:
-            stays = ~self.gone[arrays[0].numpy()]
+            stays = self._stays(arrays[0])
             for array in arrays[1:]:
-                stays = stays & ~self.gone[array.numpy()]
+                stays = stays & self._stays(array)
             self._masks[key] = torch.from_numpy(stays.reshape([stays.shape[a] for a in axes]))
         return self._masks[key]
+
+    def _stays(self, array: Tensor) -> Array:
+        return ~self.gone(array)
+
+    def gone(self, labels: Tensor) -> Array:
+        """Which of these labels are removed: bool, of their shape."""
+        found: Array = self._gone[self._classes[labels.numpy()]]
+        return found
 
     def extent(self, value: Value, axis: int) -> int:
         """Size of `axis` after removal."""
@@ -76,7 +85,7 @@ class Sizes:
         """Which elements stay: bool, broadcastable to the value's shape."""
         whole = np.ones([1] * value.rank, dtype=bool)
         for array in value.arrays:
-            whole = whole & ~self.gone[array.numpy()]
+            whole = whole & self._stays(array)
         return torch.from_numpy(whole)
 
     def cut(self, tensor: Tensor, value: Value) -> Tensor:

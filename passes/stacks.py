@@ -6,13 +6,12 @@
 So a head can go whole, and an entry goes in every head. A *stack* is the classes of one column.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix, csr_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from .labels import Column
@@ -55,17 +54,31 @@ def close(ties: Sequence[tuple[Tensor, Tensor]], size: int) -> tuple[Tensor, Ten
 
     Label 0 is alone in class 0; classes are numbered in the order of their first labels.
     """
-    pairs = [torch.stack(pair) for pair in ties]
-    a, b = torch.cat([torch.zeros(2, 1).long(), *pairs], 1).numpy()
+    a, b = (_narrow([pair[side] for pair in ties], size) for side in (0, 1))
     none = (a == 0) ^ (b == 0)
-    real = (a != 0) & (b != 0)
-    graph = coo_matrix((np.ones(real.sum()), (a[real], b[real])), shape=(size, size))
-    _, found = connected_components(graph, directed=False)
-    # Label 0 has no edges, so its component is its own; number components from it.
-    _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))
-    lost = torch.from_numpy(np.maximum(a, b)[none].copy())
-    return torch.from_numpy(rank[inverse].astype(np.int64)), lost
+    lost = np.maximum(a, b)[none].astype(np.int64)
+    least = components(a[~none], b[~none], size)
+    number = np.cumsum(least == np.arange(size)) - 1
+    return torch.from_numpy(number[least]), torch.from_numpy(lost)
+
+
+def _narrow(parts: Sequence[Tensor], size: int) -> Array:
+    """All labels one after another, in four bytes each where they fit: there are many millions."""
+    kind = np.int32 if size < 2**31 else np.int64
+    return np.concatenate([np.zeros(0, kind), *(part.numpy().astype(kind) for part in parts)])
+
+
+def components(a: Array, b: Array, size: int) -> Array:
+    """The least member of the component that each of `size` things is in, joined by a[i] ~ b[i]."""
+    root = np.arange(size, dtype=a.dtype)
+    while len(a):
+        a, b = root[a], root[b]
+        apart = a != b
+        a, b = a[apart], b[apart]
+        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
+        while (root[root] != root).any():
+            root = root[root]
+    return root
 
 
 class Stacks:
@@ -89,13 +102,24 @@ class Stacks:
             self.why = why.gathered(self.of)
             self.why.add(self.of[lost].numpy(), "meets positions that cannot go")
         self._order = torch.argsort(self.of, stable=True)
-        self._ends = torch.bincount(self.of).cumsum(0)
+        self._counts = torch.bincount(self.of)
+        self._ends = self._counts.cumsum(0)
 
-    def classes(self, stack: int) -> list[int]:
-        """The classes of one stack, ascending."""
-        start = int(self._ends[stack - 1]) if stack else 0
-        found: list[int] = self._order[start : int(self._ends[stack])].tolist()
-        return found
+    def classes(self, stacks: Array) -> tuple[Tensor, Tensor]:
+        """The classes of these stacks one after another, and how many each has."""
+        which = torch.from_numpy(stacks)
+        counts = self._counts[which]
+        shift = self._ends[which] - counts.cumsum(0)
+        place = torch.arange(int(counts.sum())) + shift.repeat_interleave(counts)
+        return self._order[place], counts
+
+
+def owners(parts: Sequence[Array], count: int) -> csr_matrix:
+    """Which parts each of `count` classes lies in: bool [count, parts]."""
+    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    lies = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+    shape = (count, len(parts))
+    return csr_matrix((np.ones(len(lies), dtype=bool), (lies, owner)), shape=shape)
 
 
 class Columns:
@@ -104,11 +128,8 @@ class Columns:
     def __init__(self, columns: Sequence[Column], classes: Tensor) -> None:
         self._parts = [Column(classes[narrow], classes[wide]) for narrow, wide in columns]
         self._count = int(classes.max()) + 1
-        ones = [torch.cat([c.narrow, c.wide.reshape(-1)]).unique() for c in self._parts]
-        owner = np.repeat(np.arange(len(ones)), [len(one) for one in ones])
-        lies = torch.cat([torch.zeros(0, dtype=torch.long), *ones]).numpy()
-        shape = (self._count, len(ones))
-        self._of = csr_matrix((np.ones(len(lies), dtype=bool), (lies, owner)), shape=shape)
+        ones = [torch.cat([c.narrow, c.wide.reshape(-1)]).unique().numpy() for c in self._parts]
+        self._of = owners(ones, self._count)
 
     def can_lose(self, classes: Array) -> bool:
         """Whether no column runs empty without these classes, or loses only its narrow side."""
@@ -116,11 +137,10 @@ class Columns:
             return True
         gone = np.zeros(self._count, dtype=bool)
         gone[classes] = True
-        return even([self._parts[index] for index in np.unique(self._of[classes].indices)], gone)
+        touched = [self._parts[index] for index in np.unique(self._of[classes].indices)]
+        return even(touched, lambda ones: gone[ones.numpy()])
 
 
-def even(columns: Sequence[Column], gone: Array) -> bool:
+def even(columns: Sequence[Column], gone: Callable[[Tensor], Array]) -> bool:
     """Whether each column has lost its narrow side exactly where its whole wide side is gone."""
-    return all(
-        np.array_equal(gone[narrow.numpy()], gone[wide.numpy()].all(1)) for narrow, wide in columns
-    )
+    return all(np.array_equal(gone(narrow), gone(wide).all(1)) for narrow, wide in columns)

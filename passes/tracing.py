@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -28,6 +27,7 @@ from .errors import UsageError
 from .program import Nested, Program, fetch, shares_batch
 from .quiet import quiet
 from .state import attach
+from .valueless import has_values, imagined
 
 _LEAST_BATCH = 2
 """A batch of one would be burnt in as a constant by torch.export."""
@@ -42,22 +42,27 @@ def capture(model: nn.Module, args: tuple[Nested, ...], kwargs: Mapping[str, Nes
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    failures: list[str] = []
     try:
-        for name, attempt in _attempts(model, args, dict(kwargs)):
-            try:
-                with _nothing_printed(), torch.no_grad():
-                    program = attempt()
-            except Exception as error:  # whatever the tracer raises is the reason we report
-                first = str(error).strip().splitlines() or [""]
-                failures.append(f"{name}: {type(error).__name__}: {first[0][:200]}")
-                continue
-            if program.batch is not None or name != "dynamic batch" or _batch(args, kwargs) != 1:
-                return replace(program, aliases=_aliases(model, program))
-            failures.append(f"{name}: the model fixes its batch size")
+        with imagined(model, (args, dict(kwargs))) as given:
+            return _captured(model, *given)
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _captured(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]) -> Program:
+    failures: list[str] = []
+    for name, attempt in _attempts(model, args, kwargs):
+        try:
+            with _nothing_printed(), torch.no_grad():
+                program = attempt()
+        except Exception as error:  # whatever the tracer raises is the reason we report
+            first = str(error).strip().splitlines() or [""]
+            failures.append(f"{name}: {type(error).__name__}: {first[0][:200]}")
+            continue
+        if program.batch is not None or name != "dynamic batch" or _batch(args, kwargs) != 1:
+            return replace(program, aliases=_aliases(model, program))
+        failures.append(f"{name}: the model fixes its batch size")
     raise UsageError(
         f"the model {type(model).__name__} cannot be captured",
         why="; ".join(failures),
@@ -142,7 +147,8 @@ def _make_fx(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Neste
     if kwargs or any(not isinstance(leaf, Tensor) for leaf in leaves):
         raise UsageError("make_fx captures only models that take plain tensors")
     program = Program(traced, tuple(leaves), {}, "make_fx, static shapes", None)
-    if any(isinstance(tensor, FakeTensor) for tensor in program.tensors().values()):
+    real = all(map(has_values, weights.values()))
+    if real and not all(map(has_values, program.tensors().values())):
         raise UsageError("a part of the model ran unseen, in another thread perhaps")
     return program
 

@@ -15,11 +15,13 @@ if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need
     from torch import Tensor, nn
 
 
-def load_model(spec: str, weights: Path | None = None) -> tuple["nn.Module", ModuleType]:
+def load_model(
+    spec: str, weights: Path | None = None, *, values: bool = True
+) -> tuple["nn.Module", ModuleType]:
     """The model that `spec` builds, in eval mode, and the module that defines it.
 
     `spec` names a callable without arguments, or a model itself. `weights` replaces every
-    parameter and buffer.
+    parameter and buffer. Without `values` the model may be on the meta device, or fake.
     """
     from torch import nn
 
@@ -30,7 +32,7 @@ def load_model(spec: str, weights: Path | None = None) -> tuple["nn.Module", Mod
         model = _as_model(found.call_without_arguments(), f"what {spec} returned")
     if weights is not None:
         load_weights(model, weights)
-    check_finite(model)
+    check_finite(model, values=values)
     return model.eval(), found.namespace
 
 
@@ -53,17 +55,18 @@ def _as_model(value: Any, name: str) -> "nn.Module":
     raise UsageError(f"{name} is {kind_of(value)}, not a torch.nn.Module", hint=hint)
 
 
-def check_finite(module: "nn.Module") -> None:
+def check_finite(module: "nn.Module", *, values: bool = True) -> None:
     """Refuse weights that hold no numbers: not initialised, on the meta device, NaN or infinite.
 
-    Buffers may be infinite, as attention masks are, but not NaN.
+    Buffers may be infinite, as attention masks are, but not NaN. Without `values` a tensor may be
+    on the meta device, or fake.
     """
     parameters = dict(module.named_parameters())
     everything = {**parameters, **dict(module.named_buffers())}
     broken = {
         name: trouble
         for name, tensor in everything.items()
-        if (trouble := _trouble(tensor, infinity_allowed=name not in parameters))
+        if (trouble := _trouble(tensor, infinity_allowed=name not in parameters, values=values))
     }
     if broken:
         first, *more = (f"{name} {trouble}" for name, trouble in broken.items())
@@ -71,18 +74,22 @@ def check_finite(module: "nn.Module") -> None:
             first,
             where=f"and {len(more)} others: {listed(more, '; ')}" if more else "",
             why="what does not compute numbers cannot be compared with something smaller",
-            hint="look at how it was made, or give a checkpoint by --weights",
+            hint="look at how it was made, or give a checkpoint by --weights; without values a "
+            "model can be inspected and planned",
         )
 
 
-def _trouble(tensor: "Tensor", infinity_allowed: bool) -> str:
+def _trouble(tensor: "Tensor", *, infinity_allowed: bool, values: bool) -> str:
     """`has 3 NaN among its 64 values`, or the empty string."""
     from torch.nn.parameter import is_lazy
 
+    from compressor.passes.valueless import has_values
+
     if is_lazy(tensor):
         return "has no shape: a lazy layer that never saw an input"
-    if tensor.is_meta:
-        return "has no values: it is on the meta device"
+    if not has_values(tensor):
+        kind = "on the meta device" if tensor.is_meta else "fake"
+        return f"has no values: it is {kind}" if values else ""
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return ""
     values = tensor.detach()

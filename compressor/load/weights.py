@@ -4,7 +4,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from compressor.passes.errors import UsageError
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need
 def load_weights(model: "nn.Module", path: Path) -> None:
     """Replace every parameter and buffer of `model` by those in `path`."""
     state = read_weights(path)
+    _check_shapes(state, model.state_dict(), path)
+    _give_memory(model, state)
     own = model.state_dict()
-    _check_shapes(state, own, path)
     answer = model.load_state_dict(state, strict=False)
     missing = [name for name in answer.missing_keys if not _has_a_twin(name, own, state)]
     lists = {"missing": missing, "unexpected": answer.unexpected_keys}
@@ -31,6 +32,29 @@ def load_weights(model: "nn.Module", path: Path) -> None:
             why="; ".join(f"{len(n)} {kind}: {listed(n)}" for kind, n in lists.items() if n),
             hint=_hint(state, own),
         )
+
+
+def _give_memory(model: "nn.Module", state: "State") -> None:
+    """Memory for the tensors on the meta device that the file fills; tied ones stay tied."""
+    import torch
+
+    from compressor.passes.valueless import has_values, place
+
+    named = dict(model.named_parameters(remove_duplicate=False))
+    own: State = {**named, **dict(model.named_buffers(remove_duplicate=False))}
+    empty = {name: (*place(one), one.shape) for name, one in own.items() if not has_values(one)}
+    filled = {key for name, key in empty.items() if name in state}
+    made: dict[Any, Tensor] = {}
+    for name, key in empty.items():
+        if key not in filled:
+            continue
+        if key not in made:
+            made[key] = torch.empty(own[name].shape, dtype=own[name].dtype)
+            if name in named:
+                made[key] = torch.nn.Parameter(made[key], own[name].requires_grad)
+        path, _, last = name.rpartition(".")
+        part = model.get_submodule(path)
+        (part._parameters if name in named else part._buffers)[last] = made[key]
 
 
 def _check_shapes(state: "State", own: "State", path: Path) -> None:
@@ -52,6 +76,10 @@ def _check_shapes(state: "State", own: "State", path: Path) -> None:
 
 def _has_a_twin(name: str, own: "State", state: "State") -> bool:
     """Tied weights are one tensor under two names, of which safetensors keeps one."""
+    from compressor.passes.valueless import has_values
+
+    if not has_values(own[name]):
+        return False
     address = own[name].data_ptr()
     return address != 0 and any(
         other in state and own[other].data_ptr() == address for other in own if other != name

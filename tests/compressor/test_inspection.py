@@ -10,7 +10,7 @@ import pytest
 from compressor.passes.errors import UsageError
 from rich.console import Console
 
-from compressor.inspection import inspect, tree
+from compressor.inspection import Subject, inspect, tree
 from compressor.load import load_model
 from compressor.stages import Watch
 from models.catalog import CATALOG
@@ -24,7 +24,7 @@ def found(request) -> dict[str, Any]:
 
 
 def look(name: str, ignore: tuple[str, ...] = ()) -> dict[str, Any]:
-    return inspect(f"{ROOT}/{CATALOG[name]}", None, None, None, ignore, Watch())
+    return inspect(Subject(f"{ROOT}/{CATALOG[name]}"), ignore, Watch())
 
 
 both = pytest.mark.parametrize("found", ["residual", "vit"], indirect=True)
@@ -37,7 +37,7 @@ def test_a_pattern_that_protects_nothing_is_refused():
 
 def test_inputs_that_do_not_fit_are_refused():
     with pytest.raises(UsageError, match="does not run on the example inputs"):
-        inspect(f"{ROOT}/{CATALOG['residual']}", None, "1,5,8,8", None, (), Watch())
+        inspect(Subject(f"{ROOT}/{CATALOG['residual']}", None, "1,5,8,8"), (), Watch())
 
 
 @both

@@ -1,0 +1,139 @@
+"""`compressor plan`: which channels go, for a model that need not fit in memory.
+
+    model on the meta device, or a real one         shapes and operators
+    --weights: safetensors, a file or a folder      read tensor by tensor, for the scores
+    plan.json                                       what `compressor shards` cuts a checkpoint by
+
+Nothing is run, so nothing is proven here: `compressor build` does that, of a model that fits.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Parameter
+
+from compressor import passes
+from compressor.inspection import Subject, captured
+from compressor.load.words import listed, near
+from compressor.passes.errors import UsageError
+from compressor.report import groups
+from compressor.shards import Checkpoint, cut_of
+from compressor.stages import Watch
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and what it is called in a report."""
+
+    plan: passes.Plan
+    model: str
+    options: passes.Options
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the indices, which are in plan.json."""
+        plan = self.plan
+        costs = {kind: passes.Costs(plan.coupling, kind) for kind in passes.KINDS}
+        return {
+            "model": self.model,
+            "budget": {"kind": plan.budget.kind, "amount": plan.budget.amount},
+            "options": asdict(self.options) | {"unit": plan.unit},
+            "cost": {
+                kind: {"original": round(one.dense), "small": round(one.amount(plan.channels))}
+                for kind, one in costs.items()
+            },
+            "groups": groups(plan),
+        }
+
+
+def plan(
+    subject: Subject,
+    budget: passes.Budget,
+    options: passes.Options,
+    weights: Path | None,
+    output: Path,
+    watch: Watch,
+) -> Planned:
+    """Choose what goes, and write it to `output`: as a whole, or not at all."""
+    _check_output(output)
+    checkpoint = Checkpoint(weights) if weights is not None else None
+    program = captured(subject, options.ignore, watch)
+    scores = None if checkpoint is None else ByName(checkpoint, program)
+    with watch.stage("couple"):
+        coupling = passes.couple(program, options.ignore)
+    with watch.stage("plan"):
+        found = passes.choose(coupling, budget, options, scores)
+    with watch.stage("write"):
+        _write(output, json.dumps(cut_of(found).to_json(), separators=(",", ":")) + "\n")
+    return Planned(found, subject.model, options)
+
+
+class ByName(Mapping[str, Tensor]):
+    """The weights of a program as a checkpoint has them: read on demand, tied ones by any name.
+
+    Raises UsageError, before anything is read, where one is missing or has other sizes.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, program: passes.Program) -> None:
+        self._checkpoint, stored = checkpoint, checkpoint.stored
+        self._names: dict[str, str] = {}
+        missing, odd = [], []
+        for name, tensor in program.tensors().items():
+            others = [alias for alias, own in program.aliases.items() if own == name]
+            found = next((one for one in (name, *others) if one in stored), None)
+            if found is None:
+                missing += [name] if isinstance(tensor, Parameter) else []
+            elif stored[found].shape != tuple(tensor.shape):
+                odd.append(
+                    f"{name} is {list(stored[found].shape)} in the file, "
+                    f"{list(tensor.shape)} in the model"
+                )
+            else:
+                self._names[name] = found
+        if missing or odd:
+            raise UsageError(
+                "the weights do not fit the model",
+                where=str(checkpoint.source),
+                why="; ".join(odd[:2]) or f"{len(missing)} missing: {listed(missing)}",
+                hint=near(missing[0], stored) if missing else "",
+            )
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._checkpoint[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _check_output(output: Path) -> None:
+    if output.is_dir() or not output.parent.is_dir():
+        why = "it is a folder" if output.is_dir() else f"there is no folder {output.parent}"
+        raise UsageError(f"cannot write the plan to {output}", why=why, hint="name a file with -o")
+
+
+def _write(path: Path, text: str) -> None:
+    """Beside its name first, then renamed: the file is there as a whole, or as it was."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+        ) as file:
+            try:
+                file.write(text)
+                file.close()
+                os.chmod(file.name, 0o644)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the plan to {path}", why=error.strerror or str(error)
+        ) from error
