@@ -25,7 +25,7 @@ from .interpret import Trace, interpret, results_of
 from .labels import Ledger, Value, varying
 from .program import Program, where
 from .sizes import Sizes, is_rectangle
-from .stacks import Reasons, Stacks, close, components, even
+from .stacks import Reasons, Stacks, close, components, even, once
 from .threads import one_thread
 
 Array = np.ndarray[Any, Any]
@@ -220,25 +220,28 @@ def _rows(
     a, b = torch.cat(edges, 1).numpy()
     size = int(classes.max()) + 1
     found = components(a, b, size)
-    linked = np.unique(np.concatenate([a, b]))
+    linked = once(np.concatenate([a, b]))
     order = np.argsort(found[linked], kind="stable")
     linked = linked[order]
     starts = np.flatnonzero(np.diff(found[linked])) + 1
     alike: dict[int, Bundle] = {}
     names = torch.cat(named).numpy()
+    name = np.zeros(size, dtype=bool)
+    name[names] = True
     for bundle in np.split(linked, starts):
         stuck = bundle[why.index[bundle] > 0]
         if len(stuck):
-            why.add(np.intersect1d(bundle, names), f"its rows cannot go: {why[int(stuck[0])]}")
+            why.add(bundle[name[bundle]], f"its rows cannot go: {why[int(stuck[0])]}")
         elif len(bundle) and not grids.can_lose(bundle):
-            why.add(np.intersect1d(bundle, names), "without its rows others would be uneven")
+            why.add(bundle[name[bundle]], "without its rows others would be uneven")
         if not len(bundle) or why.index[bundle].any():
             continue
         key = int(np.sum(signature[bundle], dtype=np.uint64))
         alike.setdefault(key, []).append(bundle.tolist())
     for group in alike.values():
         if len(group) == 1:
-            why.add(np.intersect1d(group[0], names), "is the only row of its kind")
+            own = np.array(group[0])
+            why.add(own[name[own]], "is the only row of its kind")
     return [sorted(group) for group in alike.values() if len(group) > 1], names
 
 

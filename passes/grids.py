@@ -7,17 +7,16 @@ A *cell* is a set of channels with the same rows; a step takes one channel of ea
 that can only shrink together (queries and values of a fused projection) become one.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.fx import Node
 
 from .labels import Column, varying
-from .sizes import is_rectangle
-from .stacks import Columns, owners
+from .stacks import Columns, Places, once
 
 Array = np.ndarray[Any, Any]
 Stuck = tuple[Node | None, Array]
@@ -47,22 +46,23 @@ class Grids:
                 self.tables.append(table)
                 self.nodes.append(node)
         self._count = int(classes.max()) + 1
-        self._ones = [np.unique(table.numpy()) for table in self.tables]
-        self._of = owners(self._ones, self._count)
+        flat = [table.numpy().reshape(-1) for table in self.tables]
+        self._ones = [once(one) for one in flat]
+        self._ends = np.cumsum([len(one) for one in flat])
+        self._places = Places(np.concatenate([np.zeros(0, dtype=np.int64), *flat]))
         self._columns = Columns(columns, classes)
-
-    def _touched(self, classes: Array) -> Array:
-        """The grids in which any of these classes lies."""
-        return np.unique(self._of[classes].indices)
 
     def _breaks(self, classes: Array) -> list[int]:
         """The grids that would not be rectangles without these classes."""
-        chosen = torch.zeros(self._count, dtype=torch.bool)
-        chosen[torch.from_numpy(np.asarray(classes))] = True
+        gone = np.sort(self._places.of(once(classes)))
+        owner = np.searchsorted(self._ends, gone, side="right")
         return [
-            index
-            for index in self._touched(classes)
-            if is_rectangle(~chosen[self.tables[index]]) is None
+            int(index)
+            for index in once(owner)
+            if not _rectangle_without(
+                tuple(self.tables[index].shape),
+                gone[owner == index] - self._ends[index] + self.tables[index].numel(),
+            )
         ]
 
     def can_lose(self, classes: Array) -> bool:
@@ -155,6 +155,21 @@ class Grids:
         straight = full >= rows.ndim - 2
         found: Array = whole & (rows.reshape(len(count), -1).sum(1) == box) & straight
         return found
+
+
+def _rectangle_without(shape: tuple[int, ...], gone: Array) -> bool:
+    """Whether a table of this shape stays a rectangle without some positions (flat, each once)."""
+    lead = shape[:-1]
+    rows, lost = np.unique(gone // shape[-1], return_counts=True)
+    whole, partly = rows[lost == shape[-1]], lost[lost < shape[-1]]
+    left = math.prod(lead) - len(whole)
+    if left == 0 or (len(partly) and (len(partly) < left or (partly != partly[0]).any())):
+        return False
+    extents = [
+        size - (np.bincount(index, minlength=size) == math.prod(lead) // size).sum()
+        for index, size in zip(np.unravel_index(whole, lead), lead, strict=True)
+    ]
+    return bool(math.prod(extents) == left)
 
 
 def _split(group: Array, pattern: Array) -> list[Array]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from .labels import Column
@@ -114,31 +113,53 @@ class Stacks:
         return self._order[place], counts
 
 
-def owners(parts: Sequence[Array], count: int) -> csr_matrix:
-    """Which parts each of `count` classes lies in: bool [count, parts]."""
-    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    lies = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
-    shape = (count, len(parts))
-    return csr_matrix((np.ones(len(lies), dtype=bool), (lies, owner)), shape=shape)
+def once(numbers: Array) -> Array:
+    """Each number once, ascending. (`np.unique` hashes, which is slower for millions.)"""
+    ordered = np.sort(numbers, axis=None)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
+
+
+class Places:
+    """Where each number stands in a flat array: an index the other way round."""
+
+    def __init__(self, flat: Array) -> None:
+        self._order = np.argsort(flat, kind="stable")
+        self._numbers, first = np.unique(flat[self._order], return_index=True)
+        self._ends = np.append(first, len(flat))
+
+    def of(self, numbers: Array) -> Array:
+        """All places of these numbers (each once), those that do not occur left out."""
+        if not len(self._numbers):
+            return np.zeros(0, dtype=np.int64)
+        at = np.searchsorted(self._numbers, numbers).clip(max=len(self._numbers) - 1)
+        at = at[self._numbers[at] == numbers]
+        counts = self._ends[at + 1] - self._ends[at]
+        shift = np.repeat(self._ends[at + 1] - counts.cumsum(), counts)
+        return self._order[np.arange(counts.sum()) + shift]
 
 
 class Columns:
-    """All columns as classes, with the columns of every class."""
+    """All columns as classes. A *slot* is a position of a narrow side with its wide side."""
 
     def __init__(self, columns: Sequence[Column], classes: Tensor) -> None:
-        self._parts = [Column(classes[narrow], classes[wide]) for narrow, wide in columns]
-        self._count = int(classes.max()) + 1
-        ones = [torch.cat([c.narrow, c.wide.reshape(-1)]).unique().numpy() for c in self._parts]
-        self._of = owners(ones, self._count)
+        none = np.zeros(0, dtype=np.int64)
+        narrow = [classes[column.narrow].numpy() for column in columns]
+        wide = [classes[column.wide].numpy().reshape(-1) for column in columns]
+        rows = [np.full(len(column.narrow), column.wide.shape[1]) for column in columns]
+        self._rows = np.concatenate([none, *rows])
+        """How many rows each slot has."""
+        self._slots = len(self._rows)
+        self._slot = np.concatenate(
+            [np.arange(self._slots), np.repeat(np.arange(self._slots), self._rows)]
+        )
+        self._places = Places(np.concatenate([none, *narrow, *wide]))
 
     def can_lose(self, classes: Array) -> bool:
         """Whether no column runs empty without these classes, or loses only its narrow side."""
-        if not self._parts:
-            return True
-        gone = np.zeros(self._count, dtype=bool)
-        gone[classes] = True
-        touched = [self._parts[index] for index in np.unique(self._of[classes].indices)]
-        return even(touched, lambda ones: gone[ones.numpy()])
+        places = self._places.of(once(classes))
+        narrow = once(self._slot[places[places < self._slots]])
+        slots, lost = np.unique(self._slot[places[places >= self._slots]], return_counts=True)
+        return np.array_equal(narrow, slots[lost == self._rows[slots]])
 
 
 def even(columns: Sequence[Column], gone: Callable[[Tensor], Array]) -> bool:
