@@ -89,6 +89,7 @@ def run_fuzz(
     seed: Annotated[int, typer.Option(help="of the first network")] = 0,
     count: Annotated[int, typer.Option(help="of networks, one for each seed")] = 100,
     onnx: Annotated[int, typer.Option(help="how many of them run in ONNX Runtime too")] = 0,
+    inflate: Annotated[int, typer.Option(help="further networks to make wider by hand")] = 0,
     jobs: Annotated[int, typer.Option(help="processes")] = 1,
     genomes: Annotated[Path, typer.Option(help="where networks that fail are written")] = Path(
         "tests/fuzz"
@@ -97,10 +98,11 @@ def run_fuzz(
     add: Annotated[bool, typer.Option(help="to what is recorded, not in its place")] = False,
 ) -> None:
     """Random networks: removing equals silencing in every one, or there is a reason."""
-    from benchmarks.fuzz.run import kept, run
+    from benchmarks.fuzz.run import inflated, kept, run
     from benchmarks.fuzz.tally import Tally, show
 
     tally = run(seed, count, onnx, jobs, kept(genomes))
+    tally.inflated = inflated(seed, inflate)
     show(tally, Console(width=None if sys.stdout.isatty() else 120))
     if record:
         path = RESULTS / "fuzz.json"
@@ -110,7 +112,7 @@ def run_fuzz(
         found = {"environment": environment(), **tally.to_json()}
         path.write_text(json.dumps(found, indent=1) + "\n")
         print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
-    if tally.failures:
+    if tally.failed:
         sys.exit(1)
 
 

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import RESULTS, app
 from benchmarks.fuzz import check as checking
-from benchmarks.fuzz import reduce
+from benchmarks.fuzz import inflate, reduce
 from benchmarks.fuzz.check import Found, check, due
 from benchmarks.fuzz.genome import Step, parse
+from benchmarks.fuzz.inflate import check_pair
 from benchmarks.fuzz.network import Network, Unfit, grown
 from benchmarks.fuzz.tally import Tally, merged
 from compressor import passes
@@ -50,6 +51,30 @@ def test_it_does_in_many_and_onnx_runtime_agrees():
 def test_what_once_failed_does_not_fail_again(path):
     found = check(parse(path.read_text()), plans=reduce.PLANS)
     assert not found.failed, found.trace
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_added_by_hand_can_be_taken_out_again(seed):
+    counts: Counter[str] = Counter()
+    assert check_pair(seed, counts) == ""
+    assert counts["dead channels removed"] > 0
+
+
+def test_taking_out_a_living_channel_is_noticed(monkeypatch):
+    def living(pair, coupling):
+        group = max(coupling.groups, key=lambda group: group.size)
+        return passes.Plan(coupling, passes.Budget(channels=0.5), group.cells[0][:1]), 1
+
+    monkeypatch.setattr(inflate, "dead_plan", living)
+    assert "outputs differ" in check_pair(1, Counter())
+
+
+def test_columns_are_matched_in_order():
+    narrow = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(0))
+    wide = torch.cat([torch.randn(4, 2, 2), narrow[:, :1], torch.randn(4, 1, 2), narrow[:, 1:]], 1)
+    assert inflate.matched(narrow, wide, 1).tolist() == [2, 4, 5]
+    with pytest.raises(Unfit, match="the dead channels change the living ones"):
+        inflate.matched(narrow, wide.flip(1), 1)
 
 
 # ---------------------------------------------------------------------------- genomes
@@ -190,7 +215,8 @@ def test_ranges_of_seeds_are_joined():
 
 
 def test_the_command_runs_and_shows_what_was_found(tmp_path):
-    line = ["fuzz", "--seed", "40", "--count", "2", "--onnx", "1", "--genomes", str(tmp_path)]
+    line = ["fuzz", "--seed", "40", "--count", "2", "--onnx", "1", "--inflate", "1"]
+    line += ["--genomes", str(tmp_path)]
     before = {path: path.read_bytes() for path in RESULTS.glob("*")}
     done = CliRunner().invoke(app, line)
     assert done.exit_code == 0, done.stderr

@@ -24,10 +24,10 @@ class Unfit(ValueError):
     """A step does not fit the streams it reads."""
 
 
-def example(op: str, options: dict[str, int], seed: int) -> Tensor:
+def example(op: str, options: dict[str, int], seed: int, batch: int = BATCH) -> Tensor:
     """What an input step gives."""
     if op == "words":
-        return tokens(options["count"], BATCH, options["length"], seed=seed)
+        return tokens(options["count"], batch, options["length"], seed=seed)
     shape = {
         "image": lambda channels, size: (channels, size, size),
         "sound": lambda channels, length: (channels, length),
@@ -35,7 +35,7 @@ def example(op: str, options: dict[str, int], seed: int) -> Tensor:
         "tokens": lambda length, channels: (length, channels),
         "vector": lambda channels: (channels,),
     }[op](**options)
-    return normal(BATCH, *shape, seed=seed)
+    return normal(batch, *shape, seed=seed)
 
 
 INPUTS: dict[str, Any] = {
@@ -74,6 +74,14 @@ class Network(nn.Module):
         self.genome = Genome(self.genome.seed, (*self.genome.steps, step))
         self.streams[step.name] = stream
         return stream
+
+    def drop(self, name: str) -> None:
+        """Forget a step that nobody reads, if it is there."""
+        steps = tuple(step for step in self.genome.steps if step.name != name)
+        self.genome = Genome(self.genome.seed, steps)
+        self.streams.pop(name, None)
+        if name in self.parts:
+            del self.parts[name]
 
     def _made(self, step: Step, seed: int) -> Stream:
         kind = STEPS[step.op]

@@ -2,12 +2,15 @@
 
 import multiprocessing
 import sys
+import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from benchmarks.fuzz.check import Found, check
+from benchmarks.fuzz.inflate import check_pair
 from benchmarks.fuzz.network import grown
 from benchmarks.fuzz.reduce import like, reduced
 from benchmarks.fuzz.tally import Tally
@@ -42,6 +45,22 @@ def _results(tasks: list[tuple[int, bool]], jobs: int) -> Iterator[Found]:
     context = multiprocessing.get_context("spawn")
     with context.Pool(jobs, torch.set_num_threads, (1,), maxtasksperchild=500) as pool:
         yield from pool.imap_unordered(one, tasks, chunksize=4)
+
+
+def inflated(seed: int, count: int) -> Counter[str]:
+    """`count` networks that were made wider by hand: taking that out gives them back."""
+    torch.set_num_threads(1)
+    counts: Counter[str] = Counter()
+    for number in range(seed, seed + count):
+        try:
+            why = check_pair(number, counts)
+        except Exception as error:  # whatever is raised is what we are looking for
+            traceback.print_exc()
+            why = f"{type(error).__name__}: {error}"
+        if why:
+            print(f"inflated seed {number}: {why}", file=sys.stderr, flush=True)
+            counts[f"FAILED seed {number}: {why}"] += 1
+    return counts
 
 
 def kept(folder: Path) -> Callable[[Found], None]:

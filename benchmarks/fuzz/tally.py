@@ -11,7 +11,9 @@ from rich.table import Table
 from benchmarks.fuzz.check import Found, due
 
 OFTEN = 20
-COUNTERS = ("outcomes", "refusals", "frozen", "rules", "steps", "checks", "seconds")
+COUNTERS = (
+    "outcomes", "refusals", "frozen", "rules", "steps", "checks", "inflated", "seconds",
+)  # fmt: skip
 
 
 @dataclass
@@ -27,6 +29,8 @@ class Tally:
     rules: Counter[str] = field(default_factory=Counter)
     steps: Counter[str] = field(default_factory=Counter)
     checks: Counter[str] = field(default_factory=Counter)
+    inflated: Counter[str] = field(default_factory=Counter)
+    """What came of networks that were made wider by hand."""
     seconds: Counter[str] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -51,6 +55,10 @@ class Tally:
     @property
     def networks(self) -> int:
         return self.outcomes.total()
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.failures) or any(name.startswith("FAILED") for name in self.inflated)
 
     @property
     def limits(self) -> Counter[str]:
@@ -82,7 +90,7 @@ class Tally:
         return {
             "seeds": self.seeds,
             "networks": self.networks,
-            "networks_per_second": round(self.networks / max(self.seconds.total(), 1e-9), 2),
+            "networks_per_cpu_second": round(self.networks / max(self.seconds.total(), 1e-9), 2),
             "groups": self.groups,
             "groups_frozen_by_our_limits": round(self.refused_share, 4),
             **counts,
@@ -111,11 +119,12 @@ def show(tally: Tally, console: Console) -> None:
     """Everything, in a few tables."""
     seeds = ", ".join(f"{first} to {end - 1}" for first, end in tally.seeds)
     speed = tally.networks / max(tally.seconds.total(), 1e-9)
-    console.print(f"{tally.networks} networks (seeds {seeds}), {speed:.2f} a second and process")
+    console.print(f"{tally.networks} networks (seeds {seeds}), {speed:.2f} a CPU second")
     for title, counter in (
         ("outcome", tally.outcomes),
         ("why a network was refused", tally.refusals),
         ("checks", tally.checks),
+        ("inflated by hand", tally.inflated),
         ("groups frozen by the network itself", tally.causes),
         (f"groups frozen by our limits ({tally.refused_share:.1%})", tally.limits),
     ):

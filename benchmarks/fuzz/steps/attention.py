@@ -301,7 +301,7 @@ TIME = {
     "shifted": lambda a: torch.cat([a[:, 1:], a[:, :1]], 1),
     "difference": lambda a: a[:, 1:] - a[:, :-1],
     "last": lambda a: a + a[:, -1:],
-    "bucketize": lambda a: a * torch.bucketize(a, torch.tensor([-1.0, 0.0, 1.0])),
+    "bucketize": lambda a: a * torch.bucketize(a.contiguous(), torch.tensor([-1.0, 0.0, 1.0])),
 }
 
 
