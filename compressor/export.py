@@ -19,6 +19,7 @@ from typing import Any
 import onnx
 import torch
 
+from compressor.exportable import exportable
 from compressor.load.words import reason
 from compressor.passes.errors import CompressError
 from compressor.passes.program import Program
@@ -47,7 +48,7 @@ def export(program: Program) -> bytes:
 
     Raises CompressError where torch's exporter does, with its reason.
     """
-    module = program.module
+    module = exportable(program)
     try:
         with quiet(*_NOISY), redirect_stdout(StringIO()):
             exported = torch.onnx.export(

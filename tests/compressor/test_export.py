@@ -68,6 +68,29 @@ def test_what_onnx_does_not_allow_is_refused_with_its_reason():
     assert "bfloat16" in caught.value.why
 
 
+class Attention(nn.Module):
+    """Attention over windows: as many axes in front of [length, entries] as asked for."""
+
+    def __init__(self, lead: tuple[int, ...]) -> None:
+        super().__init__()
+        self.lead, self.parts, self.out = lead, nn.Linear(6, 24), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = (x.shape[0], *self.lead, -1, 8)
+        query, key, value = (part.reshape(size) for part in self.parts(x).chunk(3, -1))
+        return self.out(nn.functional.scaled_dot_product_attention(query, key, value))
+
+
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3), (2, 1, 3)])
+def test_attention_on_any_number_of_axes_is_exported(lead):
+    x = torch.randn(2, 12, 6)
+    program = program_of(Attention(lead), x)
+    session = onnxruntime.InferenceSession(export(program))
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        assert np.allclose(found, program.module(x).numpy(), atol=1e-5)
+
+
 def test_a_model_over_two_gigabytes_is_refused(monkeypatch):
     monkeypatch.setattr(exporter, "LARGEST_INLINE", 10)
     with pytest.raises(CompressError, match=r"the ONNX model is \d+ bytes") as caught:
@@ -237,3 +260,32 @@ def test_onnxsim_takes_out_what_does_nothing():
     assert [node.op_type for node in nodes] == ["Relu"]
     assert first_dims(simplified.data) == ["batch", "batch"]
     assert b"compressor" in simplified.data
+
+
+class Windows(nn.Module):
+    """Attention in windows; a view after it relies on the strides that attention gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts, self.out = nn.Linear(6, 192), nn.Linear(64, 5)
+        self.bias = nn.Parameter(torch.randn(1, 2, 4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = x.reshape(-1, 4, 6)
+        query, key, value = (
+            part.reshape(-1, 4, 2, 32).transpose(1, 2) for part in self.parts(windows).chunk(3, -1)
+        )
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, self.bias)
+        return self.out(mixed.transpose(1, 2).reshape(-1, 2, 2, 64))
+
+
+def test_attention_that_lost_entries_is_exported():
+    x = torch.randn(2, 12, 6)
+    program = program_of(Windows(), x)
+    options = passes.Options(uniform=True)
+    plan = passes.choose(passes.couple(program), passes.Budget(channels=0.5), options)
+    small = passes.apply(passes.Shrink(plan), program).program
+    session = onnxruntime.InferenceSession(export(small))
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        assert np.allclose(found, small.module(x).numpy(), atol=1e-5)

@@ -1,0 +1,101 @@
+"""The same graph in the words that torch's ONNX exporter understands.
+
+view          becomes reshape: ONNX has no strides
+attention     on more or fewer than four axes: those in front are folded into one; its result is
+              made contiguous, because the exporter takes it apart into operators that give other
+              strides than those it was captured with
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from compressor.inputs import fresh
+from compressor.passes.program import Program
+from compressor.passes.state import copied, tree
+
+aten = torch.ops.aten
+_ATTENTION = aten.scaled_dot_product_attention.default
+
+
+def exportable(program: Program) -> GraphModule:
+    """A module with the program's own tensors, its forward and its results."""
+    graph = copied(program.module.graph)
+    attentions = [node for node in graph.nodes if node.target is _ATTENTION]
+    shapes = _shapes(program) if attentions else {}
+    for node in attentions:
+        _on_four_axes(graph, node, shapes)
+        _made_contiguous(graph, node)
+    for node in graph.find_nodes(op="call_function", target=aten.view.default):
+        node.target = aten.reshape.default
+    graph.lint()
+    return GraphModule(tree(program.tensors(), program.parts()), graph)
+
+
+def _made_contiguous(graph: Graph, node: Node) -> None:
+    users = list(node.users)
+    with graph.inserting_before(node.next):
+        layout = {"memory_format": torch.contiguous_format}
+        clone = graph.call_function(aten.clone.default, (node,), layout)
+    for user in users:
+        user.replace_input_with(node, clone)
+
+
+class _Noting(Interpreter):
+    """Runs the program and notes the shape of every tensor, by the name of its node."""
+
+    def __init__(self, module: GraphModule) -> None:
+        super().__init__(module)
+        self.shapes: dict[str, torch.Size] = {}
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.shapes[n.name] = result.shape
+        return result
+
+
+def _shapes(program: Program) -> dict[str, torch.Size]:
+    noting = _Noting(program.module)
+    given = pytree.tree_leaves((program.args, dict(program.kwargs)))
+    with torch.no_grad():
+        noting.run(*fresh(given), enable_io_processing=False)
+    return noting.shapes
+
+
+def _on_four_axes(graph: Graph, node: Node, shapes: Mapping[str, torch.Size]) -> None:
+    """Fold the axes in front of ``[batch, heads, length, entries]``, or add what is missing."""
+    operands = [operand for operand in node.args[:3] if isinstance(operand, Node)]
+    found = [shapes[operand.name] for operand in operands]
+    rank, lead = len(found[0]), len(found[0]) - 2
+    mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+    masked = isinstance(mask, Node) and len(shapes[mask.name]) > 2
+    if rank == 4 or masked or any(shape[:lead] != found[0][:lead] for shape in found):
+        return
+    with graph.inserting_before(node):
+        sizes = _sizes(graph, operands[0], range(lead))
+        folded = [
+            graph.call_function(aten.flatten.using_ints, (operand, 0, rank - 4))
+            if rank > 4
+            else graph.call_function(aten.reshape.default, (operand, _padded(graph, operand, rank)))
+            for operand in operands
+        ]
+    users = list(node.users)
+    with graph.inserting_before(node.next):
+        tail = _sizes(graph, node, (2, 3))
+        result = graph.call_function(aten.reshape.default, (node, [*sizes, *tail]))
+    for user in users:
+        user.replace_input_with(node, result)
+    node.args = (*folded, *node.args[3:])
+
+
+def _padded(graph: Graph, operand: Node, rank: int) -> list[int | Node]:
+    return [*[1] * (4 - rank), *_sizes(graph, operand, range(rank))]
+
+
+def _sizes(graph: Graph, operand: Node, axes: Iterable[int]) -> list[Node]:
+    return [graph.call_function(aten.sym_size.int, (operand, axis)) for axis in axes]
