@@ -24,7 +24,7 @@ KEPT = sorted(Path(__file__).with_name("fuzz").glob("*.txt"))
 PLAIN = """seed = 3
 x1 = image(channels=3, size=4)
 x2 = conv(x1, width=8, kernel=3)
-x3 = unary(x2, fn='relu')
+x3 = unary(x2, fns=['relu'])
 x4 = conv(x3, width=8, kernel=1)
 x5 = binary(x4, x2, fn='add')
 x6 = head(x5, how='mean', width=3)
@@ -121,7 +121,7 @@ def test_a_step_keeps_its_weights_when_others_are_cut_out():
         Step("x9", "conv", ("x6",), {"width": 3, "kernel": 1}),
         Step("x9", "conv", ("x8",), {"width": 3, "kernel": 1}),
         Step("x9", "binary", ("x1", "x2"), {"fn": "add"}),
-        Step("x9", "unary", ("x2",), {"fn": "nothing"}),
+        Step("x9", "unary", ("x2",), {"fns": ["nothing"]}),
         Step("x9", "longer", ("x2",), {}),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .table import Do, Options, StepKind, StepTable, Stream, one_of, param, pure, wide
+from .table import Do, Options, StepKind, StepTable, Stream, chained, one_of, param, some_of, wide
 
 Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values [B, heads, T, entries] -> [B, heads, T, entries]."""
@@ -305,8 +305,8 @@ TIME = {
 }
 
 
-def in_time(x: Stream, *, fn: str) -> nn.Module:
-    return pure(TIME[fn])
+def in_time(x: Stream, *, fns: list[str]) -> nn.Module:
+    return chained(TIME, fns)
 
 
 def token_mixer(x: Stream, *, width: int) -> nn.Module:
@@ -335,7 +335,7 @@ STEPS: StepTable = {
                      takes=TOKENS, gives="vector", weight=0.3),
     "positions": StepKind(positions, one_of(["class token", "sliced", "embedding", "table"]),
                           takes=TOKENS, weight=2),
-    "in_time": StepKind(in_time, lambda r, x: one_of(TIME)(r, x) if x.shape[1] > 2 else None,
+    "in_time": StepKind(in_time, lambda r, x: some_of(TIME, 3)(r, x) if x.shape[1] > 2 else None,
                         takes=TOKENS, weight=4),
     "token_mixer": StepKind(token_mixer, wide, takes=TOKENS),
 }  # fmt: skip

@@ -173,7 +173,7 @@ STEPS: StepTable = {
     "to_image": StepKind(to_image, one_of(["view", "unflatten"]), takes=("tokens",),
                          gives="image", weight=1.5),
     "to_vector": StepKind(to_vector, to_vector_options, takes=(*PICTURES, "tokens"),
-                          gives="vector", weight=2),
+                          gives="vector", weight=4),
     "vector_to_image": StepKind(from_vector, sizes("image"), takes=("vector",), gives="image"),
     "vector_to_sound": StepKind(from_vector, sizes("sound"), takes=("vector",), gives="sound"),
     "vector_to_tokens": StepKind(from_vector, sizes("tokens"), takes=("vector",),

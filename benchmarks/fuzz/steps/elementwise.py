@@ -1,10 +1,12 @@
 """Steps that treat every position alike: of one stream, of a stream and a parameter, of two."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .table import Do, StepKind, StepTable, Stream, one_of, param, pure, twin
+from .table import Do, StepKind, StepTable, Stream, chained, one_of, param, pure, some_of, twin
 
 aten = torch.ops.aten
 
@@ -163,12 +165,17 @@ def replaced(a: Tensor, b: Tensor) -> Tensor:
     return y
 
 
-def unary(x: Stream, *, fn: str) -> nn.Module:
-    return pure(UNARY[fn])
+def unary(x: Stream, *, fns: list[str]) -> nn.Module:
+    return chained(UNARY, fns)
 
 
-def with_param(x: Stream, *, fn: str) -> nn.Module:
-    return Do(lambda m, a: PARAM[fn](a, m.p), p=param(*x.lying()))
+def with_param(x: Stream, *, fns: list[str]) -> nn.Module:
+    def run(m: Any, a: Tensor) -> Tensor:
+        for name in fns:
+            a = PARAM[name](a, m.p)
+        return a
+
+    return Do(run, p=param(*x.lying()))
 
 
 def binary(x: Stream, y: Stream, *, fn: str) -> nn.Module:
@@ -183,8 +190,8 @@ def prelu(x: Stream, *, shared: bool) -> nn.Module:
 
 
 STEPS: StepTable = {
-    "unary": StepKind(unary, one_of(UNARY), weight=10),
-    "param": StepKind(with_param, one_of(PARAM), weight=3),
+    "unary": StepKind(unary, some_of(UNARY, 5), weight=10),
+    "param": StepKind(with_param, some_of(PARAM, 3), weight=4),
     "binary": StepKind(binary, one_of(BINARY), find=twin, weight=8),
     "prelu": StepKind(prelu, lambda r, x: {"shared": r.random() < 0.2}, weight=0.7),
 }

@@ -9,7 +9,19 @@ from torch import Tensor, nn
 
 from models._random import normal, tokens
 
-from .table import Do, Options, StepKind, StepTable, Stream, one_of, param, pure
+from .table import (
+    PICTURES,
+    Do,
+    Options,
+    StepKind,
+    StepTable,
+    Stream,
+    chained,
+    one_of,
+    param,
+    pure,
+    some_of,
+)
 
 aten = torch.ops.aten
 
@@ -87,8 +99,8 @@ OF_ALL = {  # one number of everything: what goes in keeps all channels
 }
 
 
-def reduced(x: Stream, *, fn: str) -> nn.Module:
-    return pure(REDUCTIONS[fn])
+def reduced(x: Stream, *, fns: list[str]) -> nn.Module:
+    return chained(REDUCTIONS, fns)
 
 
 def of_all(x: Stream, *, fn: str) -> nn.Module:
@@ -224,9 +236,9 @@ def place_table(x: Stream) -> nn.Module:
 IMAGES = ("image",)
 
 STEPS: StepTable = {
-    "reduced": StepKind(reduced, one_of(REDUCTIONS), takes=("sound", "image", "volume"), weight=7),
+    "reduced": StepKind(reduced, some_of(REDUCTIONS, 5), takes=PICTURES, weight=7),
     "of_all": StepKind(of_all, one_of(OF_ALL), weight=1.2),
-    "pooled": StepKind(pooled, pooling, takes=("sound", "image", "volume"), weight=8),
+    "pooled": StepKind(pooled, pooling, takes=PICTURES, weight=13),
     "sampled": StepKind(sampled, lambda r, x: {"how": r.choice(["", "schema"])}, takes=IMAGES,
                         weight=0.5),
     "indexed": StepKind(indexed, enough_places, takes=IMAGES, weight=1),

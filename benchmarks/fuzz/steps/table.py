@@ -131,6 +131,24 @@ def one_of(names: Sequence[str] | dict[str, Any]) -> Callable[[Random, Stream], 
     return lambda rng, x: {"fn": rng.choice(list(names))}
 
 
+def some_of(
+    names: Sequence[str] | dict[str, Any], most: int
+) -> Callable[[Random, Stream], Options]:
+    """The option `fns`: words of a table, one after another."""
+    return lambda rng, x: {"fns": rng.sample(list(names), rng.randint(1, most))}
+
+
+def chained(functions: dict[str, Callable[..., Tensor]], fns: Sequence[str]) -> nn.Module:
+    """Functions of a table, one after another."""
+
+    def run(x: Tensor) -> Tensor:
+        for name in fns:
+            x = functions[name](x)
+        return x
+
+    return pure(run)
+
+
 def wide(rng: Random, x: Stream) -> Options:
     return {"width": rng.choice(WIDTHS)}
 
