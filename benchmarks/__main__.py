@@ -116,5 +116,39 @@ def run_fuzz(
         sys.exit(1)
 
 
+@app.command("faults")
+def run_faults(
+    only: Annotated[str, typer.Option(help="pattern of the sentences or files to plant")] = "*",
+    record: Annotated[bool, typer.Option(help="write benchmarks/results/faults.json")] = True,
+) -> None:
+    """Faults planted in the passes, one at a time: does the proof find them?"""
+    from benchmarks.faults.networks import names
+    from benchmarks.faults.runner import Row, run, score, table, to_json
+    from benchmarks.faults.tables import FAULTS
+
+    chosen = [
+        fault
+        for fault in FAULTS.values()
+        if any(fnmatch.fnmatchcase(text, only) for text in (fault.sentence, fault.file))
+    ]
+    if not chosen:
+        sys.exit(f"error: no fault matches '{only}'")
+
+    def say(row: Row) -> None:
+        print(f"{row.kind:9} {row.fault.sentence}", file=sys.stderr, flush=True)
+
+    rows = run(chosen, names(), say)
+    Console(width=None if sys.stdout.isatty() else 150).print(table(rows))
+    if record and only == "*":
+        path = RESULTS / "faults.json"
+        path.write_text(
+            json.dumps({"environment": environment(), **to_json(rows)}, indent=1) + "\n"
+        )
+        print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
+    found, harmful = score(rows)
+    if found < 0.99 * harmful:
+        sys.exit(1)
+
+
 if __name__ == "__main__":
     app()

@@ -94,6 +94,12 @@ def tensor_name(node: Node, argument: str) -> str:
     return str(source.target) if isinstance(source, Node) and source.op == "get_attr" else ""
 
 
+def variances(program: Program) -> set[str]:
+    """Names of the running variances: they are divided by, and never negative."""
+    norms = (torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default)
+    return {tensor_name(node, "running_var") for node in program.calls() if node.target in norms}
+
+
 def where(node: Node) -> str:
     """The user's module path and source line of a node: ``layer1.0.conv (models/net.py:41)``."""
     stack = node.meta.get("nn_module_stack") or {}

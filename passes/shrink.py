@@ -21,10 +21,11 @@ from .coupling import Coupling, check_rectangles
 from .errors import ContractError
 from .gathers import Gather
 from .interpret import results_of
+from .kept import makes
 from .labels import Value
 from .modes import Shrunk, follow_mode
 from .plan import Plan
-from .program import Program
+from .program import Program, fetch
 from .rules import Resizing, rule_for
 from .sizes import Sizes
 from .state import attach, copied, tree
@@ -80,9 +81,36 @@ class Shrink:
     def ensures(self, before: Program, after: Program) -> None:
         coupling = self.plan.coupling
         sizes = self.plan.sizes
-        for name, tensor in after.tensors().items():
-            if name in coupling.state and tuple(tensor.shape) != sizes.shape(coupling.state[name]):
-                raise ContractError(f"{name} has {tuple(tensor.shape)} after the surgery")
+        kept = self.plan.kept
+        old, new = before.tensors(), after.tensors()
+        for name in old.keys() & new.keys():
+            whole, small = old[name], new[name]
+            if tuple(small.shape) != sizes.shape(coupling.state[name]):
+                raise ContractError(f"{name} has {tuple(small.shape)} after the surgery")
+            if not makes(whole.detach(), kept.get(name, []), small.detach()):
+                raise ContractError(f"{name} is not what its kept indices say")
+            if _role(small) != _role(whole):
+                raise ContractError(f"{name} is {_role(small)}, but was {_role(whole)}")
+        _still_tied(before, after)
+
+
+def _role(tensor: Tensor) -> str:
+    if not isinstance(tensor, nn.Parameter):
+        return "a buffer"
+    return "a trained parameter" if tensor.requires_grad else "a frozen parameter"
+
+
+def _still_tied(before: Program, after: Program) -> None:
+    """Raise ContractError unless tensors that were one under several names still are."""
+    new: dict[str, Tensor] = after.tensors()
+    first: dict[int, str] = {}
+    for name, tensor in before.tensors().items():
+        twin = first.setdefault(id(tensor), name)
+        if name in new and twin in new and new[name] is not new[twin]:
+            raise ContractError(f"{name} and {twin} are no longer one tensor")
+    for alias, name in before.aliases.items():
+        if fetch(after.module, alias) is not new[name]:
+            raise ContractError(f"{alias} is no longer {name}")
 
 
 def _cut_state(coupling: Coupling, sizes: Sizes) -> tuple[dict[str, Tensor], list[str]]:

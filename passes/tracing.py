@@ -1,6 +1,7 @@
 """From a live `nn.Module` to a `Program`, by `torch.export`.
 
-Tried in this order, and the one that worked is named in `Program.engine`:
+Tried in this order, and the one that worked is named in `Program.engine`. What was captured must
+compute what the module computes on the example inputs, or the next is tried:
 
     1. dynamic batch    dimension 0 of every input that shares the batch size is symbolic
     2. static batch     exactly the example's sizes
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
@@ -68,6 +69,72 @@ def _captured(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nest
         why="; ".join(failures),
         hint="make its forward traceable by torch.export.export(model, args), then run again",
     )
+
+
+_TOLERANCE = 1e-4
+"""Of the largest output: kernels of the eager module may be fused. Coarser for half precision."""
+
+
+def _checked(
+    program: Program, model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]
+) -> Program:
+    """The program. Raises UsageError unless it agrees with the module, in their own precision.
+
+    A module that does not agree with itself draws random numbers; the proof refuses those.
+    """
+    if not all(map(has_values, [*model.parameters(), *model.buffers()])):
+        return program
+    leaves = _fresh(pytree.tree_leaves((args, kwargs)))
+    found = _Unwritten(program.module).run(*leaves, enable_io_processing=False)
+    wanted = _eager(model, args, kwargs)
+    if _close(wanted, found) or not _close(wanted, _eager(model, args, kwargs)):
+        return program
+    raise UsageError("what was captured computes something else than the model")
+
+
+class _Unwritten(Interpreter):
+    """Runs a graph whose buffers stay as they are, also where it writes into them."""
+
+    def fetch_attr(self, target: str) -> Any:
+        found = super().fetch_attr(target)
+        writable = isinstance(found, Tensor) and not isinstance(found, nn.Parameter)
+        return found.clone() if writable else found
+
+
+def _fresh(inputs: Nested) -> Nested:
+    return pytree.tree_map_only(Tensor, torch.clone, inputs)
+
+
+def _eager(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]) -> Nested:
+    """What the module gives; its buffers and the inputs stay as they are.
+
+    Without torch's fused encoder layers, which no tracer sees: they give zeros for padding.
+    """
+    buffers = {name: one.clone() for name, one in model.named_buffers()}
+    args, kwargs = _fresh((args, kwargs))
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        return torch.func.functional_call(model, buffers, args, kwargs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _close(a: Nested, b: Nested) -> bool:
+    mine, theirs = (
+        [leaf for leaf in pytree.tree_leaves(one) if isinstance(leaf, Tensor)] for one in (a, b)
+    )
+    return len(mine) == len(theirs) and all(map(_near, mine, theirs))
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not a.is_floating_point() or not a.numel():
+        return True  # an index may turn over with the last digit
+    tolerance = max(_TOLERANCE, 16 * torch.finfo(a.dtype).eps)
+    limit = tolerance * float(a.detach().abs().nan_to_num(posinf=0.0).max())
+    return torch.allclose(a, b, rtol=tolerance, atol=limit, equal_nan=True)
 
 
 def _aliases(model: nn.Module, program: Program) -> dict[str, str]:
@@ -122,7 +189,8 @@ def _export(
         for size in node.meta["val"].shape
     )
     name = "strict mode" if strict else "dynamic batch" if symbolic else "static batch"
-    return Program(module, args, kwargs, f"torch.export, {name}", batch if symbolic else None)
+    program = Program(module, args, kwargs, f"torch.export, {name}", batch if symbolic else None)
+    return _checked(program, model, args, kwargs)
 
 
 def _make_fx(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]) -> Program:
@@ -150,7 +218,7 @@ def _make_fx(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Neste
     real = all(map(has_values, weights.values()))
     if real and not all(map(has_values, program.tensors().values())):
         raise UsageError("a part of the model ran unseen, in another thread perhaps")
-    return program
+    return _checked(program, model, args, kwargs)
 
 
 def clean(module: GraphModule) -> None:

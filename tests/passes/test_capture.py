@@ -272,3 +272,32 @@ def test_dropout_and_norms_are_captured_as_they_act_in_eval_mode():
 def test_gradients_are_not_switched_off_for_good():
     capture(Two)
     assert torch.is_grad_enabled()
+
+
+def test_a_capture_that_computes_something_else_than_the_module_is_not_taken():
+    """Here torch.export sees another network than the user runs; make_fx sees the right one."""
+
+    class Sly(Two):
+        def between(self, x: Tensor) -> Tensor:
+            return x * 2 if torch.compiler.is_compiling() else x
+
+    program = capture(Sly)
+    assert program.engine == "make_fx, static shapes"
+    (found,) = program.module(X)
+    torch.testing.assert_close(found, seeded(Sly, 1)(X))
+
+
+def test_a_model_that_writes_into_its_buffers_is_captured_and_left_as_it_was():
+    class Counting(Two):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(1))
+
+        def between(self, x: Tensor) -> Tensor:
+            self.seen.add_(1)
+            return x + self.seen
+
+    model = seeded(Counting, 1)
+    program = passes.capture(model, (X,), {})
+    assert model.seen.item() == 0
+    assert program.tensors()["seen"].item() == 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from compressor.passes import shrink
 from compressor.passes.sizes import Sizes
 from torch import Tensor, nn
 from torch.fx import Node
@@ -225,11 +226,94 @@ def test_a_small_network_that_cannot_run_is_a_failed_proof():
         prove(plan, small)
 
 
+# ------------------------------------------------------------------------------ nothing hides
+
+
+class Silent(nn.Module):
+    """Two convolutions side by side in a branch that does nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(8, 4, 1)
+        self.back, self.last = nn.Conv2d(10, 8, 1), nn.Conv2d(8, 3, 1)
+        self.gate = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        y = torch.relu(torch.cat([self.a(x), self.b(x)], 1))
+        return self.last(x + self.gate * self.back(y))
+
+
+def closed(model: Silent) -> None:
+    model.gate.zero_()
+
+
+def dead(model: Silent) -> None:
+    """Units that never fire, whatever the input."""
+    model.a.bias.fill_(-1e4)
+    model.b.bias.fill_(-1e4)
+
+
+def tiny(model: Silent) -> None:
+    model.gate.fill_(1e-12)
+
+
+@pytest.mark.parametrize("silence", [closed, dead, tiny])
+def test_a_mistake_in_a_branch_that_is_silent_by_itself_is_found(silence):
+    model = seeded(Silent, 1)
+    with torch.no_grad():
+        silence(model)
+    coupling = passes.couple(passes.capture(model, (normal(2, 3, 4, 4),), {}))
+    plan = plan_without_rows(coupling)
+    small = shrunk(plan)
+    assert prove(plan, small).holds
+    other_order(small)
+    with pytest.raises(passes.GateError):
+        prove(plan, small)
+
+
+def test_a_mistake_in_a_small_output_beside_large_ones_is_found():
+    model = seeded(Silent, 1)
+    with torch.no_grad():
+        model.last.weight[0] *= 1e5
+    coupling = passes.couple(passes.capture(model, (normal(2, 3, 4, 4),), {}))
+    plan = plan_without_rows(coupling)
+    small = shrunk(plan)
+    assert prove(plan, small).holds
+    with torch.no_grad():
+        small.tensors()["last.weight"][1] *= 1 + 1e-6
+    with pytest.raises(passes.GateError):
+        prove(plan, small)
+
+
+def test_an_output_of_another_type_is_a_failed_proof():
+    plan = plan_without_rows(coupled("to_dtype"))
+    small = shrunk(plan)
+    assert prove(plan, small).holds
+    output = next(node for node in small.module.graph.nodes if node.op == "output")
+    (result,) = output.all_input_nodes
+    with small.module.graph.inserting_before(output):
+        half = small.module.graph.call_function(aten.ge.Scalar, (result, 0.0))
+    output.replace_input_with(result, half)
+    with pytest.raises(passes.GateError):
+        prove(plan, small)
+
+
+def test_a_size_that_only_the_example_has_is_found():
+    plan = plan_without_rows(coupled("view"))
+    small = shrunk(plan)
+    assert prove(plan, small).holds
+    view = call(small, aten.view.default)
+    put(view, size=[2, *view.args[1][1:]])
+    with pytest.raises(passes.GateError):
+        prove(plan, small)
+
+
 # ------------------------------------------------------------------------------ bisection
 
 
 def broken_where(monkeypatch, broken: Callable[[Tensor, Tensor], bool], coupling, name):
-    """A surgery that turns one parameter round, where `broken(whole, cut)`."""
+    """A surgery that turns one parameter round, where `broken(whole, cut)`, and no contract."""
     cut = Sizes.cut
 
     def wrong(self: Sizes, whole: Tensor, value: Any) -> Tensor:
@@ -238,6 +322,7 @@ def broken_where(monkeypatch, broken: Callable[[Tensor, Tensor], bool], coupling
         return small.flip(0) if guilty else small
 
     monkeypatch.setattr(Sizes, "cut", wrong)
+    monkeypatch.setattr(shrink, "makes", lambda *given: True)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from compressor.passes.kept import makes
 from compressor.passes.modes import Shrunk
 from compressor.passes.state import in_float64
 from torch import Tensor, nn
@@ -327,3 +328,52 @@ def test_the_small_network_computes_in_double_precision_as_in_single():
     x = NETWORKS["encoder"][1]
     with torch.no_grad():
         torch.testing.assert_close(in_float64(small)(x.double()).float(), small.module(x))
+
+
+def test_kept_indices_are_followed_along_the_axes_that_rows_lie_on():
+    whole = torch.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    rows = [[0, 2], [1, 4], [3, 4]]
+    small = torch.stack([whole[:, i][..., own] for i, own in enumerate(rows)], 1)
+    assert makes(whole, [None, None, None, rows], small)
+    assert makes(whole, [[1], None, None, rows], small[1:])
+    assert not makes(whole, [None, None, None, rows[::-1]], small)
+    assert not makes(whole, [None, None, None, [[0], [1, 4], [3, 4]]], small)
+    assert makes(whole, [[0], None, [1, 2], None], whole[:1, :, 1:3])
+    assert not makes(whole, [None, None, [2, 1], None], whole[:, :, [2, 1]]), "not ascending"
+    assert not makes(whole, [None, None, [1, 7], None], whole[:, :, [1, 3]]), "out of range"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("stem.weight", lambda t: nn.Parameter(t.roll(1, 0)), "is not what its kept indices say"),
+        ("stem.weight", lambda t: t.detach(), "is a buffer, but was a trained parameter"),
+        ("stem.weight", lambda t: nn.Parameter(t.detach(), False), "is a frozen parameter"),
+        ("stem_norm.running_var", lambda t: t[:1].expand(len(t)), "is not what its kept"),
+        ("head.weight", lambda t: nn.Parameter(t[:, 1:]), r"has \(10, "),
+    ],
+)
+def test_a_surgery_that_breaks_its_promise_is_refused(name, change, message):
+    plan = random_plan(coupled("residual"), seed=1)
+    small = shrunk(plan)
+    path, _, last = name.rpartition(".")
+    owner = small.module.get_submodule(path)
+    tensor = getattr(owner, last)
+    delattr(owner, last)
+    changed = change(tensor)
+    (owner.register_parameter if isinstance(changed, nn.Parameter) else owner.register_buffer)(
+        last, changed
+    )
+    with pytest.raises(passes.ContractError, match=message):
+        passes.Shrink(plan).ensures(plan.coupling.program, small)
+
+
+def test_a_tied_tensor_that_is_no_longer_tied_is_refused():
+    plan = random_plan(coupled("embedding_tied"), seed=1)
+    small = shrunk(plan)
+    passes.Shrink(plan).ensures(plan.coupling.program, small)
+    (alias,) = small.aliases
+    owner = small.module.get_submodule(alias.rpartition(".")[0])
+    owner.weight = nn.Parameter(owner.weight.detach().clone())
+    with pytest.raises(passes.ContractError, match="is no longer"):
+        passes.Shrink(plan).ensures(plan.coupling.program, small)

@@ -1,0 +1,208 @@
+"""Faults in the rules of norms, reductions, look-ups and elementwise calls."""
+
+from benchmarks.faults.planted import Fault
+
+NORMS = [
+    Fault(
+        "running variances are not tied to their channels",
+        "rules/norm.py",
+        'names = ("weight", "bias", "running_mean", "running_var")',
+        'names = ("weight", "bias", "running_mean")',
+    ),
+    Fault(
+        "running statistics are not tied to their channels",
+        "rules/norm.py",
+        'names = ("weight", "bias", "running_mean", "running_var")',
+        'names = ("weight", "bias")',
+    ),
+    Fault(
+        "positions that a norm averages over may go",
+        "rules/norm.py",
+        '    x = ledger.pin(x, others, "is averaged over by a norm")\n',
+        "",
+    ),
+    Fault(
+        "the normalised shape stays",
+        "rules/norm.py",
+        'return {"normalized_shape": list(new.shape(x)[x.rank - len(old) :])}',
+        "return {}",
+    ),
+    Fault(
+        "the normalised shape is that of the first axes",
+        "rules/norm.py",
+        'return {"normalized_shape": list(new.shape(x)[x.rank - len(old) :])}',
+        'return {"normalized_shape": list(new.shape(x)[1 : len(old) + 1])}',
+    ),
+    Fault(
+        "a layer norm is tied to the wrong axis",
+        "rules/norm.py",
+        '    vectors = [v for v in (call.get("weight"), call.get("bias")) '
+        "if isinstance(v, Value)]\n",
+        "    vectors = []\n",
+    ),
+    Fault(
+        "a layer norm counts as exact",
+        "rules/norm.py",
+        "    if any(x.on(axis) is not None for axis in range(first, x.rank)):\n",
+        "    if False:\n",
+    ),
+    Fault(
+        "the groups of a norm are dealt like cards",
+        "rules/norm.py",
+        "    grid = array.reshape(groups, -1)\n",
+        "    grid = array.reshape(-1, groups).t()\n",
+    ),
+    Fault(
+        "the groups of a norm need not be equally large",
+        "rules/norm.py",
+        "        ledger.grids.append((grid, call.node))\n",
+        "",
+    ),
+    Fault(
+        "the groups of a norm are no rows",
+        "rules/norm.py",
+        "        ledger.link(rows, grid)\n    return out",
+        "    return out",
+    ),
+    Fault(
+        "the group count of a norm stays",
+        "rules/norm.py",
+        'return {"num_groups": int(kept.any(1).sum())}',
+        "return {}",
+    ),
+    Fault(
+        "a norm of all its channels has one group",
+        "rules/norm.py",
+        'return {"num_groups": int(kept.any(1).sum())}',
+        'return {"num_groups": 1}',
+    ),
+    Fault(
+        "any mean over channels may run over fewer",
+        "rules/norm.py",
+        'if labelled and not (call.get("keepdim") and put_back(call.node, x.shape, labelled)):',
+        "if False:",
+    ),
+    Fault(
+        "any mean over channels that keeps its axis may run over fewer",
+        "rules/norm.py",
+        'if labelled and not (call.get("keepdim") and put_back(call.node, x.shape, labelled)):',
+        'if labelled and not call.get("keepdim"):',
+    ),
+    Fault(
+        "statistics of rows are not linked to the rows",
+        "rules/norm.py",
+        "            ledger.link(rows[-1], array)\n",
+        "",
+    ),
+    Fault(
+        "statistics of rows have no channels",
+        "rules/norm.py",
+        "    arrays = [*x.arrays, *rows]\n",
+        "    arrays = [*x.arrays]\n",
+    ),
+    Fault(
+        "a mean drops the wrong axis",
+        "rules/norm.py",
+        "        keep = [a for a in range(x.rank) if a not in axes]\n        arrays",
+        "        keep = [a for a in range(x.rank) if a + 1 not in axes][: len(call.shape)]\n"
+        "        arrays",
+    ),
+]
+
+OTHERS = [
+    Fault(
+        "a softmax, or a maximum, over channels frees them",
+        "rules/reduction.py",
+        '    x = ledger.pin(x, axes, f"is needed whole by {call.op._schema.name[6:]}")\n',
+        "",
+    ),
+    Fault(
+        "a maximum drops the wrong axis",
+        "rules/reduction.py",
+        "keep = [axis for axis in range(x.rank) if axis not in axes]",
+        "keep = [axis for axis in range(x.rank) if axis + 1 not in axes][: len(shape)]",
+    ),
+    Fault(
+        "pooling frees the first axis of a picture",
+        "rules/reduction.py",
+        'x = ledger.pin(x, range(x.rank - dims, x.rank), "is a spatial axis")',
+        'x = ledger.pin(x, range(x.rank - dims + 1, x.rank), "is a spatial axis")',
+    ),
+    Fault(
+        "pooling pins the channels as well",
+        "rules/reduction.py",
+        'x = ledger.pin(x, range(x.rank - dims, x.rank), "is a spatial axis")',
+        'x = ledger.pin(x, range(x.rank - dims - 1, x.rank), "is a spatial axis")',
+    ),
+    Fault(
+        "a weight norm may run over fewer inputs",
+        "rules/reduction.py",
+        'v = ledger.pin(v, [a for a in range(v.rank) if a != keep], "is inside a weight norm")',
+        "v = v",
+    ),
+    Fault(
+        "the scale of a weight norm is not tied",
+        "rules/reduction.py",
+        'return ledger.merge([v, g], call.shape, "of the weight norm\'s scale")',
+        "return Value(call.shape, v.arrays)",
+    ),
+    Fault(
+        "what is looked up by index may shrink",
+        "rules/indexing.py",
+        '    table = ledger.pin(table, [axis], "is looked up by index")\n',
+        "    table = table\n",
+    ),
+    Fault(
+        "several indices take the place of the wrong axes",
+        "rules/indexing.py",
+        "        at = used[0] if together else 0\n",
+        "        at = 0 if together else used[0]\n",
+    ),
+    Fault(
+        "what is gathered may shrink",
+        "rules/indexing.py",
+        '    x = ledger.pin(call.x, [call.axis()], "is looked up by index")\n    return (',
+        "    x = call.x\n    if x.arrays:\n"
+        "        return Value(call.shape, x.arrays)\n    return (",
+    ),
+    Fault(
+        "what goes into an opaque operator may shrink",
+        "rules/indexing.py",
+        "            ledger.freeze(array, why)\n    results",
+        "            pass\n    results",
+    ),
+    Fault(
+        "only the first operand of an elementwise call has channels",
+        "rules/pointwise.py",
+        'return ledger.merge(call.values, call.shape, f"in {call.op._schema.name[6:]}")',
+        'return ledger.merge(call.values[:1], call.shape, f"in {call.op._schema.name[6:]}")',
+    ),
+    Fault(
+        "the halves of a glu are not tied",
+        "rules/pointwise.py",
+        'return ledger.merge(halves, call.shape, "in glu")',
+        "return halves[0]",
+    ),
+    Fault(
+        "glu gates with the odd channels",
+        "rules/pointwise.py",
+        "    parts = [\n        [a.narrow(axis, at, half) if a.shape[axis] > 1 else a "
+        "for a in x.arrays] for at in (0, half)\n    ]\n",
+        "    parts = [\n        [a.unflatten(axis, (half, 2)).select(axis + 1, at) "
+        "if a.shape[axis] > 1 else a for a in x.arrays]\n        for at in (0, 1)\n    ]\n",
+    ),
+    Fault(
+        "slopes of a prelu lie along the last axis",
+        "rules/pointwise.py",
+        "shape = tuple(n if a == 1 else 1 for a, n in enumerate(x.shape))",
+        "shape = (*[1] * (x.rank - 1), slope.shape[0])",
+    ),
+    Fault(
+        "slopes of a prelu are not tied",
+        "rules/pointwise.py",
+        'return ledger.merge([x, view], call.shape, "in prelu")',
+        "return Value(x.shape, x.arrays)",
+    ),
+]
+
+FAULTS = [*NORMS, *OTHERS]

@@ -1,0 +1,67 @@
+"""Other weights and another batch size, so that nothing can hide in the ones that the user has.
+
+A branch that is multiplied by zero, units that never fire, a softmax that is saturated, a scale of
+1e-6: whatever the surgery did there, the outputs are the same. The surgery does not depend on
+weights, so it is compared once more with others.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from .program import Program, shares_batch, variances
+
+Called = tuple[Any, Mapping[str, Any]]
+
+
+def stirred(program: Program, seed: int = 0) -> dict[str, Tensor]:
+    """Other values for every tensor of the program, by name.
+
+    Parameters are drawn afresh, as for an untrained network, whatever they were. Buffers get noise
+    as large as their entries, so that zeros no longer are. Infinite masks, and indices, stay.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    positive = variances(program)
+    found: dict[str, Tensor] = {}
+    done: dict[tuple[Any, ...], Tensor] = {}
+    for name, tensor in program.tensors().items():
+        own = tensor.detach()
+        key = (own.data_ptr(), tuple(own.shape), own.stride())
+        if key not in done or not own.numel():  # a tensor under two names is stirred once
+            fresh = isinstance(tensor, nn.Parameter)
+            done[key] = _other(own, generator, fresh=fresh, positive=name in positive)
+        found[name] = done[key]
+    return found
+
+
+def _other(tensor: Tensor, generator: torch.Generator, *, fresh: bool, positive: bool) -> Tensor:
+    if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+        return tensor
+    noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
+    if positive:
+        values = 0.5 + noise.sigmoid()
+    elif not fresh:
+        size = float(tensor.double().square().mean().sqrt()) if tensor.numel() else 0.0
+        values = tensor.cpu() + 0.5 * (size or 0.1) * noise
+    elif tensor.dim() > 1:
+        values = noise * max(tensor[0].numel(), 1) ** -0.5
+    else:
+        values = 0.5 + 0.5 * noise
+    return values.to(tensor)
+
+
+def other_batch(program: Program, inputs: Sequence[Called]) -> Called:
+    """The last of the inputs with three samples, where the batch is dynamic: the first ones."""
+    given = inputs[-1]
+    batch = program.batch
+    if batch is None:
+        return given
+
+    def resized(leaf: Any) -> Any:
+        return torch.cat([leaf] * 3)[:3] if shares_batch(leaf, batch) else leaf
+
+    args, kwargs = pytree.tree_map(resized, (given[0], dict(given[1])))
+    return args, kwargs

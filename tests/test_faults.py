@@ -1,0 +1,98 @@
+"""The proof finds what it should: some planted faults here, all of them under `slow`."""
+
+import pytest
+import torch
+
+from benchmarks.faults.judge import judge
+from benchmarks.faults.networks import names, network
+from benchmarks.faults.planted import Fault, planted, uproot
+from benchmarks.faults.runner import concerned, coverage, run, score, table
+from benchmarks.faults.tables import FAULTS, TABLES
+from compressor import passes
+
+SOME = {  # a network, and faults that are found on it by the proof, a contract, or a crash
+    "network:residual": {
+        "the tie of an addition is forgotten": "proof",
+        "outputs are not pinned": "proof",
+        "running variances are not cut at the right places": "contract",
+        "removed indices are published as kept": "contract",
+        "literals get the place of their neighbour": "",
+    },
+    "network:grouped": {"the group count of a convolution stays": "proof"},
+    "network:encoder": {"attention scores scale by the new head size": "proof"},
+    "network:tagger": {"the backward direction comes first": "proof"},
+    "case:copy_into_a_slice": {
+        "calls without users are dropped, also those that write in place": "refusal"
+    },
+}
+
+
+def outcome(fault: Fault, name: str) -> set[tuple[str, str]]:
+    own = planted(fault)
+    try:
+        return {(verdict.kind, verdict.by) for verdict in judge(own, fault, network(name))}
+    finally:
+        uproot(own)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence", "by"),
+    [(name, *pair) for name, faults in SOME.items() for pair in faults.items()],
+)
+def test_a_fault_in_the_passes_is_found(name, sentence, by):
+    assert [one for one in SOME[name] if one not in FAULTS] == []
+    found = outcome(FAULTS[sentence], name)
+    assert "survived" not in {kind for kind, _ in found}
+    assert not by or any(way == by for _, way in found), found
+
+
+def test_every_fault_changes_a_text_that_is_there_and_still_is_python():
+    for fault in FAULTS.values():
+        compile(fault.source(), fault.file, "exec")
+    assert sum(len(table.FAULTS) for table in TABLES) == len(FAULTS) >= 80
+
+
+def test_a_fault_whose_text_is_no_longer_there_is_an_error():
+    with pytest.raises(LookupError, match="has 0 times"):
+        planted(Fault("nothing", "kept.py", "no such text", ""))
+
+
+def test_every_network_that_a_fault_names_exists():
+    known = set(names())
+    assert [name for fault in FAULTS.values() for name in fault.networks if name not in known] == []
+
+
+def test_the_healthy_passes_leave_every_network_untouched_and_a_planted_copy_is_like_them():
+    covered = coverage(["case:relu", "network:tagger"])
+    assert concerned(FAULTS["the backward direction comes first"], covered) == ["network:tagger"]
+    own = planted(None)
+    verdicts = judge(own, None, network("case:relu"))
+    uproot(own)
+    assert {verdict.kind for verdict in verdicts} == {"untouched"}
+
+
+def test_what_the_proof_lets_through_is_called_survived(monkeypatch):
+    """With a proof that says yes to everything, and no contract."""
+    fault = FAULTS["the tie of an addition is forgotten"]
+    own = planted(fault)
+    own.prove = lambda *given: None
+    kinds = {verdict.kind for verdict in judge(own, fault, network("network:residual"))}
+    uproot(own)
+    assert kinds <= {"survived", "found"}
+    assert "survived" in kinds
+
+
+def test_what_is_wrong_with_a_release_counts_and_what_differs_only_in_the_choice_does_not():
+    fault = FAULTS["the most important channels go first"]
+    assert outcome(fault, "network:residual") == {("harmless", ""), ("untouched", "")}
+
+
+@pytest.mark.slow
+def test_of_all_faults_that_do_harm_99_in_100_are_found():
+    with torch.random.fork_rng(devices=[]):
+        rows = run(list(FAULTS.values()), names(), lambda row: None)
+    found, harmful = score(rows)
+    table(rows)
+    assert harmful >= 80
+    assert found >= 0.99 * harmful, [row.fault.sentence for row in rows if row.kind == "survived"]
+    assert passes.__name__ == "compressor.passes"
