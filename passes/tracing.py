@@ -24,7 +24,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from .errors import UsageError
+from .errors import ContractError, UsageError
 from .program import Nested, Program, fetch, shares_batch
 from .quiet import quiet
 from .state import attach
@@ -106,12 +106,13 @@ def _fresh(inputs: Nested) -> Nested:
 
 
 def _eager(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]) -> Nested:
-    """What the module gives; its buffers and the inputs stay as they are.
+    """What the module gives in eval mode; its buffers and the inputs stay as they are.
 
     Without torch's fused encoder layers, which no tracer sees: they give zeros for padding.
     """
     buffers = {name: one.clone() for name, one in model.named_buffers()}
     args, kwargs = _fresh((args, kwargs))
+    model.eval()  # whatever mode it was traced in; `capture` puts it back
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -143,11 +144,14 @@ def _aliases(model: nn.Module, program: Program) -> dict[str, str]:
     tensors: dict[str, Tensor] = {**named, **dict(model.named_buffers(remove_duplicate=False))}
     read = program.tensors().keys() & tensors.keys()
     owner = {id(tensors[name]): name for name in sorted(read)}
-    return {
+    found = {
         name: owner[id(tensor)]
         for name, tensor in tensors.items()
         if name not in read and id(tensor) in owner
     }
+    if any(tensors[alias] is not tensors[name] for alias, name in found.items()):
+        raise ContractError("a tied tensor has the name of another")
+    return found
 
 
 @contextmanager

@@ -304,7 +304,7 @@ def test_a_size_that_only_the_example_has_is_found():
     small = shrunk(plan)
     assert prove(plan, small).holds
     view = call(small, aten.view.default)
-    put(view, size=[2, *view.args[1][1:]])
+    put(view, size=[2, *list(view.args[1])[1:]])
     with pytest.raises(passes.GateError):
         prove(plan, small)
 
