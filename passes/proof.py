@@ -8,9 +8,9 @@ once with all of them stirred, at another batch size: no branch that is silent b
 mistake.
 
 Wherever silence stays silent (convolution, linear, batch norm, attention over tokens, elementwise,
-pooling) nothing else is needed. Where it does not, the reference interprets the original call on the
-kept part of its input, masked in place: the statistics of a norm over labelled channels, and products
-of two activations. That path shares neither literals nor slicing with the surgery.
+pooling) nothing else is needed. Where it does not, the reference interprets the original call on
+the kept part of its input, masked in place: the statistics of a norm over labelled channels, and
+products of two activations. That path shares neither literals nor slicing with the surgery.
 """
 
 from collections.abc import Callable, Mapping, Sequence
