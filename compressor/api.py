@@ -147,7 +147,7 @@ def compress(
         result.program.module.eval()  # as it was captured
     with watch.stage("prove"):
         own = (program.args, dict(program.kwargs))
-        proof = passes.prove(plan, result.program, [own, randomised(own, seed)])
+        proof = passes.prove(plan, result.program, [own], randomised(own, seed))
     return Built(
         program,
         result.program,

@@ -33,7 +33,7 @@ from .rules import Call
 from .shrink import Shrink
 from .sizes import Sizes
 from .state import float64_by_default, in_float64, tree, widened
-from .stirring import other_batch, stirred
+from .stirring import Called, other_batch, stirred
 from .valueless import require_values
 
 aten = torch.ops.aten
@@ -60,16 +60,19 @@ class Proof:
         return self.max_rel <= self.tolerance
 
 
-def prove(plan: Plan, small: Program, inputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> Proof:
+def prove(
+    plan: Plan, small: Program, inputs: Sequence[Called], other: Called | None = None
+) -> Proof:
     """Compare the small program with the silenced original on every (args, kwargs) of `inputs`.
 
+    It is compared once more with other weights, on `other` (by default the last of the inputs).
     Raises GateError that names the smallest set of groups which shows the difference.
     """
     require_values(plan.coupling.program.tensors().values(), "a proof")
-    proof = compare_twice(plan, small, inputs)
+    proof = compare_twice(plan, small, inputs, other)
     if not proof.holds:
         _refuse_chance(plan.coupling.program, inputs)
-        guilty = _bisect(plan, inputs)
+        guilty = _bisect(plan, inputs, other)
         raise GateError(
             f"the surgery is wrong: relative error {proof.max_rel:.2g} (limit {proof.tolerance:g})",
             where="; ".join(guilty) or "only the whole plan shows it",
@@ -96,7 +99,7 @@ def _refuse_chance(program: Program, inputs: Sequence[tuple[Any, Mapping[str, An
 
 
 def compare_twice(
-    plan: Plan, small: Program, inputs: Sequence[tuple[Any, Mapping[str, Any]]]
+    plan: Plan, small: Program, inputs: Sequence[Called], other: Called | None = None
 ) -> Proof:
     """The largest difference between small and silenced: as they are, then with other weights."""
     own = compare(plan, small, inputs)
@@ -104,11 +107,12 @@ def compare_twice(
         return own
     program = plan.coupling.program
     weights = stirred(program)
+    given = inputs[-1] if other is None else other
     try:
-        other = compare(plan, small, [other_batch(program, inputs)], weights)
+        again = compare(plan, small, [other_batch(program, given)], weights)
     except (RuntimeError, IndexError):  # the original runs at its own batch size only
-        other = compare(plan, small, inputs[-1:], weights)
-    return max(own, other, key=lambda proof: proof.max_rel)
+        again = compare(plan, small, [given], weights)
+    return max(own, again, key=lambda proof: proof.max_rel)
 
 
 def compare(
@@ -362,7 +366,7 @@ def _normalised(
     return y * stays
 
 
-def _bisect(plan: Plan, inputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> list[str]:
+def _bisect(plan: Plan, inputs: Sequence[Called], other: Called | None) -> list[str]:
     """Names of the smallest set of groups that shows the difference: single ones, else halves."""
     coupling = plan.coupling
     members = [(group.name, torch.cat(group.cells)) for group in coupling.groups]
@@ -373,7 +377,7 @@ def _bisect(plan: Plan, inputs: Sequence[tuple[Any, Mapping[str, Any]]]) -> list
         channels = torch.cat([own for _, own in some]).sort().values
         part = Plan(coupling, plan.budget, channels)
         small = apply(Shrink(part), coupling.program).program
-        return not compare_twice(part, small, inputs).holds
+        return not compare_twice(part, small, inputs, other).holds
 
     if not fails(parts):
         return []

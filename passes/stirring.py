@@ -5,7 +5,7 @@ A branch that is multiplied by zero, units that never fire, a softmax that is sa
 weights, so it is compared once more with others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -53,9 +53,8 @@ def _other(tensor: Tensor, generator: torch.Generator, *, fresh: bool, positive:
     return values.to(tensor)
 
 
-def other_batch(program: Program, inputs: Sequence[Called]) -> Called:
-    """The last of the inputs with three samples, where the batch is dynamic: the first ones."""
-    given = inputs[-1]
+def other_batch(program: Program, given: Called) -> Called:
+    """The inputs with three samples, where the batch is dynamic: the first ones."""
     batch = program.batch
     if batch is None:
         return given

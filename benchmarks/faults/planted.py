@@ -60,7 +60,7 @@ def planted(fault: Fault | None) -> ModuleType:
         finally:
             sys.path.remove(folder)
     # Which groups are guilty is of no interest here, and takes many proofs to find out.
-    sys.modules[f"{name}.proof"].__dict__["_bisect"] = lambda plan, inputs: []
+    sys.modules[f"{name}.proof"].__dict__["_bisect"] = lambda *_: []
     return package
 
 
