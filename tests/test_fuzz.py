@@ -14,10 +14,12 @@ from benchmarks.__main__ import RESULTS, app
 from benchmarks.fuzz import check as checking
 from benchmarks.fuzz import inflate, reduce
 from benchmarks.fuzz.check import Found, check, due
-from benchmarks.fuzz.genome import Step, parse
+from benchmarks.fuzz.genome import Genome, Step, parse
 from benchmarks.fuzz.inflate import check_pair
 from benchmarks.fuzz.network import Network, Unfit, grown
+from benchmarks.fuzz.steps import STEPS
 from benchmarks.fuzz.tally import Tally, merged
+from benchmarks.fuzz.trace import traced
 from compressor import passes
 
 KEPT = sorted(Path(__file__).with_name("fuzz").glob("*.txt"))
@@ -75,6 +77,68 @@ def test_columns_are_matched_in_order():
     assert inflate.matched(narrow, wide, 1).tolist() == [2, 4, 5]
     with pytest.raises(Unfit, match="the dead channels change the living ones"):
         inflate.matched(narrow, wide.flip(1), 1)
+
+
+# ---------------------------------------------------------------------------- steps
+
+ALL_KINDS = {
+    "image": {"channels": 3, "size": 4},
+    "sound": {"channels": 3, "length": 6},
+    "volume": {"channels": 2, "size": 3},
+    "tokens": {"length": 4, "channels": 5},
+    "vector": {"channels": 5},
+    "words": {"length": 4, "count": 9},
+}
+
+
+def every_step(kind: str, drawn: int = 300) -> Network:
+    """One network with every word of every step table that reads a stream of this kind."""
+    rng, network, done = Random(1), Network(Genome(1, ())), set()
+    first = {"words": "embed", "tokens": "linear", "vector": "linear"}.get(kind, "conv")
+    network.add(Step("x1", kind, (), ALL_KINDS[kind]))
+    width = {"width": 8} if first == "embed" else {"width": 8, "bias": True}
+    more = {"conv": {"kernel": 1}, "linear": {"how": "layer"}}.get(first, {})
+    x = network.add(Step("x2", first, ("x1",), {**width, **more}))
+    for op, step in STEPS.items():
+        for _ in range(drawn if x.kind in step.takes else 0):
+            options = step.draw(rng, x)
+            others = step.find(rng, x, [x])
+            if options is None or others is None or options.get("fn") == "item":
+                continue
+            words = [word for value in options.values() for word in flat(value)] or [""]
+            new = {(op, word) for word in words} - done
+            if new:
+                try:
+                    network.add(Step(f"x{len(network.streams) + 1}", op,
+                                     (x.name, *(o.name for o in others)), options))  # fmt: skip
+                except Unfit:
+                    continue
+                done |= new
+    return network
+
+
+def flat(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+UNREACHED = {
+    "aten.item.default": "a number taken out of a tensor: torch.export only",
+    "aten.lift_fresh.default": "no capture leaves it in the graph",
+    "aten.rand_like.generator": "takes a generator, which no captured graph can hold",
+    "aten.randn_like.generator": "takes a generator, which no captured graph can hold",
+    "aten.to.prim_Device": "TorchScript only",
+    "aten.to.prim_dtype": "TorchScript only",
+    "aten.to.prim_other": "TorchScript only",
+}
+
+
+@pytest.mark.slow
+def test_some_step_meets_every_rule():
+    met = set()
+    for kind in ALL_KINDS:
+        network = every_step(kind)
+        met |= checking.exercised(passes.couple(traced(network, network.inputs)))
+    assert set(map(str, RULES)) - met == set(UNREACHED)
 
 
 # ---------------------------------------------------------------------------- genomes

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from compressor.passes.interpret import results_of
 from compressor.passes.proof import silenced
-from compressor.passes.rules import RULES, functional_twin
+from compressor.passes.rules import RULES, functional_twin, rule_for
+from compressor.passes.rules.indexing import unlabelled
 from compressor.passes.state import float64_by_default, in_float64
 from torch import Tensor, nn
 from torch.fx import Interpreter
@@ -90,7 +91,7 @@ def _check(genome: Genome, found: Found, onnx: bool, plans: int) -> None:
     watch.lap("build")
     program = (
         passes.capture(network, network.inputs, {})
-        if onnx or plans > 1 or genome.seed % EXPORTED == 0
+        if onnx or plans > 1 or genome.seed % EXPORTED == 0 or needs_export(genome)
         else traced(network, network.inputs)
     )
     found.checks[program.engine] += 1
@@ -117,6 +118,11 @@ def _check(genome: Genome, found: Found, onnx: bool, plans: int) -> None:
     if onnx:
         _runtime(small, found.checks)
         watch.lap("onnx")
+
+
+def needs_export(genome: Genome) -> bool:
+    """Numbers that are taken out of a tensor: only torch.export can say what they are."""
+    return any(step.options.get("fn") == "item" for step in genome.steps)
 
 
 def _runtime(small: passes.Program, checks: Counter[str]) -> None:
@@ -288,11 +294,12 @@ def _heard(sizes: Any, value: Any, tensor: Tensor) -> bool:
 
 
 def exercised(coupling: passes.Coupling) -> set[str]:
-    """Rules that were asked about at least one channel, or that take no tensor at all."""
+    """Rules that were asked about at least one channel, or that never are."""
     found: set[str] = set()
     for node, call in coupling.trace.calls.items():
         values = [*call.values, *results_of(coupling.trace.results[node])]
-        if call.values and not any(value.arrays for value in values):
+        labelled = any(value.arrays for value in values)
+        if call.values and not labelled and rule_for(call.op).label is not unlabelled:
             continue
         found.update(str(op) for op in (call.op, functional_twin(call.op)) if op in RULES)
     return found

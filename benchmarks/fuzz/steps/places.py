@@ -50,6 +50,7 @@ REDUCTIONS = {  # of the last axis of a picture or sound
     "all": flag(lambda f: f.all(-1, keepdim=True).logical_not()),
     "all_of_several": flag(lambda f: f.all((-1,), keepdim=True).logical_not()),
     "count_nonzero": lambda a: a * (a > 0.1).count_nonzero(-1)[..., None] * 0.2,
+    "count_of_several": lambda a: a * (a > 0.1).count_nonzero((2,)).unsqueeze(2) * 0.2,
     "sort": lambda a: a.sort(-1)[0],
     "sort_stable": lambda a: a.sort(dim=-1, stable=True)[0],
     "argsort": lambda a: a * a.argsort(-1) * 0.2,
