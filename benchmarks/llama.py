@@ -1,9 +1,14 @@
 """LLaMA's shape from transformers, on the meta device: operators and sizes, but no weights.
 
     python -m compressor inspect benchmarks/llama.py:llama_70b
+    python -m compressor inspect benchmarks/llama.py:llama_8x1024      8 layers, 1,024 wide
 
 70 billion parameters: 80 layers, 8,192 wide, 28,672 inside, 64 heads that share 8 of keys.
 """
+
+import re
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +38,17 @@ def llama(layers: int, width: int) -> nn.Module:
 
 
 def llama_70b() -> nn.Module:
+    """LLaMA 70B."""
     return llama(80, 8_192)
 
 
+def __getattr__(name: str) -> Callable[[], nn.Module]:
+    """`llama_8x1024`, and so on."""
+    if (shape := re.fullmatch(r"llama_(\d+)x(\d+)", name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return partial(llama, int(shape[1]), int(shape[2]))
+
+
 def example_inputs() -> dict[str, Tensor]:
+    """int64 [batch, tokens]"""
     return {"input_ids": torch.zeros(2, 16, dtype=torch.long)}

@@ -19,10 +19,12 @@ from torch import nn
 
 from compressor import passes, release, report
 from compressor.export import export, simplify
-from compressor.inputs import Called, Inputs, as_call, check_runs, randomised
+from compressor.freedom import Sizes, other_sizes
+from compressor.inputs import Called, Inputs, as_call, at_sizes, check_runs, randomised
 from compressor.load import check_finite
 from compressor.load.words import near
 from compressor.passes.errors import CompressError, UsageError
+from compressor.passes.free import Dynamic
 from compressor.runtime import Parity, parity
 from compressor.stages import Watch
 
@@ -50,6 +52,8 @@ class Built:
     name: str
     watch: Watch
     changes: tuple[str, ...]
+    sizes: tuple[Sizes, ...] = ()
+    """Other sizes of free axes: proof and parity look at these as well."""
     measured: dict[str, Any] = field(default_factory=dict)
     """Accuracy, latency and file sizes, where they were measured."""
 
@@ -72,9 +76,20 @@ class Built:
         with self.watch.stage(f"export{which}"):
             data = export(program)
         with self.watch.stage(f"parity{which}"):
-            found = parity(program, data, self.call, self.options.seed)
+            found = parity(program, data, self.call, self.options.seed, self.sizes)
         with self.watch.stage(f"simplify{which}"):
-            return _simplified(program, data, found, self.call, self.options.seed)
+            return self._simplified(program, data, found)
+
+    def _simplified(self, program: passes.Program, data: bytes, found: list[Parity]) -> Onnx:
+        """onnxsim's version where it makes one that agrees with torch, else the exporter's."""
+        tried = simplify(data)
+        if tried.data is None:
+            return Onnx(data, False, tried.why, tuple(found))
+        try:
+            again = parity(program, tried.data, self.call, self.options.seed, self.sizes)
+        except CompressError as error:
+            return Onnx(data, False, f"onnxsim's result was discarded: {error.what}", tuple(found))
+        return Onnx(tried.data, True, "", tuple(again))
 
     @property
     def report(self) -> dict[str, Any]:
@@ -91,20 +106,6 @@ class Built:
         return Path(directory)
 
 
-def _simplified(
-    program: passes.Program, data: bytes, found: list[Parity], call: Called, seed: int
-) -> Onnx:
-    """onnxsim's version where it makes one that agrees with torch, else the exporter's."""
-    tried = simplify(data)
-    if tried.data is None:
-        return Onnx(data, False, tried.why, tuple(found))
-    try:
-        again = parity(program, tried.data, call, seed)
-    except CompressError as error:
-        return Onnx(data, False, f"onnxsim's result was discarded: {error.what}", tuple(found))
-    return Onnx(tried.data, True, "", tuple(again))
-
-
 def compress(
     model: nn.Module,
     example_inputs: Inputs,
@@ -116,6 +117,7 @@ def compress(
     round_to: int | None = None,
     least: int = 1,
     seed: int = 0,
+    dynamic: Dynamic | None = None,
     name: str = "",
     watch: Watch | None = None,
 ) -> Built:
@@ -123,9 +125,11 @@ def compress(
 
     `model` is left untouched. `example_inputs` is a tensor, a tuple, or a dict of keyword
     arguments. `ignore` holds name patterns of parameters never to touch, `round_to` the unit of
-    kept widths (found if None), `least` how many channels always stay in a group.
+    kept widths (found if None), `least` how many channels always stay in a group. `dynamic` names
+    axes whose sizes stay free, ``{"input_ids": {1: "sequence"}}``; equal names are equal sizes.
 
-    Raises UsageError for inputs or a budget that cannot be used, GateError where the surgery is
+    Raises UsageError for inputs or a budget that cannot be used, or an axis that cannot be free,
+    GateError where the surgery is
     not equal to silencing the removed channels.
     """
     ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
@@ -136,7 +140,8 @@ def compress(
     with _in_eval_mode(model):
         check_runs(model, (args, kwargs))
         with watch.stage("capture"):
-            program = passes.capture(model, args, kwargs)
+            program = passes.capture(model, args, kwargs, dynamic)
+            sizes = other_sizes(model, program, (program.args, dict(program.kwargs)))
     check_ignored(model, program, ignore)
     with watch.stage("couple"):
         coupling = passes.couple(program, options.ignore)
@@ -147,7 +152,8 @@ def compress(
         result.program.module.eval()  # as it was captured
     with watch.stage("prove"):
         own = (program.args, dict(program.kwargs))
-        proof = passes.prove(plan, result.program, [own], randomised(own, seed))
+        others = [randomised(at_sizes(own, program, one), seed) for one in sizes]
+        proof = passes.prove(plan, result.program, [own, *others], randomised(own, seed))
     return Built(
         program,
         result.program,
@@ -158,6 +164,7 @@ def compress(
         name or type(model).__name__,
         watch,
         result.changes,
+        sizes,
     )
 
 

@@ -1,7 +1,7 @@
 """`compressor build`: load, compress, export, evaluate, race, write. One straight function."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from compressor.inputs import at_batch
 from compressor.load import load_callable, load_inputs, load_model
 from compressor.load.words import kind_of, listed, reason
 from compressor.passes.errors import UsageError
+from compressor.passes.free import Dynamic
 from compressor.runtime import OnnxModel
 from compressor.stages import Watch
 
@@ -26,6 +27,7 @@ class Request:
     weights: Path | None = None
     input_shape: str | None = None
     inputs: str | None = None
+    dynamic: Dynamic = field(default_factory=dict)
     evaluate: str | None = None
     threads: int = 1
     bench_seconds: float = 20.0
@@ -50,6 +52,7 @@ def build(request: Request, watch: Watch) -> Built:
         round_to=options.round_to,
         least=options.least,
         seed=options.seed,
+        dynamic=request.dynamic,
         name=request.model,
         watch=watch,
     )

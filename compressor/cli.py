@@ -33,6 +33,12 @@ InputShape = Annotated[
 InputsFrom = Annotated[
     str | None, typer.Option("--inputs", help="callable that returns the example inputs")
 ]
+DynamicAxes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dynamic", help="axis whose size stays free, such as input_ids:1=sequence; repeatable"
+    ),
+]
 Ignore = Annotated[
     list[str] | None, typer.Option(help="parameters never to touch, such as 'head.*'; repeatable")
 ]
@@ -61,6 +67,7 @@ def build(
     weights: Weights = None,
     input_shape: InputShape = None,
     inputs: InputsFrom = None,
+    dynamic: DynamicAxes = None,
     evaluate: Annotated[
         str | None, typer.Option(help="callable(predict) that returns a number, or several by name")
     ] = None,
@@ -79,6 +86,7 @@ def build(
     """Write a smaller, proven, measured ONNX model with its report."""
     from compressor.build import Request
     from compressor.build import build as run
+    from compressor.freedom import parse
     from compressor.passes import Options
     from compressor.stages import watch
 
@@ -90,6 +98,7 @@ def build(
         weights=weights,
         input_shape=input_shape,
         inputs=inputs,
+        dynamic=parse(dynamic or ()),
         evaluate=evaluate,
         threads=threads,
         bench_seconds=bench_seconds,
@@ -123,18 +132,21 @@ def inspect(
     weights: Weights = None,
     input_shape: InputShape = None,
     inputs: InputsFrom = None,
+    dynamic: DynamicAxes = None,
     ignore: Ignore = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Show which channels stand or fall together, and what must stay and why."""
+    from compressor.freedom import parse
     from compressor.inspection import Subject, tree
     from compressor.inspection import inspect as run
     from compressor.stages import watch, wide_console
 
     shown = watch(quiet or as_json)
     with _stdout_is_ours(as_json):
-        found = run(Subject(model, weights, input_shape, inputs), tuple(ignore or ()), shown)
+        subject = Subject(model, weights, input_shape, inputs, parse(dynamic or ()))
+        found = run(subject, tuple(ignore or ()), shown)
     if as_json:
         _print_json(found)
     elif not quiet:
@@ -156,6 +168,7 @@ def plan(
     ] = None,
     input_shape: InputShape = None,
     inputs: InputsFrom = None,
+    dynamic: DynamicAxes = None,
     criterion: Criterion = "l2",
     uniform: Uniform = False,
     round_to: RoundTo = None,
@@ -166,6 +179,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Choose which channels go, without running the model: it may be on the meta device."""
+    from compressor.freedom import parse
     from compressor.inspection import Subject
     from compressor.passes import Options
     from compressor.passes.text import plan_to_text
@@ -174,7 +188,7 @@ def plan(
 
     budget = _budget(macs=macs, params=params, channels=channels, bytes=bytes_)
     options = Options(criterion, seed, uniform, round_to, min_channels, tuple(ignore or ()))
-    subject = Subject(model, None, input_shape, inputs)
+    subject = Subject(model, None, input_shape, inputs, parse(dynamic or ()))
     with _stdout_is_ours(as_json):
         found = run(subject, budget, options, weights, output, watch(quiet or as_json))
     if as_json:

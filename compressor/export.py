@@ -1,6 +1,7 @@
 """From a program to the bytes of a deployable ONNX model.
 
 torch.onnx.export(dynamo, optimize)   folds batch norm; once a build
+named_axes                            free sizes called as the user calls them
 tidy                                  batch axis named, build machine's paths stripped, checked
 onnxsim                               in a child process; kept where parity holds
 """
@@ -10,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -18,18 +20,20 @@ from typing import Any
 
 import onnx
 import torch
+from torch.utils import _pytree as pytree
 
 from compressor.exportable import exportable
 from compressor.load.words import reason
 from compressor.passes.errors import CompressError
+from compressor.passes.free import dynamic_shapes
 from compressor.passes.program import Program
 from compressor.passes.quiet import quiet
-from compressor.passes.tracing import batch_is_dynamic
 
 SIMPLIFY_SECONDS = 300
 LARGEST_INLINE = 2_000_000_000
 """Protocol buffers end at 2 GiB."""
 
+_SYMBOL = re.compile(r"[A-Za-z_]\w*")
 _HINT = "the pruned torch module is fine: compress(...).module; report this model"
 _NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 _NOT_VALID = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
@@ -57,7 +61,9 @@ def export(program: Program) -> bytes:
                 kwargs=dict(program.kwargs),
                 dynamo=True,
                 optimize=True,
-                dynamic_shapes=_dynamic(program),
+                dynamic_shapes=dynamic_shapes(
+                    module.forward, program.args, program.kwargs, program.batch, program.axes
+                ),
                 verbose=False,
             )
     except Exception as error:  # the exporter wraps whatever went wrong in its own classes
@@ -71,7 +77,7 @@ def export(program: Program) -> bytes:
         ) from error
     assert exported is not None
     try:
-        return tidy(exported.model_proto)
+        return tidy(named_axes(exported.model_proto, program))
     except _NOT_VALID as error:
         raise CompressError(
             "torch.onnx.export made a model that is not valid", why=reason(error)[:300], hint=_HINT
@@ -82,12 +88,6 @@ def _positional(program: Program) -> tuple[Any, ...]:
     """The exporter takes a dict at the end for keyword arguments, unless there are any."""
     dict_is_last = bool(program.args) and isinstance(program.args[-1], dict)
     return (*program.args, {}) if dict_is_last and not program.kwargs else program.args
-
-
-def _dynamic(program: Program) -> dict[str, Any] | None:
-    if program.batch is None:
-        return None
-    return batch_is_dynamic(program.module.forward, program.args, program.kwargs, program.batch)
 
 
 def tidy(model: onnx.ModelProto) -> bytes:
@@ -123,17 +123,42 @@ def _strip(graph: Any) -> None:
                 _strip(inner)
 
 
+def named_axes(model: onnx.ModelProto, program: Program) -> onnx.ModelProto:
+    """torch calls free sizes s77; call them as the user does, wherever they are written.
+
+    Raises CompressError where an axis that was to be free has become a number.
+    """
+    graph = model.graph
+    leaves = pytree.tree_leaves((program.args, dict(program.kwargs)))
+    tensors = [index for index, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+    names: dict[str, str] = {}
+    for position, value in zip(tensors, graph.input, strict=True):
+        dims = value.type.tensor_type.shape.dim
+        for axis, name in program.axes.get(position, {}).items():
+            if not dims[axis].dim_param:
+                raise CompressError(
+                    f"torch.onnx.export made a number of axis {axis} of {value.name} ('{name}')",
+                    hint=_HINT,
+                )
+            names[dims[axis].dim_param] = name
+    _rename(graph, names)
+    return model
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Other names for sizes, also inside sums and products of them."""
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = _SYMBOL.sub(lambda n: names.get(n[0], n[0]), dim.dim_param)
+
+
 def _name_batch(graph: onnx.GraphProto) -> None:
     """torch calls the batch s77; call it batch, wherever it is written."""
     first = [value.type.tensor_type.shape.dim for value in graph.input]
     symbols = {dims[0].dim_param for dims in first if len(dims) and dims[0].dim_param}
-    if len(symbols) != 1:
-        return
-    symbol = re.compile(rf"\b{re.escape(symbols.pop())}\b")
-    for value in [*graph.input, *graph.output, *graph.value_info]:
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_param = symbol.sub("batch", dim.dim_param)
+    if len(symbols) == 1:
+        _rename(graph, {symbols.pop(): "batch"})
 
 
 def simplify(data: bytes) -> Simplified:

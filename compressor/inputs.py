@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.load.words import reason
 from compressor.passes.errors import UsageError
-from compressor.passes.program import shares_batch
+from compressor.passes.program import Program, shares_batch
 
 Inputs = Any
 Called = tuple[tuple[Any, ...], dict[str, Any]]
@@ -45,6 +45,19 @@ def at_batch(call: Called, batch: int | None, size: int) -> Called:
         return torch.cat([leaf] * times)[:size] if shares_batch(leaf, batch) else leaf
 
     args, kwargs = pytree.tree_map(resized, call)
+    return args, kwargs
+
+
+def at_sizes(call: Called, program: Program, sizes: Mapping[str, int]) -> Called:
+    """The same inputs with other sizes of free axes: what there is, repeated or cut."""
+    leaves, spec = pytree.tree_flatten(call)
+    for position, axes in program.axes.items():
+        for axis, symbol in axes.items():
+            if symbol in sizes:
+                times = -(-sizes[symbol] // leaves[position].shape[axis])
+                whole = torch.cat([leaves[position]] * times, axis)
+                leaves[position] = whole.narrow(axis, 0, sizes[symbol]).contiguous()
+    args, kwargs = pytree.tree_unflatten(leaves, spec)
     return args, kwargs
 
 

@@ -1,7 +1,7 @@
 """`compressor inspect`: the groups of a model in the user's own names."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from rich.tree import Tree
 
 from compressor import passes
 from compressor.api import check_ignored
+from compressor.freedom import other_sizes
 from compressor.inputs import as_call, check_runs
 from compressor.load import load_inputs, load_model
+from compressor.passes.free import Dynamic
 from compressor.passes.text import width
 from compressor.passes.valueless import has_values
 from compressor.report import frozen
@@ -27,6 +29,7 @@ class Subject:
     weights: Path | None = None
     input_shape: str | None = None
     inputs: str | None = None
+    dynamic: Dynamic = field(default_factory=dict)
 
 
 def captured(subject: Subject, ignore: Sequence[str], watch: Watch) -> passes.Program:
@@ -34,10 +37,13 @@ def captured(subject: Subject, ignore: Sequence[str], watch: Watch) -> passes.Pr
     with watch.stage("load"):
         module, namespace = load_model(subject.model, subject.weights, values=False)
         args, kwargs = as_call(load_inputs(namespace, subject.input_shape, subject.inputs))
-    if all(has_values(tensor) for tensor in (*module.parameters(), *module.buffers())):
+    runs = all(has_values(tensor) for tensor in (*module.parameters(), *module.buffers()))
+    if runs:
         check_runs(module, (args, kwargs))
     with watch.stage("capture"):
-        program = passes.capture(module, args, kwargs)
+        program = passes.capture(module, args, kwargs, subject.dynamic)
+        if runs:
+            other_sizes(module, program, (program.args, dict(program.kwargs)))
     check_ignored(module, program, ignore)
     return program
 

@@ -1,7 +1,7 @@
 """The exported model in ONNX Runtime, called like the module it came from, and compared with it."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressor.inputs import Called, at_batch, fresh, randomised
+from compressor.inputs import Called, at_batch, at_sizes, fresh, randomised
 from compressor.load.words import reason
 from compressor.passes.errors import CompressError, GateError, UsageError
 from compressor.passes.program import Program
@@ -98,6 +98,8 @@ class Parity:
 
     inputs: str
     batch: int
+    sizes: Mapping[str, int]
+    """Of free axes, where they are not those of the example."""
     max_abs: float
     max_rel: float
     """Largest difference over the largest magnitude of the same output."""
@@ -105,30 +107,48 @@ class Parity:
     """Share of rows with the same largest entry, where an output has rows of classes."""
 
 
-def parity(program: Program, data: bytes, call: Called, seed: int = 0) -> list[Parity]:
+def parity(
+    program: Program,
+    data: bytes,
+    call: Called,
+    seed: int = 0,
+    others: Sequence[Mapping[str, int]] = (),
+) -> list[Parity]:
     """Compare on the example inputs and on random ones, at two batch sizes where it is dynamic.
 
-    Raises GateError where any difference exceeds `TOLERANCE`.
+    `others` are sizes of free axes to look at as well. Raises GateError where any difference
+    exceeds `TOLERANCE`.
     """
     model = OnnxModel(data, program)
-    sizes: Sequence[int] = (1,) if program.batch is None else BATCHES
+    batches = (1,) if program.batch is None else BATCHES
     found = []
-    for index, size in enumerate(sizes):
-        for name in ("example", "random"):
-            given = at_batch(call, program.batch, size)
-            given = randomised(given, seed + index) if name == "random" else given
-            found.append(_compare(program, model, given, name, size))
+    for sizes in ({}, *others):
+        for index, batch in enumerate(batches):
+            given = at_batch(at_sizes(call, program, sizes), program.batch, batch)
+            found.append(_compare(program, model, given, "example", batch, sizes))
+            noise = randomised(given, seed + index)
+            found.append(_compare(program, model, noise, "random", batch, sizes))
     worst = max(found, key=lambda one: one.max_rel)
     if not worst.max_rel <= TOLERANCE:
         raise GateError(
             f"ONNX Runtime and torch differ by {worst.max_rel:.2g} (limit {TOLERANCE:g})",
-            where=f"{worst.inputs} inputs, batch {worst.batch}",
+            where=", ".join(
+                [f"{worst.inputs} inputs", f"batch {worst.batch}"]
+                + [f"{symbol} {size}" for symbol, size in worst.sizes.items()]
+            ),
             hint="report this model; nothing was written",
         )
     return found
 
 
-def _compare(program: Program, model: OnnxModel, call: Called, name: str, batch: int) -> Parity:
+def _compare(
+    program: Program,
+    model: OnnxModel,
+    call: Called,
+    name: str,
+    batch: int,
+    sizes: Mapping[str, int],
+) -> Parity:
     args, kwargs = call
     with torch.no_grad():
         wanted = _tensors(program.module(*fresh(args), **fresh(kwargs)))
@@ -143,7 +163,7 @@ def _compare(program: Program, model: OnnxModel, call: Called, name: str, batch:
                 f"ONNX Runtime gives {tuple(b.shape)} where torch gives {tuple(a.shape)}"
             )
         if not torch.equal(torch.isfinite(a), torch.isfinite(b)):
-            return Parity(name, batch, float("inf"), float("inf"), None)
+            return Parity(name, batch, sizes, float("inf"), float("inf"), None)
         a, b = (torch.nan_to_num(t.double(), nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
         gap = float((a - b).abs().max()) if a.numel() else 0.0
         scale = float(a.abs().max()) if a.numel() else 0.0
@@ -151,7 +171,7 @@ def _compare(program: Program, model: OnnxModel, call: Called, name: str, batch:
         relative = max(relative, gap / scale if scale else gap)
         if a.dim() >= 2 and a.shape[-1] > 1:
             rows.append(float((a.argmax(-1) == b.argmax(-1)).double().mean()))
-    return Parity(name, batch, absolute, relative, min(rows, default=None))
+    return Parity(name, batch, sizes, absolute, relative, min(rows, default=None))
 
 
 def _tensors(output: Any) -> list[Tensor]:

@@ -15,6 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+FreeAxes = Mapping[int, Mapping[int, str]]
+"""Free axes by the position of their input among all leaves: position -> axis -> name."""
 
 Nested = Any
 """A tensor, or tuples, lists and dicts of them: whatever the user's `forward` takes and gives."""
@@ -30,8 +34,20 @@ class Program:
     engine: str = "torch.export, dynamic batch"
     batch: int | None = None
     """Size of dimension 0 in the example inputs, or None where the batch size is fixed."""
+    axes: FreeAxes = field(default_factory=dict)
+    """Further axes of the inputs whose sizes are free, by name."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Further `state_dict` names of tied tensors: the name that the graph reads, by other name."""
+
+    @property
+    def free(self) -> dict[str, int]:
+        """The names of the free sizes, and the size of each in the example inputs."""
+        leaves = pytree.tree_leaves((self.args, dict(self.kwargs)))
+        return {
+            symbol: int(leaves[position].shape[axis])
+            for position, own in self.axes.items()
+            for axis, symbol in own.items()
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter, buffer and constant that the graph reads, by its `state_dict` name."""

@@ -7,25 +7,26 @@ compute what the module computes on the example inputs, or the next is tried:
     2. static batch     exactly the example's sizes
     3. strict mode      TorchDynamo instead of tracing in Python
     4. make_fx          tracing on the example inputs, for models that torch.export refuses
+
+FreeAxes that the user names are symbolic in the first two, or the model is refused.
 """
 
-import inspect
 import io
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from .errors import ContractError, UsageError
-from .program import Nested, Program, fetch, shares_batch
+from .free import Dynamic, check_apart, dynamic_shapes, fixes, free_axes, input_names
+from .program import FreeAxes, Nested, Program, fetch, shares_batch
 from .quiet import quiet
 from .state import attach
 from .valueless import has_values, imagined
@@ -36,24 +37,38 @@ _LEAST_BATCH = 2
 Attempt = Callable[[], Program]
 
 
-def capture(model: nn.Module, args: tuple[Nested, ...], kwargs: Mapping[str, Nested]) -> Program:
+def capture(
+    model: nn.Module,
+    args: tuple[Nested, ...],
+    kwargs: Mapping[str, Nested],
+    dynamic: Dynamic | None = None,
+) -> Program:
     """Trace `model` in eval mode; the module itself is left as it was.
 
+    `dynamic` names axes of inputs that stay free: ``{"ids": {1: "sequence"}}`` (see `free`).
     Raises UsageError with the reason of every attempt if none of them captures the model.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with imagined(model, (args, dict(kwargs))) as given:
-            return _captured(model, *given)
+            axes = free_axes(model.forward, *given, dynamic or {})
+            with fixes() if axes else nullcontext({}) as fixed:
+                return _captured(model, *given, axes, fixed)
     finally:
         for module, training in modes:
             module.training = training
 
 
-def _captured(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]) -> Program:
+def _captured(
+    model: nn.Module,
+    args: tuple[Nested, ...],
+    kwargs: dict[str, Nested],
+    axes: FreeAxes,
+    fixed: Mapping[str, str],
+) -> Program:
     failures: list[str] = []
-    for name, attempt in _attempts(model, args, kwargs):
+    for name, attempt in _attempts(model, args, kwargs, axes):
         try:
             with _nothing_printed(), torch.no_grad():
                 program = attempt()
@@ -62,10 +77,20 @@ def _captured(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nest
             failures.append(f"{name}: {type(error).__name__}: {first[0][:200]}")
             continue
         if program.batch is not None or name != "dynamic batch" or _batch(args, kwargs) != 1:
+            check_apart(program)
             return replace(program, aliases=_aliases(model, program))
         failures.append(f"{name}: the model fixes its batch size")
+    wanted = _wanted(model, args, kwargs, axes)
+    if reasons := [f"{axis} {why}" for axis, why in fixed.items() if axis in wanted]:
+        raise UsageError(
+            f"the model {type(model).__name__} cannot be captured with these axes free: "
+            f"{', '.join(axis for axis in wanted if axis in fixed)}",
+            why="; ".join(reasons),
+            hint="leave them out of what is dynamic, or compute there with x.shape, not a number",
+        )
     raise UsageError(
-        f"the model {type(model).__name__} cannot be captured",
+        f"the model {type(model).__name__} cannot be captured"
+        f"{f' with these axes free: {listed}' if (listed := ', '.join(wanted)) else ''}",
         why="; ".join(failures),
         hint="make its forward traceable by torch.export.export(model, args), then run again",
     )
@@ -138,6 +163,13 @@ def _near(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=tolerance, atol=limit, equal_nan=True)
 
 
+def _wanted(
+    model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested], axes: FreeAxes
+) -> list[str]:
+    names = input_names(model.forward, args, kwargs)
+    return [f"axis {axis} of {names[position]}" for position, own in axes.items() for axis in own]
+
+
 def _aliases(model: nn.Module, program: Program) -> dict[str, str]:
     """Other names of the tensors that the graph reads: it knows each by one."""
     named = dict(model.named_parameters(remove_duplicate=False))
@@ -162,14 +194,19 @@ def _nothing_printed() -> Iterator[None]:
 
 
 def _attempts(
-    model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]
+    model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested], axes: FreeAxes
 ) -> Iterator[tuple[str, Attempt]]:
     batch = _batch(args, kwargs)
     if batch is not None:
         wide = _widen((args, kwargs), batch)
-        yield "dynamic batch", lambda: _export(model, *wide, batch=max(batch, _LEAST_BATCH))
-    yield "static batch", lambda: _export(model, args, kwargs)
-    yield "strict mode", lambda: _export(model, args, kwargs, strict=True)
+        yield (
+            "dynamic batch",
+            lambda: _export(model, *wide, axes, batch=max(batch, _LEAST_BATCH)),
+        )
+    yield "static batch", lambda: _export(model, args, kwargs, axes)
+    if axes:
+        return  # torch.export alone knows symbols
+    yield "strict mode", lambda: _export(model, args, kwargs, axes, strict=True)
     yield "make_fx", lambda: _make_fx(model, args, kwargs)
 
 
@@ -177,23 +214,26 @@ def _export(
     model: nn.Module,
     args: tuple[Nested, ...],
     kwargs: dict[str, Nested],
+    axes: FreeAxes,
     *,
     batch: int | None = None,
     strict: bool = False,
 ) -> Program:
-    dynamic = None if batch is None else batch_is_dynamic(model.forward, args, kwargs, batch)
+    dynamic = dynamic_shapes(model.forward, args, kwargs, batch, axes)
     exported = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=strict)
     module = exported.module()
     assert isinstance(module, GraphModule)
     clean(module)
-    symbolic = any(
-        isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
-        for node in module.graph.nodes
-        if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor)
-        for size in node.meta["val"].shape
+    inputs = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
+    symbolic = batch is not None and any(
+        isinstance(val, Tensor) and val.dim() > 0 and _is_symbol(val.shape[0]) for val in inputs
     )
     name = "strict mode" if strict else "dynamic batch" if symbolic else "static batch"
-    program = Program(module, args, kwargs, f"torch.export, {name}", batch if symbolic else None)
+    program = Program(
+        module, args, kwargs, f"torch.export, {name}", batch if symbolic else None, axes
+    )
+    if free := " and ".join(program.free):
+        program = replace(program, engine=f"{program.engine}, free {free}")
     return _checked(program, model, args, kwargs)
 
 
@@ -288,19 +328,3 @@ def _widen(inputs: Nested, batch: int) -> Nested:
         return torch.cat([leaf] * _LEAST_BATCH) if shares_batch(leaf, batch) else leaf
 
     return pytree.tree_map(widened, inputs)
-
-
-def batch_is_dynamic(
-    forward: Callable[..., Any],
-    args: tuple[Nested, ...],
-    kwargs: Mapping[str, Nested],
-    batch: int,
-) -> dict[str, Nested]:
-    """`dynamic_shapes` for torch's exporters: dimension 0 of every input that shares the batch."""
-    bound = inspect.signature(forward).bind(*args, **kwargs)
-    return {
-        name: pytree.tree_map(
-            lambda leaf: {0: Dim.AUTO} if shares_batch(leaf, batch) else None, value
-        )
-        for name, value in bound.arguments.items()
-    }
