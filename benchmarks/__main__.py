@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import halves
+from benchmarks import halves, huge
 from benchmarks.cases import SUITES
 from benchmarks.coverage import runner, score
 from benchmarks.coverage.outcome import OURS, PEERS, read
@@ -147,6 +147,29 @@ def run_faults(
         print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
     found, harmful = score(rows)
     if found < 0.99 * harmful:
+        sys.exit(1)
+
+
+@app.command("huge")
+def run_huge(
+    only: Annotated[str, typer.Option(help="pattern of shapes, such as '8x*'")] = "*",
+    record: Annotated[bool, typer.Option(help="write benchmarks/results/huge.json")] = True,
+) -> None:
+    """LLaMA's shape on the meta device: does analysis grow with operators, or parameters?"""
+    shapes = [one for one in huge.SHAPES if fnmatch.fnmatchcase(f"{one[0]}x{one[1]}", only)]
+    if not shapes:
+        sys.exit(f"error: no shape matches '{only}'")
+    rows = []
+    for layers, width in shapes:
+        rows.append(huge.run(layers, width))
+        print(f"{layers} x {width}: {rows[-1].wall_seconds} s", file=sys.stderr, flush=True)
+    Console(width=None if sys.stdout.isatty() else 120).print(huge.table(rows))
+    if record and only == "*":
+        found = {"environment": environment(), "rows": [row.to_json() for row in rows]}
+        path = RESULTS / "huge.json"
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
+    if not all(row.passed for row in rows):
         sys.exit(1)
 
 
