@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.inputs import Called, at_sizes, fresh
+from compressor.inputs import Called, at_sizes, called
 from compressor.load.words import reason
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
@@ -91,17 +91,16 @@ def _disagreement(model: nn.Module, program: Program, call: Called, sizes: Sizes
 
     Raises UsageError where it runs and the program does something else.
     """
-    args, kwargs = at_sizes(call, program, sizes)
-    with torch.no_grad():
-        try:
-            wanted = list(_tensors(model(*fresh(args), **fresh(kwargs))))
-        except Exception as error:  # whatever the user's forward raises
-            return f"{reason(error)[:200]}{_line(error)}"
-        try:
-            found = list(_tensors(program.module(*fresh(args), **fresh(kwargs))))
-            why = "" if _alike(wanted, found) else "its outputs are others"
-        except Exception as error:  # the graph has lost a branch
-            why = reason(error)[:200]
+    given = at_sizes(call, program, sizes)
+    try:
+        wanted = list(_tensors(called(model, given)))
+    except Exception as error:  # whatever the user's forward raises
+        return f"{reason(error)[:200]}{_line(error)}"
+    try:
+        found = list(_tensors(called(program.module, given)))
+        why = "" if _alike(wanted, found) else "its outputs are others"
+    except Exception as error:  # the graph has lost a branch
+        why = reason(error)[:200]
     if why:
         named = ", ".join(f"{symbol} {size}" for symbol, size in sizes.items())
         raise UsageError(

@@ -188,9 +188,15 @@ def _operator(frame: FrameType) -> str:
 
 
 @contextmanager
-def fixes() -> Iterator[dict[str, str]]:
-    """What became a number here, and why: ``{"axis 1 of x": "is fixed at 16 by add at ..."}``."""
+def fixes(axes: FreeAxes) -> Iterator[dict[str, str]]:
+    """What became a number here, and why: ``{"axis 1 of x": "is fixed at 16 by add at ..."}``.
+
+    Nothing is listened to where no axis is to be free.
+    """
     logger, handler = logging.getLogger(_LOGGER), Fixes()
+    if not axes:
+        yield handler.found
+        return
     before = logger.level, logger.propagate, logger.handlers
     logger.setLevel(logging.INFO)
     logger.propagate, logger.handlers = False, [handler]

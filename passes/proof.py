@@ -13,6 +13,7 @@ the kept part of its input, masked in place: the statistics of a norm over label
 products of two activations. That path shares neither literals nor slicing with the surgery.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -275,11 +276,12 @@ class _Reference(Interpreter):
         return any(self._sizes.shape(v) != v.shape for v in results_of(list(call.given.values())))
 
     def _stays(self, value: Value, tensor: Tensor) -> Tensor:
-        """What stays of a tensor, also where heads are folded into a batch of another size."""
+        """What stays of a tensor, also where heads are folded into a batch, or a length, of another
+        size: they repeat with a period that divides both."""
         stays = self._sizes.stays(value)
         for axis, size in enumerate(stays.shape):
             if size not in (1, tensor.shape[axis]):
-                once = stays.narrow(axis, 0, size // (self._coupling.program.batch or 1))
+                once = stays.narrow(axis, 0, math.gcd(size, tensor.shape[axis]))
                 times = tensor.shape[axis] // once.shape[axis]
                 stays = once.repeat([times if a == axis else 1 for a in range(stays.dim())])
         return stays

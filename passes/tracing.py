@@ -14,7 +14,7 @@ FreeAxes that the user names are symbolic in the first two, or the model is refu
 import io
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from typing import Any
 
@@ -51,10 +51,10 @@ def capture(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with imagined(model, (args, dict(kwargs))) as given:
-            axes = free_axes(model.forward, *given, dynamic or {})
-            with fixes() if axes else nullcontext({}) as fixed:
-                return _captured(model, *given, axes, fixed)
+        with imagined(model, (args, dict(kwargs))) as (args, kwargs):
+            axes = free_axes(model.forward, args, kwargs, dynamic or {})
+            with fixes(axes) as fixed:
+                return _captured(model, args, dict(kwargs), axes, fixed)
     finally:
         for module, training in modes:
             module.training = training
@@ -198,10 +198,10 @@ def _attempts(
 ) -> Iterator[tuple[str, Attempt]]:
     batch = _batch(args, kwargs)
     if batch is not None:
-        wide = _widen((args, kwargs), batch)
+        more, named = _widen((args, kwargs), batch)
         yield (
             "dynamic batch",
-            lambda: _export(model, *wide, axes, batch=max(batch, _LEAST_BATCH)),
+            lambda: _export(model, more, named, axes, batch=max(batch, _LEAST_BATCH)),
         )
     yield "static batch", lambda: _export(model, args, kwargs, axes)
     if axes:

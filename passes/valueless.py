@@ -56,7 +56,9 @@ def imagined(model: nn.Module, inputs: Any) -> Iterator[Any]:
         return
     given = [leaf for leaf in [*own, *pytree.tree_leaves(inputs)] if isinstance(leaf, FakeTensor)]
     mode = given[0].fake_mode if given else FakeTensorMode()
-    tables = [t for part in model.modules() for t in (part._parameters, part._buffers)]
+    tables: list[dict[str, Any]] = [
+        t for part in model.modules() for t in (part._parameters, part._buffers)
+    ]
     before = [dict(table) for table in tables]
     twins: dict[Any, Tensor] = {}
     for table in tables:

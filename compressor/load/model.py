@@ -92,12 +92,12 @@ def _trouble(tensor: "Tensor", *, infinity_allowed: bool, values: bool) -> str:
         return f"has no values: it is {kind}" if values else ""
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return ""
-    values = tensor.detach()
-    if values.element_size() == 1:  # the eight-bit formats do not implement these questions
-        values = values.float()
-    if bool(values.isfinite().all()):
+    numbers = tensor.detach()
+    if numbers.element_size() == 1:  # the eight-bit formats do not implement these questions
+        numbers = numbers.float()
+    if bool(numbers.isfinite().all()):
         return ""
-    nan, infinite = int(values.isnan().sum()), int(values.isinf().sum())
+    nan, infinite = int(numbers.isnan().sum()), int(numbers.isinf().sum())
     counts = [f"{nan:,} NaN"] if nan else []
     counts += [f"{infinite:,} infinite"] if infinite and not infinity_allowed else []
-    return f"has {' and '.join(counts)} among its {values.numel():,} values" if counts else ""
+    return f"has {' and '.join(counts)} among its {numbers.numel():,} values" if counts else ""

@@ -54,7 +54,8 @@ def _give_memory(model: "nn.Module", state: "State") -> None:
                 made[key] = torch.nn.Parameter(made[key], own[name].requires_grad)
         path, _, last = name.rpartition(".")
         part = model.get_submodule(path)
-        (part._parameters if name in named else part._buffers)[last] = made[key]
+        table: dict[str, Any] = part._parameters if name in named else part._buffers
+        table[last] = made[key]
 
 
 def _check_shapes(state: "State", own: "State", path: Path) -> None:

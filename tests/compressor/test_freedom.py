@@ -105,7 +105,7 @@ def dims(values: Any) -> list[list[Any]]:
     return [[dim.dim_param or dim.dim_value for dim in shape] for shape in shapes]
 
 
-CASES = {
+CASES: dict[str, Any] = {
     "pictures": (
         Pictures,
         normal(2, 3, 8, 8),
@@ -135,7 +135,7 @@ def test_free_axes_stay_free_up_to_the_onnx_file_and_are_checked_at_other_sizes(
     make, inputs, dynamic, wanted, others = CASES[name]
     built = halved(make, inputs, dynamic)
     symbols = {symbol for axes in dynamic.values() for symbol in axes.values()}
-    changed = {symbol: set() for symbol in symbols}
+    changed: dict[str, set[int]] = {symbol: set() for symbol in symbols}
     for sizes in built.sizes:
         for symbol, size in sizes.items():
             changed[symbol].add(size)

@@ -30,7 +30,7 @@ def run(line: str) -> Any:
 def sharded(folder: Path, state: dict[str, Tensor], count: int = 3) -> Path:
     """A folder as hubs have it: several files, and an index."""
     folder.mkdir()
-    index = {}
+    index: dict[str, str] = {}
     for number in range(count):
         file = f"model-{number + 1:05}-of-{count:05}.safetensors"
         part = {name: state[name] for name in list(state)[number::count]}

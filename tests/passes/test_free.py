@@ -1,6 +1,8 @@
 """Axes that stay free: named by the user, symbolic in the capture, or refused with the reason."""
 
 import logging
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,9 +97,32 @@ def test_the_small_network_and_the_proof_hold_at_another_size():
     plan = passes.choose(passes.couple(program), passes.Budget(channels=0.5), passes.Options())
     small = passes.apply(passes.Shrink(plan), program).program
     assert small.free == program.free
-    others = [((normal(2, 3, *size),), {}) for size in ((8, 6), (9, 7), (5, 16))]
+    others: Any = [((normal(2, 3, *size),), {}) for size in ((8, 6), (9, 7), (5, 16))]
     assert passes.prove(plan, small, others).max_rel < 1e-12
     assert small.module(normal(3, 3, 5, 16)).shape == (3, 2, 5, 16)
+
+
+class Folded(nn.Module):
+    """Norms of heads that are folded into the length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(4, 16), nn.LayerNorm(8), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        heads = self.norm(self.first(x).view(batch, length * 2, 8))
+        return self.last(torch.relu(heads.view(batch, length, 16)))
+
+
+def test_the_proof_holds_where_heads_are_folded_into_a_free_length():
+    program = passes.capture(seeded(Folded, 0), (normal(2, 6, 4),), {}, {"x": {1: "length"}})
+    plan = passes.choose(passes.couple(program), passes.Budget(channels=0.5), passes.Options())
+    small = passes.apply(passes.Shrink(plan), program).program
+    others: Any = [((normal(2, length, 4),), {}) for length in (6, 7, 3)]
+    proof = passes.prove(plan, small, others)
+    assert proof.max_rel < 1e-12
+    assert proof.inexact
 
 
 def test_one_name_is_one_size_and_inputs_by_name_and_inside_others_have_names():
@@ -117,7 +142,8 @@ def test_what_fixes_an_axis_is_named_with_its_line():
         "the model Positions cannot be captured with these axes free: axis 1 of ids"
     )
     line = "x = x + self.positions"
-    number = next(i for i, text in enumerate(open(__file__), 1) if line in text)  # noqa: SIM115
+    lines = Path(__file__).read_text().splitlines()
+    number = 1 + next(i for i, text in enumerate(lines) if line in text)
     assert error.why == f"axis 1 of ids is fixed at 6 by add at passes/test_free.py:{number}"
     assert "leave them out" in error.hint
     assert passes.capture(Positions(), (IDS,), {}).engine == "torch.export, dynamic batch"
