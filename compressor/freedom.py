@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.inputs import Called, at_sizes, called
+from compressor.inputs import Called, at_sizes
 from compressor.load.words import reason
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
 from compressor.passes.program import Program
+from compressor.passes.tracing import eager
 
 Sizes = Mapping[str, int]
 """A size for each of some free axes, by name."""
@@ -93,11 +94,11 @@ def _disagreement(model: nn.Module, program: Program, call: Called, sizes: Sizes
     """
     given = at_sizes(call, program, sizes)
     try:
-        wanted = list(_tensors(called(model, given)))
+        wanted = list(_tensors(_run(model, given)))
     except Exception as error:  # whatever the user's forward raises
         return f"{reason(error)[:200]}{_line(error)}"
     try:
-        found = list(_tensors(called(program.module, given)))
+        found = list(_tensors(_run(program.module, given)))
         why = "" if _alike(wanted, found) else "its outputs are others"
     except Exception as error:  # the graph has lost a branch
         why = reason(error)[:200]
@@ -109,6 +110,11 @@ def _disagreement(model: nn.Module, program: Program, call: Called, sizes: Sizes
             hint=f"leave '{next(iter(sizes))}' out of what is dynamic, or do not branch on sizes",
         )
     return ""
+
+
+def _run(module: nn.Module, call: Called) -> Any:
+    with torch.no_grad():
+        return eager(module, *call)
 
 
 def _line(error: Exception) -> str:

@@ -84,8 +84,11 @@ def check_runs(model: nn.Module, call: Called) -> None:
 
     Inputs and buffers stay as they were. Raises UsageError with what the model raises.
     """
+    args, kwargs = fresh(call)
+    buffers = {name: one.clone() for name, one in model.named_buffers()}
     try:
-        called(model, call)
+        with torch.no_grad():
+            torch.func.functional_call(model, buffers, args, kwargs)
     except Exception as error:  # whatever the user's forward raises
         raise UsageError(
             "the model does not run on the example inputs",
@@ -93,14 +96,6 @@ def check_runs(model: nn.Module, call: Called) -> None:
             why=reason(error)[:300],
             hint="give inputs of the right shape with --input-shape or --inputs",
         ) from error
-
-
-def called(model: nn.Module, call: Called) -> Any:
-    """What the model gives. Inputs and buffers stay as they were."""
-    args, kwargs = fresh(call)
-    buffers = {name: one.clone() for name, one in model.named_buffers()}
-    with torch.no_grad():
-        return torch.func.functional_call(model, buffers, args, kwargs)
 
 
 def _shapes(call: Called) -> list[str]:

@@ -111,8 +111,8 @@ def _checked(
         return program
     leaves = _fresh(pytree.tree_leaves((args, kwargs)))
     found = _Unwritten(program.module).run(*leaves, enable_io_processing=False)
-    wanted = _eager(model, args, kwargs)
-    if _close(wanted, found) or not _close(wanted, _eager(model, args, kwargs)):
+    wanted = eager(model, args, kwargs)
+    if _close(wanted, found) or not _close(wanted, eager(model, args, kwargs)):
         return program
     raise UsageError("what was captured computes something else than the model")
 
@@ -130,7 +130,7 @@ def _fresh(inputs: Nested) -> Nested:
     return pytree.tree_map_only(Tensor, torch.clone, inputs)
 
 
-def _eager(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]) -> Nested:
+def eager(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]) -> Nested:
     """What the module gives in eval mode; its buffers and the inputs stay as they are.
 
     Without torch's fused encoder layers, which no tracer sees: they give zeros for padding.
@@ -235,6 +235,10 @@ def _export(
     if free := " and ".join(program.free):
         program = replace(program, engine=f"{program.engine}, free {free}")
     return _checked(program, model, args, kwargs)
+
+
+def _is_symbol(size: Any) -> bool:
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
 
 
 def _make_fx(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]) -> Program:
