@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.inputs import Called, at_sizes
+from compressor.inputs import Called, at_sizes, fresh
 from compressor.load.words import reason
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
@@ -94,11 +94,12 @@ def _disagreement(model: nn.Module, program: Program, call: Called, sizes: Sizes
     """
     given = at_sizes(call, program, sizes)
     try:
-        wanted = list(_tensors(_run(model, given)))
+        with torch.no_grad():
+            wanted = list(_tensors(eager(model, *given)))
     except Exception as error:  # whatever the user's forward raises
         return f"{reason(error)[:200]}{_line(error)}"
     try:
-        found = list(_tensors(_run(program.module, given)))
+        found = list(_tensors(_run(program, given)))
         why = "" if _alike(wanted, found) else "its outputs are others"
     except Exception as error:  # the graph has lost a branch
         why = reason(error)[:200]
@@ -112,9 +113,11 @@ def _disagreement(model: nn.Module, program: Program, call: Called, sizes: Sizes
     return ""
 
 
-def _run(module: nn.Module, call: Called) -> Any:
+def _run(program: Program, call: Called) -> Any:
+    """What the captured graph gives; its buffers and the inputs stay as they are."""
+    buffers = {name: one.clone() for name, one in program.module.named_buffers()}
     with torch.no_grad():
-        return eager(module, *call)
+        return torch.func.functional_call(program.module, buffers, *fresh(call))
 
 
 def _line(error: Exception) -> str:
