@@ -9,6 +9,7 @@ from html import escape
 from statistics import median
 from typing import Any
 
+from rich.markup import escape as plain
 from rich.table import Table
 
 from benchmarks.coverage.outcome import OURS, OUTCOMES, Outcome
@@ -73,7 +74,7 @@ def misses(rows: Iterable[Outcome]) -> Table:
         shown.add_column(column, overflow="fold")
     for row in rows:
         if row.engine == OURS and row.outcome != "equal":
-            shown.add_row(row.name, row.outcome, f"{row.params_gone:.0%}", escape(row.why[:240]))
+            shown.add_row(row.name, row.outcome, f"{row.params_gone:.0%}", plain(row.why[:240]))
     return shown
 
 
