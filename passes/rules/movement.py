@@ -53,7 +53,7 @@ def selected(call: Call, array: Tensor) -> Tensor:
 
 
 def pieces(call: Call, array: Tensor) -> Sequence[Tensor]:
-    """split, chunk, unbind: one result a piece."""
+    """split, chunk, tensor_split, unbind: one result a piece."""
     axis = call.axis()
     if array.shape[axis] > 1:
         return call.rerun(array)  # type: ignore[no-any-return]
@@ -386,6 +386,8 @@ RULES: RuleTable = {
     aten.split.sizes: row(pieces, piece_sizes),
     aten.split_with_sizes.default: row(pieces, piece_sizes),
     aten.chunk.default: row(pieces, piece_sizes),
+    aten.tensor_split.sections: row(pieces, piece_sizes),
+    aten.tensor_split.indices: row(pieces, piece_sizes),
     aten.unbind.int: row(pieces),
     # reordering
     aten.flip.default: row(along_axis),

@@ -300,6 +300,9 @@ PARTS = {
         lambda x: torch.cat([torch.sigmoid(a) for a in x.chunk(3, 1)][::-1], 1)
     ),
     "chunk_of_places": picture(lambda x: sum(x.chunk(2, 3))),
+    "tensor_split": picture(lambda x: torch.cat(torch.tensor_split(x, (1, 4), 1)[::-1], 1)),
+    "tensor_split_of_sections": picture(lambda x: torch.cat(torch.tensor_split(x, 3, 1)[::-1], 1)),
+    "tensor_split_of_places": picture(lambda x: torch.cat(x.tensor_split((1,), 2)[::-1], 2)),
     "unbind_of_places": picture(lambda x: torch.relu(sum(x.unbind(2)))[:, :, None]),
     "unbind_of_rows": tokens(lambda x: first_times_second(x.view(*x.shape[:2], 2, 4).unbind(2))),
     "unbind_of_entries": in_rows(lambda x: torch.stack(x.unbind(3)[::-1], 3), free=()),
