@@ -40,9 +40,7 @@ def per_channel(ledger: Ledger, call: Call) -> Value:
     array = x.on(1)
     own = call.get("running_mean") is None or call.get("training") or call.get("use_input_stats")
     others = [
-        axis
-        for axis in range(x.rank)
-        if axis != 1 and array is not None and array.shape[axis] > 1
+        axis for axis in range(x.rank) if axis != 1 and array is not None and array.shape[axis] > 1
     ]
     x = ledger.pin(x, others, "is averaged over by a norm")
     if own and any(x.on(axis) is not None for axis in range(x.rank) if axis != 1):
