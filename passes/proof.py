@@ -325,7 +325,8 @@ def _statistics(call: Call, given: Mapping[str, Any], stays: Tensor) -> Tensor:
         y = _normalised(name, call, {}, x.reshape(shape), stays.reshape(shape), [2])
         return _scaled(y.reshape(x.shape), given) * stays
     if name == "_weight_norm":
-        return torch._weight_norm(x * stays, given["g"], call.axis())
+        scaled: Tensor = torch._weight_norm(x * stays, given["g"], call.axis())
+        return scaled
     axes, keep = call.axes(), bool(call.get("keepdim"))
     count = stays.sum(axes, keepdim=keep).clamp(min=1)
     if name == "mean":
