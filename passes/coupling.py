@@ -255,6 +255,8 @@ def _entries(
         for array in value.arrays:
             free[of[classes[array.reshape(-1)].numpy()]] = True
     free[of[rows]] = False
+    if not stacks.single:
+        stacks.why.add(np.unique(of[rows]), "lies in rows that go as a whole")
     free[stacks.why.index > 0] = False
     ones = np.flatnonzero(free)
     total = np.zeros(len(free), dtype=np.uint64)

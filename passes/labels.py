@@ -48,6 +48,12 @@ def varying(array: Tensor) -> Axes:
     return tuple(axis for axis, size in enumerate(array.shape) if size > 1)
 
 
+def leads(rows: Tensor, array: Tensor) -> bool:
+    """Whether `rows` varies on the first axes of `array` alone: it names whole rows of it."""
+    own = varying(rows)
+    return varying(array)[: len(own)] == own
+
+
 class Freeze(NamedTuple):
     labels: Tensor
     why: str
@@ -111,7 +117,7 @@ class Ledger:
             if (
                 across
                 and set(varying(narrow)) <= set(varying(wide))
-                and (varying(wide)[-1] in varying(narrow))
+                and not leads(narrow, wide)
             ):
                 first, *_ = torch.broadcast_tensors(narrow, wide)
                 order = [*(x for x in range(wide.dim()) if x not in across), *sorted(across)]
@@ -154,10 +160,10 @@ class Ledger:
         """One new label for every place of `array` along `axes`, gone when all of the place is."""
         own = set(axes)
         narrow = self.fresh([n if axis in own else 1 for axis, n in enumerate(array.shape)])
-        if varying(array)[-1] in own:
-            self.meet(narrow, array)
-        else:
+        if leads(narrow, array):
             self.link(narrow, array)
+        else:
+            self.meet(narrow, array)
         return narrow
 
     def woven(self, a: Tensor, b: Tensor) -> Tensor:
@@ -239,10 +245,10 @@ class Ledger:
                     self._absorb(merged, part, what)
                 return
             small, large = (array, other) if mine < theirs else (other, array)
-            if varying(large)[-1] in varying(small):
-                self.meet(small, large)
-            else:
+            if leads(small, large):
                 self.link(small, large)
+            else:
+                self.meet(small, large)
             merged[index] = large
             if large is array:  # it may swallow further rows
                 del merged[index]

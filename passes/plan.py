@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -384,15 +385,17 @@ def nearest(stops: Sequence[int], wanted: float) -> int:
 
 
 def _chosen_groups(coupling: Coupling, options: Options) -> list[Group]:
-    """All groups; with `uniform`, rows only where their entries cannot go one by one."""
+    """All groups; with `uniform`, rows only where their parameters cannot go one by one."""
     if not options.uniform:
         return list(coupling.groups)
     single = torch.cat([NONE, *(cell for g in coupling.groups if not g.rows for cell in g.cells)])
-    alone = coupling.classes_of(single)
+    alone = np.zeros(coupling.class_count, dtype=bool)
+    alone[coupling.classes_of(single).numpy()] = True
+    alone &= coupling.held
     return [
         group
         for group in coupling.groups
-        if not group.rows or not torch.isin(coupling.classes_of(group.cells[0]), alone).any()
+        if not group.rows or not alone[coupling.classes_of(group.cells[0]).numpy()].any()
     ]
 
 

@@ -319,16 +319,16 @@ def _statistics(call: Call, given: Mapping[str, Any], stays: Tensor) -> Tensor:
     if name in ("layer_norm", "rms_norm"):
         axes = list(range(x.dim() - len(call["normalized_shape"]), x.dim()))
         return _normalised(name, call, given, x, stays, axes)
+    if name in ("batch_norm", "instance_norm"):
+        axes = [axis for axis in range(x.dim()) if axis > 1 or (axis == 0 and name[0] == "b")]
+        return _scaled(_normalised(name, call, {}, x, stays, axes), given) * stays
     if name == "group_norm":
-        groups = int(call["num_groups"])
-        shape = (x.shape[0], groups, -1)
+        shape = (x.shape[0], int(call["num_groups"]), -1)
         y = _normalised(name, call, {}, x.reshape(shape), stays.reshape(shape), [2])
-        view = [-1 if axis == 1 else 1 for axis in range(x.dim())]
-        y = y.reshape(x.shape)
-        for key, combine in (("weight", torch.mul), ("bias", torch.add)):
-            if given.get(key) is not None:
-                y = combine(y, given[key].reshape(view))
-        return y * stays
+        return _scaled(y.reshape(x.shape), given) * stays
+    if name == "_weight_norm":
+        scaled: Tensor = torch._weight_norm(x * stays, given["g"], call.axis())
+        return scaled
     axes, keep = call.axes(), bool(call.get("keepdim"))
     count = stays.sum(axes, keepdim=keep).clamp(min=1)
     if name == "mean":
@@ -344,6 +344,15 @@ def _statistics(call: Call, given: Mapping[str, Any], stays: Tensor) -> Tensor:
         min=1
     )
     return square if name == "var" else square.sqrt()
+
+
+def _scaled(y: Tensor, given: Mapping[str, Any]) -> Tensor:
+    """With the weight and the bias of a norm, which lie along axis 1."""
+    view = [-1 if axis == 1 else 1 for axis in range(y.dim())]
+    for key, combine in (("weight", torch.mul), ("bias", torch.add)):
+        if given.get(key) is not None:
+            y = combine(y, given[key].reshape(view))
+    return y
 
 
 def _normalised(

@@ -31,6 +31,8 @@ from .quiet import quiet
 from .state import attach
 from .valueless import has_values, imagined
 
+aten = torch.ops.aten
+
 _LEAST_BATCH = 2
 """A batch of one would be burnt in as a constant by torch.export."""
 
@@ -278,6 +280,8 @@ def clean(module: GraphModule) -> None:
     for node in list(module.graph.nodes):
         if _only_sets_a_mode(node):
             _inline(module, node)
+    for node in module.graph.find_nodes(op="call_function", target=aten.rsub.Scalar):
+        _cast_openly(node)
     for node in reversed(list(module.graph.nodes)):
         guard = node.op == "call_module" and node.target == "_guards_fn"
         check = node.op == "call_function" and str(node.target).startswith(
@@ -289,6 +293,19 @@ def clean(module: GraphModule) -> None:
     if hasattr(module, "_guards_fn"):
         del module._guards_fn
     module.recompile()
+
+
+def _cast_openly(node: Node) -> None:
+    """``1.0 - whole``: a cast of its own before the call, since torch.onnx fails on hidden ones."""
+    x = node.args[0]
+    assert isinstance(x, Node)
+    before, after = x.meta["val"], node.meta["val"]
+    if before.dtype == after.dtype:
+        return
+    with node.graph.inserting_before(node):
+        cast = node.graph.call_function(aten.to.dtype, (x, after.dtype))
+    cast.meta = {**node.meta, "val": before.to(after.dtype)}
+    node.update_arg(0, cast)
 
 
 def _only_sets_a_mode(node: Node) -> bool:

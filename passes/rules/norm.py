@@ -1,6 +1,7 @@
 """Normalisations.
 
 batch, instance norm   weight, bias and statistics are tied to axis 1                exact
+                       statistics of the input itself over other channels            inexact
 layer, RMS norm        weight and bias are tied to the normalised axes; the          inexact
                        statistics then run over fewer channels
 group norm             axis 1 viewed as [groups, channels / groups]: whole groups    inexact
@@ -33,17 +34,17 @@ def per_channel(ledger: Ledger, call: Call) -> Value:
     """batch_norm, instance_norm: everything lies along axis 1.
 
     Statistics taken from the input itself (standardised weights are batch-normed so) run over the
-    other axes, which then keep their size.
+    other axes: over fewer positions where channels lie along those alone.
     """
     x = call["input"]
     array = x.on(1)
     own = call.get("running_mean") is None or call.get("training") or call.get("use_input_stats")
     others = [
-        axis
-        for axis in range(x.rank)
-        if axis != 1 and (own or (array is not None and array.shape[axis] > 1))
+        axis for axis in range(x.rank) if axis != 1 and array is not None and array.shape[axis] > 1
     ]
     x = ledger.pin(x, others, "is averaged over by a norm")
+    if own and any(x.on(axis) is not None for axis in range(x.rank) if axis != 1):
+        ledger.inexact.append(call.node)
     names = ("weight", "bias", "running_mean", "running_var")
     vectors = _lying_along(1, x.rank, [call.get(name) for name in names])
     return ledger.merge([x, *vectors], call.shape, "of the norm's parameters")

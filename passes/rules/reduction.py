@@ -46,10 +46,10 @@ def spatial(dims: int) -> Label:
 
 
 def weight_norm(ledger: Ledger, call: Call) -> Value:
-    """v * g / |v|: the norm runs over all axes but one, so those keep their size."""
+    """v * g / |v|: the norm runs over all axes but one, over what stays of them."""
     v, g = call["v"], call["g"]
-    keep = call.axis()
-    v = ledger.pin(v, [a for a in range(v.rank) if a != keep], "is inside a weight norm")
+    if any(v.on(axis) is not None for axis in range(v.rank) if axis != call.axis()):
+        ledger.inexact.append(call.node)
     return ledger.merge([v, g], call.shape, "of the weight norm's scale")
 
 

@@ -208,6 +208,25 @@ def test_a_model_with_a_fixed_batch_is_exported_with_it():
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
 
 
+class Masked(nn.Module):
+    """Turns a mask of whole numbers around: torch's exporter fails on the cast hidden in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.head(x) * (1.0 - mask)
+
+
+def test_a_number_less_a_tensor_of_another_kind_is_exported():
+    x, mask = torch.ones(2, 4), torch.tensor([[1], [0]])
+    program = program_of(Masked(), x, mask)
+    session = onnxruntime.InferenceSession(export(program))
+    (found,) = session.run(None, {"x": x.numpy(), "mask": mask.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), program.module(x, mask).detach())
+
+
 # ---------------------------------------------------------------------------- onnxsim
 
 

@@ -1211,6 +1211,13 @@ class WeightNorm(nn.Module):
         return self.after(torch.relu(self.before(x)))
 
 
+def standardised(x: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
+    """A convolution whose filters are batch-normed before they are used."""
+    flat = weight.reshape(1, weight.shape[0], -1)
+    filters = F.batch_norm(flat, None, None, gain, training=True, momentum=0.0)
+    return F.conv2d(x, filters.reshape_as(weight))
+
+
 class Shared(nn.Module):
     """One layer called twice: its input and output channels are the same."""
 
@@ -1298,6 +1305,17 @@ class Branching(nn.Module):
 
 NETWORKS = {
     "weight_norm": Case(WeightNorm, (normal(2, 3, 6, 6),), free=("before.bias[0]", AFTER)),
+    "weight_norm_of_filters": picture(
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 6, 3)),
+        free=(BEFORE, AFTER, "op.parametrizations.weight.original1[1]"),
+    ),
+    "weight_norm_of_taps": sound(
+        nn.utils.parametrizations.weight_norm(nn.Conv1d(8, 8, 3, groups=2), dim=2),
+        free=(BEFORE, AFTER, "op.parametrizations.weight.original1[1]"),
+    ),
+    "standardised_weight": picture(
+        With(standardised, (6, 8, 3, 3), (6,)), free=(BEFORE, AFTER, "op.p0[1]", "op.p1[0]")
+    ),
     "shared_twice": Case(Shared, (normal(2, 5),), free=(BEFORE, AFTER, "middle.weight[0]")),
     "residual_block": Case(
         Residual, (normal(2, 3, 6, 6),), free=(BEFORE, AFTER, "norm.weight[0]")

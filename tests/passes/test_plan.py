@@ -228,6 +228,26 @@ def test_uniform_takes_the_same_share_of_every_group():
     assert max(shares) - min(shares) <= 1.5 / min(group.size for group, _ in plan.widths)
 
 
+class States(nn.Module):
+    """Each channel keeps states of its own, which decay at its own rates and are read together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.read, self.head = nn.Linear(5, 8), nn.Linear(5, 4), nn.Linear(8, 3)
+        self.decay = nn.Parameter(torch.zeros(8, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = torch.zeros(x.shape[0], 8, 4) + self.inner(x)[..., None] * torch.exp(self.decay)
+        return self.head((states @ self.read(x)[..., None]).squeeze(-1))
+
+
+def test_uniform_takes_channels_that_have_states_of_their_own():
+    coupling = passes.couple(passes.capture(seeded(States, 1), (normal(2, 5),), {}))
+    plan = choose(coupling, Options(uniform=True, round_to=1), channels=0.5)
+    kept = {str(axis): n for group, n in plan.widths for axis in group.axes}
+    assert (kept["inner.weight[0]"], kept["decay[1]"]) == (4, 2)
+
+
 def test_uniform_leaves_whole_heads_alone_where_entries_can_go():
     plan = choose(coupled("encoder"), Options(uniform=True, round_to=1), channels=0.5)
     assert not any(group.rows for group, _ in plan.widths)
