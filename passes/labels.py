@@ -133,6 +133,21 @@ class Ledger:
         flat = full.permute(*lead, *rest).reshape(rows.numel(), -1)
         self.links.append(Link(rows.reshape(-1), flat))
 
+    def rows(self, value: Value, array: Tensor, axes: Iterable[int]) -> Value:
+        """Take out an array that is reduced along `axes`: each of its rows gets one new label.
+
+        Where rows are reduced and their entries are left, entries stand in line: they are tied.
+        """
+        value, gone = value.without(array), set(axes)
+        if varying(array)[-1] not in gone:
+            return self.pin(replace(value, arrays=(*value.arrays, array)), gone, "is reduced")
+        size = [1 if axis in gone else n for axis, n in enumerate(array.shape)]
+        if torch.Size(size).numel() == 1:
+            return value
+        rows = self.fresh(size)
+        self.link(rows, array)
+        return replace(value, arrays=(*value.arrays, rows))
+
     def pin(self, value: Value, axes: Iterable[int], why: str) -> Value:
         """These axes must keep their size.
 
