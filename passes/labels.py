@@ -134,19 +134,10 @@ class Ledger:
         self.links.append(Link(rows.reshape(-1), flat))
 
     def rows(self, value: Value, array: Tensor, axes: Iterable[int]) -> Value:
-        """Take out an array that is reduced along `axes`: each of its rows gets one new label.
-
-        Where rows are reduced and their entries are left, entries stand in line: they are tied.
-        """
+        """Take out an array that is reduced along `axes`; what is left of it has labels of its own."""
         value, gone = value.without(array), set(axes)
-        if varying(array)[-1] not in gone:
-            return self.pin(replace(value, arrays=(*value.arrays, array)), gone, "is reduced")
-        size = [1 if axis in gone else n for axis, n in enumerate(array.shape)]
-        if torch.Size(size).numel() == 1:
-            return value
-        rows = self.fresh(size)
-        self.link(rows, array)
-        return replace(value, arrays=(*value.arrays, rows))
+        left = [axis for axis in varying(array) if axis not in gone]
+        return replace(value, arrays=(*value.arrays, self.across(array, left))) if left else value
 
     def pin(self, value: Value, axes: Iterable[int], why: str) -> Value:
         """These axes must keep their size.
