@@ -114,7 +114,8 @@ def _has_groups_of_the_batch(node: Node) -> bool:
 
 def _by_patches(graph: Graph, node: Node, shapes: Mapping[str, torch.Size]) -> None:
     """Patches [g, c * taps, places], multiplied with weights [g, o, c * taps]."""
-    x, weight, bias, stride, padding, dilation, _ = node.args
+    given: Any = node.args
+    x, weight, bias, stride, padding, dilation, _ = given
     (samples, channels, *picture), (outputs, own, *kernel) = shapes[x.name], shapes[weight.name]
     if samples != 1:
         return
