@@ -22,6 +22,7 @@ import onnx
 import torch
 from torch.utils import _pytree as pytree
 
+from compressor.constants import folded
 from compressor.exportable import exportable
 from compressor.load.words import reason
 from compressor.passes.errors import CompressError
@@ -52,7 +53,7 @@ def export(program: Program) -> bytes:
 
     Raises CompressError where torch's exporter does, with its reason.
     """
-    module = exportable(program)
+    module = exportable(folded(program))
     try:
         with quiet(*_NOISY), redirect_stdout(StringIO()):
             exported = torch.onnx.export(

@@ -4,6 +4,7 @@ view          becomes reshape: ONNX has no strides
 attention     on more or fewer than four axes: those in front are folded into one; its result is
               made contiguous, because the exporter takes it apart into operators that give other
               strides than those it was captured with
+convolution   with as many groups as samples: a product with the patches of each
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,10 +27,13 @@ def exportable(program: Program) -> GraphModule:
     """A module with the program's own tensors, its forward and its results."""
     graph = copied(program.module.graph)
     attentions = [node for node in graph.nodes if node.target is _ATTENTION]
-    shapes = _shapes(program) if attentions else {}
+    per_sample = [node for node in graph.nodes if _has_groups_of_the_batch(node)]
+    shapes = _shapes(program) if attentions or per_sample else {}
     for node in attentions:
         _on_four_axes(graph, node, shapes)
         _made_contiguous(graph, node)
+    for node in per_sample:
+        _by_patches(graph, node, shapes)
     for node in graph.find_nodes(op="call_function", target=aten.view.default):
         node.target = aten.reshape.default
     graph.lint()
@@ -99,3 +103,32 @@ def _padded(graph: Graph, operand: Node, rank: int) -> list[int | Node]:
 
 def _sizes(graph: Graph, operand: Node, axes: Iterable[int]) -> list[Node]:
     return [graph.call_function(aten.sym_size.int, (operand, axis)) for axis in axes]
+
+
+def _has_groups_of_the_batch(node: Node) -> bool:
+    """conv2d(x [1, g * c, h, w], weight [g * o, c, ..], groups=g), where g is the batch."""
+    return (
+        node.target is aten.conv2d.default and len(node.args) > 6 and isinstance(node.args[6], Node)
+    )
+
+
+def _by_patches(graph: Graph, node: Node, shapes: Mapping[str, torch.Size]) -> None:
+    """Patches [g, c * taps, places], multiplied with weights [g, o, c * taps]."""
+    given: Any = node.args
+    x, weight, bias, stride, padding, dilation, _ = given
+    (samples, channels, *picture), (outputs, own, *kernel) = shapes[x.name], shapes[weight.name]
+    if samples != 1:
+        return
+    call, each = graph.call_function, outputs * own // channels
+    with graph.inserting_before(node):
+        x = call(aten.reshape.default, (x, [-1, own, *picture]))
+        places = call(aten.im2col.default, (x, kernel, dilation, padding, stride))
+        size = own * kernel[0] * kernel[1]
+        weight = call(aten.reshape.default, (weight, [-1, each, size]))
+        product = call(aten.bmm.default, (weight, places))
+        result = call(aten.reshape.default, (product, [1, -1, *shapes[node.name][2:]]))
+        if bias is not None:
+            lying = call(aten.reshape.default, (bias, [1, -1, 1, 1]))
+            result = call(aten.add.Tensor, (result, lying))
+    node.replace_all_uses_with(result)
+    graph.erase_node(node)

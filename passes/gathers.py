@@ -1,7 +1,7 @@
 """Channel shuffles: where moving data around is the same as picking channels by index.
 
     [B, C, H, W] ─ view ─> [B, g, C/g, H, W] ─ transpose ─ flatten ─> [B, C, H, W]
-    x[:, ::2]    roll along channels
+    x[:, ::2]    roll along channels    x[:, order]
 
 Inside a shuffle rows would have to stay equally long. Seen from outside it only reorders an axis,
 so once channels go it is replaced by one `index_select`, and every channel is free.
@@ -34,7 +34,16 @@ class Gather:
     """int64 [size of the axis in `exit`]"""
 
 
-REORDERS = {aten.roll.default, aten.flip.default, aten.channel_shuffle.default, aten.slice.Tensor}
+PICKS = {aten.index.Tensor, aten.index_select.default}
+"""Calls whose positions are a constant of the network, which has to follow."""
+
+REORDERS = {
+    *PICKS,
+    aten.roll.default,
+    aten.flip.default,
+    aten.channel_shuffle.default,
+    aten.slice.Tensor,
+}
 """Calls that pick positions of an axis in a way that literals cannot follow."""
 
 
@@ -101,7 +110,7 @@ def _permutation(
     if len(axes) != 1 or varying(end.arrays[0]) != axes:
         return None
     source = ids[axes[0]].flatten() - 1
-    if len(source) == end.shape[axes[0]] and bool((source.diff() == 1).all()):
+    if exit.target not in PICKS and bool((source.diff() == 1).all()):
         return None  # a plain slice: its bounds follow
     for axis, array in enumerate(ids):
         if any(array.shape[other] > 1 and other != axis for other in range(array.dim())):

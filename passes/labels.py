@@ -139,6 +139,12 @@ class Ledger:
         flat = full.permute(*lead, *rest).reshape(rows.numel(), -1)
         self.links.append(Link(rows.reshape(-1), flat))
 
+    def rows(self, value: Value, array: Tensor, axes: Iterable[int]) -> Value:
+        """Take out an array that is reduced along `axes`; what is left of it has labels of its own."""
+        value, gone = value.without(array), set(axes)
+        left = [axis for axis in varying(array) if axis not in gone]
+        return replace(value, arrays=(*value.arrays, self.across(array, left))) if left else value
+
     def pin(self, value: Value, axes: Iterable[int], why: str) -> Value:
         """These axes must keep their size.
 

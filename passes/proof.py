@@ -9,8 +9,8 @@ mistake.
 
 Wherever silence stays silent (convolution, linear, batch norm, attention over tokens, elementwise,
 pooling) nothing else is needed. Where it does not, the reference interprets the original call on
-the kept part of its input, masked in place: the statistics of a norm over labelled channels, and
-products of two activations. That path shares neither literals nor slicing with the surgery.
+the kept part of its input, masked in place: statistics and sums over labelled channels,
+and products of two activations. That path shares neither literals nor slicing with the surgery.
 """
 
 import math
@@ -296,7 +296,7 @@ class _Reference(Interpreter):
         return torch.where(self._stays(value, result) | torch.isfinite(result), result, 0.0)
 
     def _masked(self, argument: Any, value: Any) -> Any:
-        if isinstance(value, Value) and argument.is_floating_point():
+        if isinstance(value, Value):
             return argument * self._stays(value, argument)
         if isinstance(value, list):
             return [self._masked(a, v) for a, v in zip(argument, value, strict=True)]
@@ -308,6 +308,12 @@ _PRODUCTS = {
     aten.bmm.default,
     aten.einsum.default,
     aten.scaled_dot_product_attention.default,
+    aten.bilinear.default,
+    aten.cdist.default,
+    aten.cosine_similarity.default,
+    aten.sum.default,
+    aten.sum.dim_IntList,
+    aten.nansum.default,
 }
 
 

@@ -24,6 +24,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from .decompose import decompose
 from .errors import ContractError, UsageError
 from .free import Dynamic, check_apart, dynamic_shapes, fixes, free_axes, input_names
 from .program import FreeAxes, Nested, Program, fetch, shares_batch
@@ -74,6 +75,7 @@ def _captured(
         try:
             with _nothing_printed(), torch.no_grad():
                 program = attempt()
+                decompose(program.module)
         except Exception as error:  # whatever the tracer raises is the reason we report
             first = str(error).strip().splitlines() or [""]
             failures.append(f"{name}: {type(error).__name__}: {first[0][:200]}")

@@ -9,12 +9,12 @@ import torch
 from torch._ops import OpOverload
 
 from ..labels import Ledger
-from . import contraction, indexing, movement, norm, pointwise, recurrent, reduction
+from . import contraction, indexing, movement, norm, patches, pointwise, recurrent, reduction
 from .table import Call, Resizing, Result, Rule, RuleTable
 
-__all__ = ["FAMILIES", "RULES", "Call", "Resizing", "Rule", "functional_twin", "rule_for"]
+__all__ = ["FAMILIES", "RULES", "Call", "Resizing", "Rule", "functional_twin", "known", "rule_for"]
 
-FAMILIES = (movement, contraction, norm, reduction, indexing, recurrent, pointwise)
+FAMILIES = (movement, patches, contraction, norm, reduction, indexing, recurrent, pointwise)
 
 
 def _merged(tables: Sequence[RuleTable]) -> RuleTable:
@@ -46,6 +46,11 @@ def frozen(ledger: Ledger, call: Call) -> Result:
 
 POINTWISE = Rule(pointwise.pointwise)
 FROZEN = Rule(frozen)
+
+
+def known(op: OpOverload) -> bool:
+    """Whether the table knows the operator, or its tag does."""
+    return rule_for(op) is not FROZEN
 
 
 def rule_for(op: OpOverload) -> Rule:

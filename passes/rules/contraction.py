@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..labels import Ledger, Value, reshaped, varying
-from .table import Call, Factor, Resizing, Rule, RuleTable
+from .table import Call, Factor, Resizing, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
 Letters = Sequence[Hashable]
@@ -27,11 +27,15 @@ def contract(
 ) -> Value:
     """Labels of ``sum over the letters not in out of x[xs] * y[ys]``; `shape` is the result's."""
     every = list(dict.fromkeys([*out, *xs, *ys]))
+    x, y = _in_line(ledger, x, xs, out), _in_line(ledger, y, ys, out)
     x, y = _spread(x, xs, every), _spread(y, ys, every)
     done: set[int] = set()
     for axis in range(len(out), len(every)):
         mine, theirs = x.on(axis), y.on(axis)
         if axis in done:
+            continue
+        if x.shape[axis] == 1 or y.shape[axis] == 1:  # a plain sum of one of them
+            x, y = (_total(ledger, v, axis, range(len(out), len(every))) for v in (x, y))
             continue
         if mine is None or theirs is None:
             why = "is summed with an unlabelled axis"
@@ -39,7 +43,8 @@ def contract(
             continue
         ledger.meet(mine, theirs)
         done |= {*varying(mine), *varying(theirs)}
-        x, y = _rows(ledger, x, mine, len(out)), _rows(ledger, y, theirs, len(out))
+        gone = range(len(out), len(every))
+        x, y = ledger.rows(x, mine, gone), ledger.rows(y, theirs, gone)
     head = [
         Value(v.shape[: len(out)], tuple(a.reshape(a.shape[: len(out)]) for a in v.arrays))
         for v in (x, y)
@@ -47,15 +52,19 @@ def contract(
     return ledger.merge(head, shape, "of the other factor")
 
 
-def _rows(ledger: Ledger, value: Value, array: torch.Tensor, count: int) -> Value:
-    """Replace a summed array by one label for each of its rows along the first `count` axes."""
-    value = value.without(array)
-    size = [n if axis < count else 1 for axis, n in enumerate(array.shape)]
-    if torch.Size(size).numel() == 1:
-        return value
-    rows = ledger.fresh(size)
-    ledger.link(rows, array)
-    return Value(value.shape, (*value.arrays, rows))
+def _in_line(ledger: Ledger, value: Value, letters: Letters, out: Letters) -> Value:
+    """Where rows are summed and their entries are left, entries stand in line: they are tied."""
+    for array in value.arrays:
+        *rows, last = varying(array)
+        if letters[last] in out:
+            gone = [axis for axis in rows if letters[axis] not in out]
+            value = ledger.pin(value, gone, "is summed") if gone else value
+    return value
+
+
+def _total(ledger: Ledger, value: Value, axis: int, gone: range) -> Value:
+    array = value.on(axis)
+    return value if array is None else ledger.rows(value, array, gone)
 
 
 def _spread(value: Value, letters: Letters, every: Letters) -> Value:
@@ -156,9 +165,15 @@ def _rearranged(
     if sorted(letters) == sorted(out) and len(set(letters)) == len(letters):
         order = [letters.index(letter) for letter in out]
         return Value(call.shape, tuple(array.permute(order) for array in value.arrays))
-    for array in value.arrays:
-        ledger.freeze(array, "is summed over by einsum")
-    return Value(call.shape)
+    if len(set(letters)) < len(letters):
+        for array in value.arrays:
+            ledger.freeze(array, "is an argument of an einsum that takes a diagonal")
+        return Value(call.shape)
+    gone = [axis for axis, letter in enumerate(letters) if letter not in out]
+    left = [letter for letter in letters if letter in out]
+    value = summed(ledger, value, gone, [value.shape[letters.index(k)] for k in left])
+    order = [left.index(letter) for letter in out]
+    return Value(call.shape, tuple(array.permute(order) for array in value.arrays))
 
 
 def _equation(call: Call) -> tuple[list[list[str]], list[str]]:
@@ -179,6 +194,57 @@ def _equation(call: Call) -> tuple[list[list[str]], list[str]]:
             sorted(letter for letter in set(seen) if seen.count(letter) == 1)
         )
     return [spell(t, r) for t, r in zip(terms, ranks, strict=True)], spell(right, len(call.shape))
+
+
+def bilinear(ledger: Ledger, call: Call) -> Value:
+    """sum over i and j of x[i] * weight[o, i, j] * y[j]"""
+    x, y, weight = call["input1"], call["input2"], call["weight"]
+    lead = list(range(x.rank - 1))
+    inner = (*x.shape[:-1], *weight.shape[::2])
+    half = contract(ledger, x, [*lead, "i"], weight, ["o", "i", "j"], [*lead, "o", "j"], inner)
+    result = contract(ledger, half, [*lead, "o", "j"], y, [*lead, "j"], [*lead, "o"], call.shape)
+    return _plus(ledger, result, call.get("bias"), result.rank - 1)
+
+
+def bilinear_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
+    x, weight = call["input1"], call["weight"]
+    return [[(x, axis) for axis in range(x.rank)] + [(weight, 0), (weight, 2)]]
+
+
+def distances(ledger: Ledger, call: Call) -> Value:
+    """cdist: x [.., m, k] and y [.., n, k] to [.., m, n]; channels that are gone add nothing."""
+    x, y = call["x1"], call["x2"]
+    transposed = Value((*y.shape[:-2], y.shape[-1], y.shape[-2]), tuple(a.mT for a in y.arrays))
+    return _product(ledger, x, transposed, call.shape)
+
+
+def distance_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
+    x = call["x1"]
+    return [[(results[0], axis) for axis in range(results[0].rank)] + [(x, x.rank - 1)]]
+
+
+def cosine(ledger: Ledger, call: Call) -> Value:
+    """cosine_similarity along one axis."""
+    x, y = call["x1"], call["x2"]
+    shape = torch.broadcast_shapes(x.shape, y.shape)
+    both = ledger.merge([x, y], shape, "in cosine_similarity")
+    return summed(ledger, both, [int(call["dim"]) % len(shape)], call.shape)
+
+
+def summed(ledger: Ledger, x: Value, axes: Sequence[int], shape: Sequence[int]) -> Value:
+    """Labels of a sum over `axes`: what is gone adds nothing, rows of it (heads) get a label."""
+    for axis in axes:
+        if (array := x.on(axis)) is not None:
+            x = ledger.rows(x, array, axes)
+    keep = [a for a in range(x.rank) if a not in axes] if len(shape) < x.rank else range(x.rank)
+    arrays = tuple(array.reshape([array.shape[a] for a in keep]) for array in x.arrays)
+    return Value(tuple(shape), arrays)
+
+
+def total(ledger: Ledger, call: Call) -> Value:
+    """sum, nansum"""
+    axes = call.axes() if "dim" in call.given else list(range(call.x.rank))
+    return summed(ledger, call.x, axes, call.shape)
 
 
 def einsum_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
@@ -320,6 +386,10 @@ RULES: RuleTable = {
     aten.addmm.default: Rule(add_matmul, macs=matmul_macs),
     aten.baddbmm.default: Rule(add_matmul, macs=matmul_macs),
     aten.einsum.default: Rule(einsum, macs=einsum_macs),
+    **{op: Rule(total) for op in overloads(aten.sum, aten.nansum)},
+    aten.cdist.default: Rule(distances, macs=distance_macs),
+    aten.cosine_similarity.default: Rule(cosine),
+    aten.bilinear.default: Rule(bilinear, macs=bilinear_macs),
     aten.scaled_dot_product_attention.default: Rule(attention, head_scale, macs=attention_macs),
     **dict.fromkeys(CONVOLUTIONS, CONVOLUTION),
 }  # fmt: skip

@@ -127,6 +127,7 @@ def moved(move: Move, prepared: Prepare = first_argument) -> Any:
 
         def parts(array: Tensor) -> Sequence[Tensor]:
             out = move(call, array)
+            assert out is not None
             return [out] if isinstance(out, Tensor) else out
 
         arrays = prepared(ledger, call).arrays
@@ -139,16 +140,35 @@ def moved(move: Move, prepared: Prepare = first_argument) -> Any:
     return label
 
 
-def pixels(ledger: Ledger, call: Call) -> Value:
-    """pixel_shuffle: pictures keep their size, so the channels of one block of pixels are one."""
-    value = moved(in_full)(ledger, call)
-    return ledger.pin(value, [value.rank - 2, value.rank - 1], "is an axis of the picture")
-
-
 def viewed_as(ledger: Ledger, call: Call) -> Value:
     """view_as: the sizes are those of another tensor, so it shrinks together with it."""
     here = moved(viewed)(ledger, call)
     return ledger.merge([here, call["other"]], call.shape, f"in {call.op._schema.name[6:]}")
+
+
+def stretched(move: Move) -> Any:
+    """expand, repeat: copies along an axis of size 1 are a constant, which fits what it meets."""
+
+    def label(ledger: Ledger, call: Call) -> Value:
+        value: Value = moved(move)(ledger, call)
+        raw: Any = call.node.args[1]
+        shape = (1,) * (value.rank - call.x.rank) + call.x.shape
+        fresh = [
+            ledger.fresh([n if a == axis else 1 for a in range(value.rank)])
+            for axis, (n, given) in enumerate(zip(value.shape, raw, strict=True))
+            if isinstance(given, int) and n > 1 == shape[axis]
+        ]
+        return Value(value.shape, (*value.arrays, *fresh))
+
+    return label
+
+
+def repeats(new: Resizing) -> dict[str, Any]:
+    """repeat: along an axis of size 1, as often as the result is now long."""
+    old, x = [int(n) for n in new.call["repeats"]], new.call.x
+    shape = (1,) * (len(old) - x.rank) + x.shape
+    times = [out if n == 1 else was for n, was, out in zip(shape, old, new.out, strict=True)]
+    return {"repeats": times}
 
 
 def expanded_as(ledger: Ledger, call: Call) -> Value:
@@ -376,7 +396,7 @@ RULES: RuleTable = {
     aten.movedim.int: row(rerun),
     aten.movedim.intlist: row(rerun),
     aten.swapaxes.default: row(rerun),
-    aten.expand.default: row(broadcast, output_sizes("size")),
+    aten.expand.default: Rule(stretched(broadcast), output_sizes("size"), broadcast),
     aten.expand_as.default: Rule(expanded_as),
     # parts
     aten.slice.Tensor: row(along_axis, bounds, cut),
@@ -392,11 +412,9 @@ RULES: RuleTable = {
     # reordering
     aten.flip.default: row(along_axis),
     aten.roll.default: row(along_axis, prepared=rolled),
-    aten.repeat.default: row(tiled),
+    aten.repeat.default: Rule(stretched(tiled), repeats, tiled),
     aten.tile.default: row(tiled),
     aten.repeat_interleave.self_int: row(along_axis),
-    aten.pixel_shuffle.default: Rule(pixels, move=in_full),
-    aten.pixel_unshuffle.default: row(in_full),
     aten.channel_shuffle.default: row(in_full),
     # joining
     aten.cat.default: Rule(concatenated),

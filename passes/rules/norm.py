@@ -16,6 +16,7 @@ from torch.fx import Node
 
 from ..labels import Ledger, Value
 from ..program import shape_of
+from .contraction import summed
 from .table import Call, Resizing, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
@@ -97,34 +98,25 @@ def norm_groups(new: Resizing) -> dict[str, Any]:
 
 
 def statistic(ledger: Ledger, call: Call) -> Value:
-    """mean, var, std, vector norm over channels, where the result is put back onto its input.
+    """mean, var, std over channels, where the result is put back onto its input; vector norms.
 
-    ``x * rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)`` is a norm; any other reduction over
-    channels keeps them all.
+    ``x * rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)`` is a norm; any other mean over channels
+    keeps them all. The length of a vector is a sum: what is gone adds nothing.
     """
-    x = call.x
-    axes = call.axes("ord_dim" if "ord_dim" in call.given else "dim")
+    x, axes = call.x, call.axes()
     labelled = [axis for axis in axes if x.on(axis) is not None]
-    if labelled and not (call.get("keepdim") and put_back(call.node, x.shape, labelled)):
+    back = call.get("keepdim") and put_back(call.node, x.shape, labelled)
+    if labelled and not (back or _is_length(call)):
         x = ledger.pin(x, labelled, f"is reduced by {call.op._schema.name[6:]}")
         labelled = []
-    rows = []
-    for axis in labelled:
-        array = x.on(axis)
-        if array is None:
-            continue
-        if call.node not in ledger.inexact:
-            ledger.inexact.append(call.node)
-        x = x.without(array)
-        size = [1 if a in axes else n for a, n in enumerate(array.shape)]
-        if torch.Size(size).numel() > 1:
-            rows.append(ledger.fresh(size))
-            ledger.link(rows[-1], array)
-    arrays = [*x.arrays, *rows]
-    if not call.get("keepdim"):
-        keep = [a for a in range(x.rank) if a not in axes]
-        arrays = [array.reshape([array.shape[a] for a in keep]) for array in arrays]
-    return Value(call.shape, tuple(arrays))
+    if labelled:
+        ledger.inexact.append(call.node)
+    return summed(ledger, x, axes, call.shape)
+
+
+def _is_length(call: Call) -> bool:
+    order = call.get("ord", call.get("p"))
+    return "norm" in call.op._schema.name and (order is None or float(order) > 0)
 
 
 def put_back(node: Node, shape: tuple[int, ...], axes: list[int]) -> bool:

@@ -1,8 +1,9 @@
-"""LSTM, GRU and RNN: all layers, both directions.
+"""LSTM, GRU and RNN: all layers, both directions; and their cells, one step at a time.
 
     weight_ih [G*H, I]   I is tied to the layer's input, H to the hidden state, across the G gates
     weight_hh [G*H, H]   H on both axes
     output    [.., D*H]  the directions side by side; the next layer's input
+    weight_hr [P, H]     where the state is projected P takes the place of H outside of the cell
 
 Layers share one stacked initial state ``[layers * directions, B, H]``, so all keep the same H, but
 each may keep other units.
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..labels import Ledger, Value
-from .table import Call, Factor, Rule, RuleTable
+from .table import Call, Factor, Result, Rule, RuleTable
 
 aten = torch.ops.aten
 
@@ -22,41 +23,53 @@ GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 def _cells(call: Call) -> list[Sequence[Value]]:
-    """Parameters of each layer and direction: weight_ih, weight_hh[, bias_ih, bias_hh]."""
-    params, each = call["params"], 4 if call["has_biases"] else 2
+    """Parameters of each layer and direction: weight_ih, weight_hh[, biases][, weight_hr]."""
+    params = call["params"]
     count = int(call["num_layers"]) * (2 if call["bidirectional"] else 1)
-    if len(params) != count * each:
-        return []
+    each = len(params) // count
     return [params[i * each : (i + 1) * each] for i in range(count)]
 
 
 def recurrent(ledger: Ledger, call: Call) -> list[Value]:
     x, cells = call["input"], _cells(call)
     states = call["hx"] if isinstance(call["hx"], list) else [call["hx"]]
-    if not cells:  # projections
-        for value in call.values:
-            ledger.pin(value, range(value.rank), "is an argument of a projected recurrent layer")
-        return [Value(shape) for shape in call.shapes]
     x = ledger.pin(x, range(x.rank - 1), "is a step of a recurrent layer")
     gates = GATES[call.op._schema.name[6:]]
     directions = 2 if call["bidirectional"] else 1
     below = _vector(x, x.rank - 1)
     outputs: list[Tensor] = []
-    hidden: list[Tensor] = []
-    for _index, cell in enumerate(cells):
+    inner: list[Tensor] = []
+    outer: list[Tensor] = []
+    for cell in cells:
         _tie_input(ledger, cell[0], below)
-        hidden.append(_tie_cell(ledger, cell, gates))
-        outputs.append(hidden[-1])
+        inner.append(_tie_cell(ledger, cell, gates))
+        outer.append(_vector(cell[1], 1))
+        outputs.append(outer[-1])
         if len(outputs) == directions:
             below, outputs = torch.cat(outputs), []
-    stacked = torch.stack(hidden)[:, None, :]
-    state = Value((len(cells), 1, stacked.shape[-1]), (stacked,))
-    for initial in states:
-        state = ledger.merge([state, initial], initial.shape, "of the initial state")
-    ledger.grids.append((stacked[:, 0], call.node))
+    found = []
+    for initial, labels in zip(states, (outer, inner), strict=False):
+        stacked = torch.stack(labels)[:, None, :]
+        ledger.grids.append((stacked[:, 0], call.node))
+        state = Value((len(cells), 1, stacked.shape[-1]), (stacked,))
+        found.append(ledger.merge([state, initial], initial.shape, "of the initial state"))
     shape = call.shapes[0]
     output = Value(shape, (below.reshape([1] * (len(shape) - 1) + [-1]),))
-    return [output, *(Value(shape, state.arrays) for shape in call.shapes[1:])]
+    return [output, *(Value(s, v.arrays) for s, v in zip(call.shapes[1:], found, strict=True))]
+
+
+def cell(ledger: Ledger, call: Call) -> Result:
+    """lstm_cell, gru_cell, rnn_tanh_cell: one step; the old state and the new one are alike."""
+    x, hx = call["input"], call["hx"]
+    parameters = [call[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
+    parameters = [value for value in parameters if isinstance(value, Value)]
+    _tie_input(ledger, parameters[0], _vector(x, x.rank - 1))
+    hidden = _tie_cell(ledger, parameters, GATES[call.op._schema.name[6:].removesuffix("_cell")])
+    state = Value((hidden.numel(),), (hidden,))
+    for initial in hx if isinstance(hx, list) else [hx]:
+        state = ledger.merge([state, initial], initial.shape, "of the initial state")
+    results = [Value(shape, state.arrays) for shape in call.shapes]
+    return results if isinstance(call.node.meta["val"], list | tuple) else results[0]
 
 
 def _vector(value: Value, axis: int) -> Tensor:
@@ -69,24 +82,43 @@ def _tie_input(ledger: Ledger, weight: Value, below: Tensor) -> None:
 
 
 def _tie_cell(ledger: Ledger, cell: Sequence[Value], gates: int) -> Tensor:
-    """Tie a hidden unit across its gates and both axes of weight_hh: labels [H]."""
-    hidden = _vector(cell[1], 1)
-    for value in cell:
+    """Tie a hidden unit across its gates and both axes of weight_hh: labels [H].
+
+    A projected cell keeps its inside: torch tells it from others by a state that is narrower.
+    """
+    weights, projection = (cell[:-1], cell[-1]) if len(cell) in (3, 5) else (cell, None)
+    hidden = _vector(weights[1], 1) if projection is None else _vector(projection, 1)
+    for value in weights:
         ledger.tie(_vector(value, 0).reshape(gates, -1), hidden)
+    if projection is not None:
+        ledger.tie(_vector(projection, 0), _vector(weights[1], 1))
+        ledger.freeze(hidden, "has to stay wider than the projection of a recurrent layer")
     return hidden
 
 
 def recurrent_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
     x = call["input"]
     steps: list[Factor] = [(x, axis) for axis in range(x.rank - 1)]
-    return [[*steps, (w, 0), (w, 1)] for cell in _cells(call) for w in cell[:2]]
+    weights = [w for cell in _cells(call) for w in cell if w.rank == 2]
+    return [[*steps, (w, 0), (w, 1)] for w in weights]
+
+
+def cell_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
+    x = call["input"]
+    steps: list[Factor] = [(x, axis) for axis in range(x.rank - 1)]
+    return [[*steps, (w, 0), (w, 1)] for w in (call["w_ih"], call["w_hh"])]
 
 
 RECURRENT = Rule(recurrent, macs=recurrent_macs)
+CELL = Rule(cell, macs=cell_macs)
 
 RULES: RuleTable = {
     aten.lstm.input: RECURRENT,
     aten.gru.input: RECURRENT,
     aten.rnn_tanh.input: RECURRENT,
     aten.rnn_relu.input: RECURRENT,
+    aten.lstm_cell.default: CELL,
+    aten.gru_cell.default: CELL,
+    aten.rnn_tanh_cell.default: CELL,
+    aten.rnn_relu_cell.default: CELL,
 }

@@ -31,6 +31,14 @@ def whole_axis(ledger: Ledger, call: Call) -> Result:
     return results if isinstance(call.node.meta["val"], list | tuple) else results[0]
 
 
+def unpooled(ledger: Ledger, call: Call) -> Value:
+    """max_unpool: places are those of the same channel of a pool."""
+    dims = 2 if "2d" in call.op._schema.name else 3
+    x = ledger.merge(call.values, call.x.shape, "of the places")
+    x = ledger.pin(x, range(x.rank - dims, x.rank), "is a spatial axis")
+    return Value(call.shape, x.arrays)
+
+
 def spatial(dims: int) -> Label:
     """The last `dims` axes are a picture (or a sound): they are pinned, channels pass."""
 
@@ -57,11 +65,11 @@ RULES: RuleTable = {
     **{
         op: Rule(whole_axis)
         for op in overloads(
-            aten.softmax, aten._softmax, aten.log_softmax, aten._log_softmax, aten.sum, aten.prod,
+            aten.softmax, aten._softmax, aten.log_softmax, aten._log_softmax, aten.prod,
             aten.amax, aten.amin, aten.max, aten.min, aten.argmax, aten.argmin, aten.any, aten.all,
             aten.sort, aten.argsort, aten.topk, aten.cumsum, aten.cumprod, aten.logsumexp,
             aten.median, aten.var_mean, aten.std_mean, aten.count_nonzero, aten.aminmax,
-            aten.logcumsumexp, aten.cummax, aten.nansum,
+            aten.logcumsumexp, aten.cummax,
         )
         if "other" not in [argument.name for argument in op._schema.arguments]
     },
@@ -83,5 +91,7 @@ RULES: RuleTable = {
         }.items()
         for op in overloads(*packets)
     },
+    aten.max_unpool2d.default: Rule(unpooled),
+    aten.max_unpool3d.default: Rule(unpooled),
     aten._weight_norm.default: Rule(weight_norm),
 }  # fmt: skip

@@ -127,7 +127,8 @@ class Resizing:
 
 Label = Callable[[Ledger, Call], Result]
 Resize = Callable[[Resizing], dict[str, Any]]
-Move = Callable[[Call, Tensor], Tensor | Sequence[Tensor]]
+Move = Callable[[Call, Tensor], Tensor | Sequence[Tensor] | None]
+"""None where only the data says where each position comes from."""
 Macs = Callable[[Call, list[Value]], list[list[Factor]]]
 """A sum of products of sizes, from the call and its results."""
 

@@ -198,6 +198,12 @@ VIEWS = {
     "swapaxes": picture(lambda x: x.swapaxes(1, 2).swapaxes(1, 2)),
     "expand": picture(lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 6, 6)),
     "expand_of_a_parameter": picture(With(lambda x, p: x + p.expand(-1, 6, 6), (8, 1, 1))),
+    "expand_along_channels": picture(
+        lambda x: x * x.sum(1, keepdim=True).sigmoid().expand(-1, 8, -1, -1)
+    ),
+    "expand_of_heads": tokens(
+        lambda x: join_heads(split_heads(x) * torch.arange(6.0)[:, None].expand(4, 6, 2))
+    ),
     "expand_as": picture(lambda x: x * x.mean((2, 3), keepdim=True).expand_as(x)),
     "expand_as_along_channels": picture(
         Both(
@@ -326,11 +332,27 @@ REORDERED = {
     "roll_in_rows": tokens(lambda x: split_heads(x, 2).roll(1, 3).transpose(1, 2).flatten(2)),
     "roll_of_heads": tokens(lambda x: split_heads(x, 4).roll(1, 1).transpose(1, 2).flatten(2)),
     "repeat": picture(lambda x: x.repeat(1, 2, 1, 1)),
+    "repeat_along_channels": picture(
+        lambda x: x * x.sum(1, keepdim=True).sigmoid().repeat(1, 8, 1, 1)
+    ),
     "repeat_of_places": picture(lambda x: x.repeat(1, 1, 2, 1)),
     "tile": picture(lambda x: x.tile(1, 3, 1, 1)),
     "repeat_interleave": picture(lambda x: x.repeat_interleave(2, dim=1)),
     "pixel_shuffle": picture(nn.PixelShuffle(2), channels=16),
     "pixel_unshuffle": picture(nn.PixelUnshuffle(2)),
+    "im2col": picture(lambda x: F.unfold(x, 3, padding=1).transpose(1, 2)),
+    "col2im": picture(lambda x: F.fold(F.unfold(x, 2).sigmoid(), (6, 6), 2)),
+    "col2im_of_a_convolution": picture(
+        nn.Sequential(nn.Conv2d(8, 24, 1), nn.Flatten(2), nn.Fold((12, 12), (2, 2), stride=2)),
+        free=(BEFORE, AFTER, "op.0.weight[0]"),
+    ),
+    "unfold": picture(lambda x: x.unfold(2, 4, 2).sum(-1)),
+    "diagonal": picture(lambda x: x * x.diagonal(0, 2, 3).unsqueeze(-1)),
+    "diagonal_of_channels": tokens(
+        lambda x: x[..., :6] + x.diagonal(1, 1, 2).unsqueeze(-1),
+        free=(),
+        frozen="is taken the diagonal of",
+    ),
     "channel_shuffle": picture(nn.ChannelShuffle(2)),
     "channel_shuffle_by_view": picture(shuffled),
     "channel_shuffle_twice": picture(lambda x: shuffled(torch.relu(shuffled(x)))),
@@ -607,16 +629,54 @@ ALGEBRA = {
              .flatten(2), (2, 4, 3)),
         free=(BEFORE, "op.p0[1]", "op.p0[2]"),
     ),
+    "einsum_over_rows": tokens(
+        With(lambda x, w: torch.einsum("bthd,hd->btd", x.view(*x.shape[:2], 2, 4), w), (2, 4)),
+        free=(BEFORE, AFTER, "op.p0[1]"), frozen="is summed with an unlabelled axis",
+    ),
     "einsum_transpose": tokens(lambda x: torch.einsum("btc->bct", x).transpose(1, 2)),
     "einsum_product": tokens(lambda x: torch.einsum("btc,btc->btc", x, x)),
     "einsum_norm": tokens(lambda x: x * torch.einsum("btc,btc->bt", x, x)[..., None]),
-    "einsum_sum": tokens(lambda x: x + torch.einsum("btc->bt", x)[..., None], free=(),
-                         frozen="is summed over by einsum"),
-    "einsum_summed_alone": tokens(einsum("btc,ou->bto", (6, 8)), free=(AFTER,),
-                                  frozen="is summed with an unlabelled axis"),
+    "einsum_sum": tokens(lambda x: x + torch.einsum("btc->bt", x)[..., None]),
+    "einsum_sum_of_rows": tokens(
+        lambda x: x * torch.einsum("nhij->nih", split_heads(x, 2)).repeat_interleave(4, 2)
+    ),
+    "einsum_of_a_diagonal": vector(With(lambda x, w: x + torch.einsum("cc->c", w), (8, 8)),
+                                   free=(), frozen="an einsum that takes a diagonal"),
+    "einsum_summed_alone": tokens(einsum("btc,ou->bto", (6, 8)),
+                                  free=(BEFORE, AFTER, "op.p0[0]", "op.p0[1]")),
     "einsum_diagonal": tokens(
         With(lambda x, w: torch.einsum("btc,cc->btc", x, w), (8, 8)), free=(), frozen="einsum"
     ),
+}  # fmt: skip
+
+
+SUMS = {
+    "bilinear": tokens(
+        With(lambda x, w, b: F.bilinear(x, torch.tanh(x), w, b), (6, 8, 8), (6,)),
+        free=(BEFORE, AFTER, "op.p0[0]", "op.p1[0]"),
+    ),
+    "bilinear_of_two": vector(
+        With(lambda x, v, w: F.bilinear(x, torch.relu(x @ v), w), (8, 5), (6, 8, 5)),
+        free=(BEFORE, AFTER, "op.p0[1]", "op.p1[2]"),
+    ),
+    "cdist": tokens(With(lambda x, p: torch.cdist(x, p[None]).exp(), (6, 8)),
+                    free=(BEFORE, AFTER, "op.p0[0]", "op.p0[1]")),
+    "cdist_of_order_one": tokens(With(lambda x, p: torch.cdist(x, p[None], p=1.0), (6, 8)),
+                                 free=(BEFORE, AFTER, "op.p0[0]", "op.p0[1]")),
+    "cosine_similarity": tokens(
+        With(lambda x, w: x * F.cosine_similarity(x, torch.exp(x @ w), dim=-1)[..., None], (8, 8))
+    ),
+    "cosine_similarity_of_places": tokens(lambda x: F.cosine_similarity(x, x.sin() + 1, dim=1)),
+    "sum": picture(lambda x: x.sum((2, 3))),
+    "sum_of_all": picture(lambda x: x + x.sigmoid().sum() / 100),
+    "sum_of_channels": tokens(lambda x: x + x.sigmoid().sum(-1, keepdim=True)),
+    "sum_of_products": tokens(lambda x: x * (x * x.cos()).exp().sum(-1).unsqueeze(-1)),
+    "sum_of_rows": tokens(lambda x: x.view(*x.shape[:2], 2, 4).sum(2)),
+    "sum_of_entries": tokens(lambda x: (split_heads(x, 4).exp().sum(-1, keepdim=True)
+                                        * split_heads(x, 4)).transpose(1, 2).flatten(2)),
+    "sum_of_truth_values": tokens(lambda x: x * (x >= 0).sum(-1, keepdim=True)),
+    "nansum": picture(lambda x: x.nansum((2, 3))),
+    "length_of_vectors": tokens(lambda x: x * x.norm(dim=-1).unsqueeze(-1)),
 }  # fmt: skip
 
 
@@ -783,12 +843,6 @@ REDUCED = {
     "_softmax": picture(lambda x: aten._softmax.default(x, 2, False)),
     "log_softmax": picture(lambda x: x.log_softmax(3)),
     "_log_softmax": picture(lambda x: aten._log_softmax.default(x, 2, False)),
-    "sum": picture(lambda x: x.sum((2, 3))),
-    "sum_of_all": picture(lambda x: x + x.sum(), free=(), frozen="is needed whole by sum"),
-    "sum_of_channels": tokens(lambda x: x + x.sum(-1, keepdim=True), free=(),
-                              frozen="is needed whole by sum"),
-    "sum_of_rows": tokens(lambda x: x.view(*x.shape[:2], 2, 4).sum(2)),
-    "nansum": picture(lambda x: x.nansum((2, 3))),
     "prod": picture(lambda x: x.prod(3).sum(2)),
     "prod_of_all": vector(lambda x: x * x.prod(), free=(), frozen="is needed whole by prod"),
     "amax": picture(lambda x: x.amax((2, 3))),
@@ -891,6 +945,12 @@ POOLED = {
         Fixed(lambda x, at: aten.grid_sampler_2d.default(x, at[: x.shape[0]], 0, 0, False),
               normal(8, 4, 4, 2))
     ),
+    "max_unpool2d": picture(
+        lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)
+    ),
+    "max_unpool3d": volume(
+        lambda x: F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), 2)
+    ),
     "reflection_pad2d": picture(lambda x: aten.reflection_pad2d.default(x, [1, 1, 2, 2])),
     "replication_pad2d": picture(lambda x: aten.replication_pad2d.default(x, [1, 1, 2, 2])),
     "avg_pool3d": volume(nn.AvgPool3d(2)),
@@ -957,19 +1017,73 @@ INDEXED = {
         free=("after.weight[1]", "inside.weight[1]"), frozen="is looked up by index",
     ),
     "index": picture(Fixed(lambda x, at: x[:, :, at], order)),
-    "index_of_channels": picture(
-        Fixed(lambda x, at: x[:, at], order), free=(), frozen="is looked up by index"
+    "index_of_channels": picture(Fixed(lambda x, at: x[:, at], order)),
+    "index_of_channels_from_the_end": picture(Fixed(lambda x, at: x[:, at], order - 8)),
+    "index_of_all_channels": picture(Fixed(lambda x, at: x[:, at] * x, torch.arange(8))),
+    "index_of_channels_again": picture(Fixed(lambda x, at: x[:, at], torch.tensor([3, 3, 1, 0]))),
+    "index_of_one_channel": picture(
+        Fixed(lambda x, at: x * x[:, at], torch.tensor([3])), free=(),
+        frozen="is looked up by index",
+    ),
+    "index_of_rows": tokens(
+        Fixed(lambda x, at: x.view(*x.shape[:2], 4, 2)[:, :, at].flatten(2), order[:4] % 4),
+        frozen="", free=(BEFORE, AFTER),
+    ),
+    "index_of_channels_by_data": tokens(
+        lambda x: x[..., torch.arange(8).flip(0)], free=(), frozen="is looked up by index"
+    ),
+    "index_by_a_mask_of_two_axes": tokens(
+        lambda x: x * x[x.detach().mean(-1) > -9].mean(0), free=(), frozen="is reduced by mean"
+    ),
+    "index_by_a_given_mask": Case(
+        lambda: ByMask(), (normal(2, 6, 5), normal(2, 6, seed=1) > 0),
     ),
     "index_of_two_axes": picture(Fixed(lambda x, at: x[:, :, at, at].mean(2), order)),
     "index_of_axes_apart": tokens(
         Fixed(lambda x, at: x.view(*x.shape[:2], 2, 4)[:, at, :, at], torch.tensor([1, 3, 0]))
     ),
     "index_select": picture(Fixed(lambda x, at: x.index_select(3, at), order)),
-    "index_select_of_channels": picture(
-        Fixed(lambda x, at: x.index_select(1, at), order), free=(), frozen="is looked up by index"
+    "index_select_of_channels": picture(Fixed(lambda x, at: x.index_select(1, at), order)),
+    "gather": picture(lambda x: x.gather(3, x.argsort(3))),
+    "gather_of_chosen_tokens": tokens(
+        lambda x: x.gather(1, x.sum(-1).topk(3, 1)[1].unsqueeze(-1).expand(-1, -1, 8))
     ),
-    "gather": picture(
-        lambda x: x.gather(3, x.argsort(3)), free=(), frozen="is an argument of gather"
+    "gather_of_fewer_channels": picture(
+        lambda x: x.gather(3, x.argsort(3)[:, :4]), free=(), frozen="is met by fewer positions"
+    ),
+    "gather_of_channels": tokens(
+        lambda x: x.gather(2, x.argsort(2)), free=(), frozen="is needed whole by argsort"
+    ),
+    "scatter": tokens(lambda x: x.scatter(1, x.argsort(1)[:, :2], 0.5)),
+    "scatter_of_source": tokens(lambda x: x.scatter(1, x.argsort(1), torch.sigmoid(x))),
+    "scatter_reduce_by_flag": tokens(
+        lambda x: x.scatter(1, x.argsort(1), torch.sigmoid(x), reduce="add")
+    ),
+    "scatter_value_reduce_by_flag": tokens(
+        lambda x: x.scatter(1, x.argsort(1), 0.5, reduce="multiply")
+    ),
+    "scatter_add": tokens(lambda x: x.scatter_add(1, x.argsort(1), torch.sigmoid(x))),
+    "scatter_reduce": tokens(
+        lambda x: x.scatter_reduce(1, x.argsort(1), torch.sigmoid(x), reduce="amax")
+    ),
+    "index_add": tokens(
+        Fixed(lambda x, at: x.index_add(1, at, torch.sigmoid(x[:, :4])), torch.tensor([1, 1, 5, 0]))
+    ),
+    "index_copy": tokens(
+        Fixed(lambda x, at: x.index_copy(1, at, torch.sigmoid(x[:, :2])), torch.tensor([1, 5]))
+    ),
+    "index_fill": tokens(Fixed(lambda x, at: x.index_fill(1, at, 0.5), torch.tensor([1, 5]))),
+    "index_put": tokens(
+        Fixed(lambda x, at: aten.index_put(x, [None, at], x[:, :2].sigmoid()), torch.tensor([1, 5]))
+    ),
+    "index_put_in_place": tokens(lambda x: put_in_place(x)),
+    "embedding_bag": Case(
+        lambda: nn.Sequential(nn.EmbeddingBag(20, 8), nn.Linear(8, 3)), (words(20, 2, 6),),
+        free=("0.weight[1]", "1.weight[1]"), frozen="is looked up by index",
+    ),
+    "embedding_bag_of_maxima": Case(
+        lambda: nn.Sequential(nn.EmbeddingBag(20, 8, mode="max"), nn.Linear(8, 3)),
+        (words(20, 2, 6),), free=("0.weight[1]", "1.weight[1]"), frozen="is looked up by index",
     ),
     "gather_of_constants": picture(
         Fixed(lambda x, table, at: x + table.gather(0, at), normal(4, 6), words(4, 6, 6))
@@ -1007,6 +1121,28 @@ INDEXED = {
     ),
 }  # fmt: skip
 
+
+class ByMask(nn.Module):
+    """A mask over batch and places chooses rows of channels, and writes into them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.before(x)
+        chosen = self.after(x[mask])
+        y = torch.relu(x)
+        y[mask] = -0.5
+        return chosen, self.after(y)
+
+
+def put_in_place(x: Tensor) -> Tensor:
+    y = torch.relu(x)
+    y[:, torch.tensor([4, 0])] = torch.sigmoid(x[:, 2:4])
+    return y
+
+
 # --- recurrent -----------------------------------------------------------------------------------
 
 
@@ -1032,15 +1168,16 @@ def recurrent(layer: nn.Module, last: bool = False) -> Case:
 class TwoSteps(nn.Module):
     """A cell, unrolled by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, cell: nn.Module) -> None:
         super().__init__()
-        self.cell = nn.GRUCell(8, 6)
+        self.cell = cell
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.zeros(x.shape[0], 6)
+        state: Any = (h, h) if isinstance(self.cell, nn.LSTMCell) else h
         for step in range(2):
-            h = self.cell(x[:, step], h)
-        return h
+            state = self.cell(x[:, step], state)
+        return state[0] if isinstance(state, tuple) else state
 
 
 class Written(nn.Module):
@@ -1064,8 +1201,14 @@ RECURRENT = {
     "lstm_time_first": recurrent(nn.LSTM(8, 6)),
     "lstm_last_state": recurrent(nn.LSTM(8, 6, 2, batch_first=True), last=True),
     "lstm_projected": tokens(
-        Recurrent(nn.LSTM(8, 6, proj_size=4, batch_first=True)), length=3, free=(),
-        frozen="is an argument of a projected recurrent layer",
+        Recurrent(nn.LSTM(8, 6, proj_size=4, batch_first=True)), length=3,
+        free=(BEFORE, AFTER, "op.layer.weight_hr_l0[0]"),
+        frozen="has to stay wider than the projection",
+    ),
+    "lstm_projected_twice_both_ways": tokens(
+        Recurrent(nn.LSTM(8, 6, 2, proj_size=4, batch_first=True, bidirectional=True, bias=False)),
+        length=3, free=(BEFORE, AFTER, "op.layer.weight_hr_l1[0]"),
+        frozen="has to stay wider than the projection",
     ),
     "gru": recurrent(nn.GRU(8, 6, batch_first=True)),
     "gru_of_two_layers_both_ways": recurrent(
@@ -1074,7 +1217,11 @@ RECURRENT = {
     "gru_last_state": recurrent(nn.GRU(8, 6, batch_first=True, bidirectional=True), last=True),
     "rnn_tanh": recurrent(nn.RNN(8, 6, batch_first=True)),
     "rnn_relu": recurrent(nn.RNN(8, 6, 2, nonlinearity="relu")),
-    "gru_cell": tokens(TwoSteps(), free=(), frozen="no coupling rule for aten.gru_cell.default"),
+    "gru_cell": tokens(TwoSteps(nn.GRUCell(8, 6)), free=(BEFORE, AFTER, "op.cell.weight_hh[1]")),
+    "lstm_cell": tokens(TwoSteps(nn.LSTMCell(8, 6, bias=False)),
+                        free=(BEFORE, AFTER, "op.cell.weight_hh[1]")),
+    "rnn_tanh_cell": tokens(TwoSteps(nn.RNNCell(8, 6)), free=(BEFORE, AFTER)),
+    "rnn_relu_cell": tokens(TwoSteps(nn.RNNCell(8, 6, nonlinearity="relu")), free=(BEFORE, AFTER)),
 }  # fmt: skip
 
 # --- elementwise ---------------------------------------------------------------------------------
@@ -1337,6 +1484,11 @@ NETWORKS = {
     ),
     "fft": tokens(lambda x: torch.fft.rfft(x, dim=1).abs(), free=(),
                   frozen="no coupling rule for aten.fft_rfft.default at passes/cases.py:"),
+    "tensordot": tokens(With(lambda x, w: torch.tensordot(x, w, dims=1), (8, 6)),
+                        free=(BEFORE, AFTER, "op.p0[1]")),
+    "inner": tokens(With(torch.inner, (6, 8)), free=(BEFORE, AFTER, "op.p0[0]")),
+    "diff": tokens(lambda x: x.diff(dim=1)),
+    "rot90": picture(lambda x: torch.rot90(x, 1, (2, 3))),
     "custom_op": tokens(lambda x: torch.ops.compressor_tests.mystery(x), free=(),
                         frozen="no coupling rule for compressor_tests.mystery.default"),
 }  # fmt: skip
@@ -1354,7 +1506,7 @@ def _(x: Tensor) -> Tensor:
 
 
 FAMILIES = (
-    SAME, VIEWS, PARTS, REORDERED, JOINED, CONSTANTS, ATTENTION, ALGEBRA, CONVOLUTIONS, NORMS,
-    REDUCED, POOLED, INDEXED, RECURRENT, ELEMENTWISE, NETWORKS,
+    SAME, VIEWS, PARTS, REORDERED, JOINED, CONSTANTS, ATTENTION, ALGEBRA, SUMS, CONVOLUTIONS,
+    NORMS, REDUCED, POOLED, INDEXED, RECURRENT, ELEMENTWISE, NETWORKS,
 )  # fmt: skip
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.items()}

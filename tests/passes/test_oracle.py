@@ -49,8 +49,12 @@ def test_it_does_whichever_channels_go_and_at_any_batch_size(name):
 DIVIDED = {"norm_of_places", "division_by_nothing", "weight_norm"}
 """They divide by what is silenced: 0 / 0 in the user's own module."""
 
+LOUD = {"cosine_similarity", "sum_of_all", "sum_of_channels", "sum_of_entries", "sum_of_products",
+        "sum_of_truth_values"}  # fmt: skip
+"""They add up channels in which silence is heard, as sigmoid(0) is: gone, it adds nothing."""
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in DIVIDED])
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in DIVIDED | LOUD])
 def test_the_small_network_equals_the_users_own_module_with_zeros(name):
     coupling = coupled(name)
     if coupling.inexact:
