@@ -43,8 +43,9 @@ def exportable(program: Program) -> GraphModule:
 def _made_contiguous(graph: Graph, node: Node) -> None:
     users = list(node.users)
     with graph.inserting_before(node.next):
-        layout = {"memory_format": torch.contiguous_format}
-        clone = graph.call_function(aten.clone.default, (node,), layout)
+        clone = graph.call_function(
+            aten.clone.default, (node,), {"memory_format": torch.contiguous_format}
+        )
     for user in users:
         user.replace_input_with(node, clone)
 

@@ -114,11 +114,7 @@ class Ledger:
         entries), the rows of the other may go whole."""
         for narrow, wide in ((a, b), (b, a)):
             across = set(varying(wide)) - set(varying(narrow))
-            if (
-                across
-                and set(varying(narrow)) <= set(varying(wide))
-                and not leads(narrow, wide)
-            ):
+            if across and set(varying(narrow)) <= set(varying(wide)) and not leads(narrow, wide):
                 first, *_ = torch.broadcast_tensors(narrow, wide)
                 order = [*(x for x in range(wide.dim()) if x not in across), *sorted(across)]
                 rows = torch.Size([wide.shape[axis] for axis in across]).numel()
@@ -140,7 +136,7 @@ class Ledger:
         self.links.append(Link(rows.reshape(-1), flat))
 
     def rows(self, value: Value, array: Tensor, axes: Iterable[int]) -> Value:
-        """Take out an array that is reduced along `axes`; what is left of it has labels of its own."""
+        """Take out an array that is reduced along `axes`; the rest gets labels of its own."""
         value, gone = value.without(array), set(axes)
         left = [axis for axis in varying(array) if axis not in gone]
         return replace(value, arrays=(*value.arrays, self.across(array, left))) if left else value

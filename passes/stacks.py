@@ -115,8 +115,9 @@ class Stacks:
 
 def once(numbers: Array) -> Array:
     """Each number once, ascending. (`np.unique` hashes, which is slower for millions.)"""
-    ordered = np.sort(numbers, axis=None)
-    return ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
+    ordered: Array = np.sort(numbers, axis=None)
+    found: Array = ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
+    return found
 
 
 class Places:
@@ -135,7 +136,8 @@ class Places:
         at = at[self._numbers[at] == numbers]
         counts = self._ends[at + 1] - self._ends[at]
         shift = np.repeat(self._ends[at + 1] - counts.cumsum(), counts)
-        return self._order[np.arange(counts.sum()) + shift]
+        found: Array = self._order[np.arange(counts.sum()) + shift]
+        return found
 
 
 class Columns:

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -93,11 +94,13 @@ ALL_KINDS = {
 
 def every_step(kind: str, drawn: int = 300) -> Network:
     """One network with every word of every step table that reads a stream of this kind."""
-    rng, network, done = Random(1), Network(Genome(1, ())), set()
+    rng, network = Random(1), Network(Genome(1, ()))
+    done: set[Any] = set()
     first = {"words": "embed", "tokens": "linear", "vector": "linear"}.get(kind, "conv")
     network.add(Step("x1", kind, (), ALL_KINDS[kind]))
-    width = {"width": 8} if first == "embed" else {"width": 8, "bias": True}
-    more = {"conv": {"kernel": 1}, "linear": {"how": "layer"}}.get(first, {})
+    width: dict[str, Any] = {"width": 8} if first == "embed" else {"width": 8, "bias": True}
+    asked: dict[str, dict[str, Any]] = {"conv": {"kernel": 1}, "linear": {"how": "layer"}}
+    more = asked.get(first, {})
     x = network.add(Step("x2", first, ("x1",), {**width, **more}))
     for op, step in STEPS.items():
         for _ in range(drawn if x.kind in step.takes else 0):

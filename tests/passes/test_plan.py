@@ -114,8 +114,8 @@ def test_a_budget_that_is_met_already_is_refused():
 
 def test_a_network_of_which_nothing_can_go_says_why():
     with pytest.raises(UsageError, match="no channel of this model can go") as caught:
-        choose(coupled("sum_of_all"), channels=0.5)
-    assert "is needed whole by sum" in caught.value.why
+        choose(coupled("unbind_of_channels"), channels=0.5)
+    assert "a single channel is taken out by its index" in caught.value.why
 
 
 def test_steps_too_coarse_for_a_budget_are_refused_rather_than_rounded():

@@ -1,5 +1,7 @@
 """Data that only moves: shuffles, splits, slices, views, joins."""
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +57,8 @@ class Pieces(nn.Module):
         else:
             first = self.sizes[0]
             parts = [x[:, :first], x[:, first:]]
-        return sum(F.relu(layer(part)) for layer, part in zip(self.layers, parts, strict=True))
+        made = [F.relu(layer(part)) for layer, part in zip(self.layers, parts, strict=True)]
+        return reduce(torch.add, made)
 
 
 def slices_with_steps(x: Tensor) -> Tensor:

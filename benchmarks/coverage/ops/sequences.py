@@ -32,7 +32,7 @@ class Unrolled(nn.Module):
         self.cell = cell
 
     def forward(self, x: Tensor) -> Tensor:
-        h = torch.zeros(x.shape[0], self.cell.hidden_size)
+        h = x.new_zeros((x.shape[0], int(self.cell.hidden_size)))
         state = (h, h) if isinstance(self.cell, nn.LSTMCell) else h
         found = []
         for step in range(4):
