@@ -56,8 +56,8 @@ def pair(model: str, frozen: str = "", **settings: Any) -> Case:
     return row(model, PAIR | settings, both(), family="encoder-decoder", frozen=frozen)
 
 
-def t5(model: str, **settings: Any) -> Case:
-    return row(model, T5 | settings, both(), family="encoder-decoder")
+def t5(model: str, frozen: str = "", **settings: Any) -> Case:
+    return row(model, T5 | settings, both(), family="encoder-decoder", frozen=frozen)
 
 
 def with_pictures(model: str, more: dict[str, Any] | None = None, **settings: Any) -> Case:
@@ -97,7 +97,7 @@ CASES = (
     t5("UMT5ForConditionalGeneration"),
     t5("LongT5ForConditionalGeneration", local_radius=4),
     t5("SwitchTransformersForConditionalGeneration", num_experts=4, num_sparse_encoder_layers=1,
-       num_sparse_decoder_layers=1, expert_capacity=8),
+       num_sparse_decoder_layers=1, expert_capacity=8, frozen=UNTRACEABLE),
     with_pictures("CLIPModel", projection_dim=32),
     with_pictures("SiglipModel"),
     with_pictures("BlipForImageTextRetrieval", projection_dim=32, image_text_hidden_size=32,
