@@ -44,11 +44,21 @@ class OnnxModel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Tensors or arrays in, tensors in the structure of the module's result out."""
-        feed = self.feed(args, kwargs)
-        found = [torch.from_numpy(np.asarray(one)) for one in self._session.run(None, feed)]
+        found = self._run(self.feed(args, kwargs))
         if self._outputs is None or self._outputs.num_leaves != len(found):
             return found[0] if len(found) == 1 else tuple(found)
         return pytree.tree_unflatten(found, self._outputs)
+
+    def _run(self, feed: dict[str, np.ndarray]) -> list[Tensor]:
+        try:
+            found = self._session.run(None, feed)
+        except Exception as error:  # ONNX Runtime raises classes of its own
+            raise CompressError(
+                "ONNX Runtime cannot run the exported model",
+                why=str(error).strip().splitlines()[0][:300],
+                hint="the pruned torch module is fine: compress(...).module; report this model",
+            ) from error
+        return [torch.from_numpy(np.asarray(one)) for one in found]
 
     def feed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, np.ndarray]:
         """The arguments as arrays by the names of the ONNX inputs.

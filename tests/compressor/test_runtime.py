@@ -77,6 +77,17 @@ def test_a_number_in_place_of_a_tensor_is_refused(plain):
         model(3)
 
 
+def test_a_model_that_fails_while_it_runs_is_refused_with_the_runtimes_words():
+    class Last(nn.LSTM):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[0]
+
+    program = captured(Last(4, 6, proj_size=3, batch_first=True), torch.ones(2, 5, 4))
+    with pytest.raises(CompressError, match="cannot run the exported model") as caught:
+        OnnxModel(export(program), program)(torch.ones(2, 5, 4))
+    assert "LSTM" in caught.value.why  # ONNX knows no projected state, and torch exports one
+
+
 def test_what_is_no_model_is_refused_with_the_runtimes_words(plain):
     with pytest.raises(CompressError, match="refuses the exported model") as caught:
         OnnxModel(b"no model", plain)

@@ -229,7 +229,7 @@ CASES = of_family(
     picture("equalised_rate", Equalised),
     picture("modulated_conv", Modulated),
     picture("dynamic_conv", CondConv),
-    vector("hyper_network", Hyper, frozen="is folded into one axis"),
+    vector("hyper_network", Hyper),
     vector("low_rank_update", LowRank),
     picture("binary_weight", Binary),
     picture("masked_conv", Masked),
