@@ -18,9 +18,11 @@ import torch
 from compressor.passes.state import float64_by_default, in_float64
 from torch import Tensor
 
+from benchmarks.fuzz.check import EXPORTED
 from benchmarks.fuzz.genome import Genome, Step
 from benchmarks.fuzz.network import INPUTS, Network, Unfit, example
 from benchmarks.fuzz.steps import STEPS, Stream
+from benchmarks.fuzz.trace import traced
 from benchmarks.fuzz.widen import WIDENED, Source, widen, write
 from compressor import passes
 
@@ -201,7 +203,10 @@ def check_pair(seed: int, counts: Counter[str]) -> str:
         return ""
     narrow, wide = pair.narrow, pair.wide
     counts.update(f"step {step.op}" for step in narrow.genome.steps)
-    coupling = passes.couple(passes.capture(wide, wide.inputs, {}))
+    program = (
+        passes.capture(wide, wide.inputs, {}) if seed % EXPORTED == 0 else traced(wide, wide.inputs)
+    )
+    coupling = passes.couple(program)
     plan, stuck = dead_plan(pair, coupling)
     small = passes.apply(passes.Shrink(plan), coupling.program).program
     counts["networks"] += 1
