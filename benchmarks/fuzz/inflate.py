@@ -47,6 +47,8 @@ class Pair:
         stream = self.narrow.add(step)
         self.wide.add(step)
         probe = example(step.op, step.options, seed=99, batch=PROBES)
+        if step.op == "words":  # an embedding knows the words of the example
+            probe = probe.clamp(max=int(stream.value.max()))
         self.probes[step.name] = (probe, probe)
         self.alive[step.name] = torch.arange(stream.channels if step.op != "words" else 1)
         return stream
