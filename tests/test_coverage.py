@@ -78,8 +78,9 @@ def test_a_traceback_is_a_crash_and_kept():
     assert "broken" in row.trace
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_model_that_takes_too_long_is_a_crash_that_names_the_stage(monkeypatch):
-    monkeypatch.setattr(child, "SECONDS", 0.01)
+    monkeypatch.setattr(child, "SECONDS", 0.02)
     row = judged(plain)
     assert row.outcome == "crash"
     assert "in capture" in row.why

@@ -54,7 +54,7 @@ def within(seconds: float) -> Iterator[None]:
         raise TooSlow(f"more than {seconds:.0f} s")
 
     signal.signal(signal.SIGPROF, over)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds, seconds / 8)  # a callback may swallow one
     try:
         yield
     finally:

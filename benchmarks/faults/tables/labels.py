@@ -108,8 +108,8 @@ LABELS = [
     Fault(
         "a score per head is tied to entries, and entries to heads",
         "labels.py",
-        "if varying(large)[-1] in varying(small):",
-        "if varying(large)[-1] not in varying(small):",
+        "            if leads(small, large):",
+        "            if not leads(small, large):",
     ),
     Fault(
         "a score per head is not linked to the head",

@@ -64,20 +64,6 @@ MOVEMENT = [
         "return x",
     ),
     Fault(
-        "a pixel shuffle may make smaller pictures",
-        "rules/movement.py",
-        'return ledger.pin(value, [value.rank - 2, value.rank - 1], "is an axis of the picture")',
-        "return value",
-        ("own:enlarged", "case:pixel_shuffle"),
-    ),
-    Fault(
-        "the pixels of a shuffle are tied along the rows only",
-        "rules/movement.py",
-        'return ledger.pin(value, [value.rank - 2, value.rank - 1], "is an axis of the picture")',
-        'return ledger.pin(value, [value.rank - 1], "is an axis of the picture")',
-        ("own:enlarged", "case:pixel_shuffle"),
-    ),
-    Fault(
         "view_as forgets what it is viewed as",
         "rules/movement.py",
         '    return ledger.merge([here, call["other"]], call.shape, f"in {',
@@ -179,14 +165,6 @@ MOVEMENT = [
         "    aten.repeat_interleave.self_int: row(lambda call, array: array if array.shape"
         "[call.axis()] == 1 else torch.cat([array] * int(call['repeats']), call.axis())),\n",
         ("case:repeat_interleave", "network:grouped_query"),
-    ),
-    Fault(
-        "a pixel unshuffle is a plain view",
-        "rules/movement.py",
-        "    aten.pixel_unshuffle.default: row(in_full),\n",
-        "    aten.pixel_unshuffle.default: row(lambda call, array: array if array.shape[1] == 1 "
-        "else array.repeat(1, 4, 1, 1)),\n",
-        ("case:pixel_unshuffle",),
     ),
     Fault(
         "a channel shuffle is ignored",

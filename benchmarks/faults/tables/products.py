@@ -16,12 +16,6 @@ PRODUCTS = [
         "",
     ),
     Fault(
-        "heads are not linked to the entries that are summed over",
-        "rules/contraction.py",
-        "    ledger.link(rows, array)\n    return Value(value.shape, (*value.arrays, rows))",
-        "    return Value(value.shape, (*value.arrays, rows))",
-    ),
-    Fault(
         "the result of a product has the channels of its first factor only",
         "rules/contraction.py",
         "        for v in (x, y)\n",
@@ -63,12 +57,6 @@ PRODUCTS = [
         "rules/contraction.py",
         "        keep = [k for k in dict.fromkeys([*letters, *term]) if k in later]\n",
         "        keep = [k for k in dict.fromkeys([*letters, *term]) if k in out]\n",
-    ),
-    Fault(
-        "an einsum that sums alone frees what it sums",
-        "rules/contraction.py",
-        '        ledger.freeze(array, "is summed over by einsum")\n',
-        "        pass\n",
     ),
     Fault(
         "einsum takes diagonals like any axis",
@@ -179,12 +167,6 @@ RECURRENT = [
         "ledger.tie(_vector(value, 0).reshape(gates, -1)[0], hidden)",
     ),
     Fault(
-        "biases of a recurrent layer are not tied",
-        "rules/recurrent.py",
-        "    for value in cell:\n",
-        "    for value in cell[:2]:\n",
-    ),
-    Fault(
         "the input of a recurrent layer is not tied",
         "rules/recurrent.py",
         "        _tie_input(ledger, cell[0], below)\n",
@@ -195,12 +177,6 @@ RECURRENT = [
         "rules/recurrent.py",
         "below, outputs = torch.cat(outputs), []",
         "below, outputs = torch.cat(outputs[::-1]), []",
-    ),
-    Fault(
-        "layers that share an initial state may differ in size",
-        "rules/recurrent.py",
-        "    ledger.grids.append((stacked[:, 0], call.node))\n",
-        "",
     ),
     Fault(
         "the initial state is not tied",
@@ -214,12 +190,6 @@ RECURRENT = [
         '"gru": 3',
         '"gru": 2',
         ("case:gru", "case:gru_of_two_layers_both_ways"),
-    ),
-    Fault(
-        "both directions of a recurrent layer have the same units",
-        "rules/recurrent.py",
-        "        outputs.append(hidden[-1])\n",
-        "        outputs.append(hidden[0])\n",
     ),
 ]
 

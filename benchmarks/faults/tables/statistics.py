@@ -76,37 +76,6 @@ NORMS = [
         'return {"num_groups": int(kept.any(1).sum())}',
         'return {"num_groups": 1}',
     ),
-    Fault(
-        "any mean over channels may run over fewer",
-        "rules/norm.py",
-        'if labelled and not (call.get("keepdim") and put_back(call.node, x.shape, labelled)):',
-        "if False:",
-    ),
-    Fault(
-        "any mean over channels that keeps its axis may run over fewer",
-        "rules/norm.py",
-        'if labelled and not (call.get("keepdim") and put_back(call.node, x.shape, labelled)):',
-        'if labelled and not call.get("keepdim"):',
-    ),
-    Fault(
-        "statistics of rows are not linked to the rows",
-        "rules/norm.py",
-        "            ledger.link(rows[-1], array)\n",
-        "",
-    ),
-    Fault(
-        "statistics of rows have no channels",
-        "rules/norm.py",
-        "    arrays = [*x.arrays, *rows]\n",
-        "    arrays = [*x.arrays]\n",
-    ),
-    Fault(
-        "a mean drops the wrong axis",
-        "rules/norm.py",
-        "        keep = [a for a in range(x.rank) if a not in axes]\n        arrays",
-        "        keep = [a for a in range(x.rank) if a + 1 not in axes][: len(call.shape)]\n"
-        "        arrays",
-    ),
 ]
 
 OTHERS = [
@@ -123,24 +92,6 @@ OTHERS = [
         "keep = [axis for axis in range(x.rank) if axis + 1 not in axes][: len(shape)]",
     ),
     Fault(
-        "pooling frees the first axis of a picture",
-        "rules/reduction.py",
-        'x = ledger.pin(x, range(x.rank - dims, x.rank), "is a spatial axis")',
-        'x = ledger.pin(x, range(x.rank - dims + 1, x.rank), "is a spatial axis")',
-    ),
-    Fault(
-        "pooling pins the channels as well",
-        "rules/reduction.py",
-        'x = ledger.pin(x, range(x.rank - dims, x.rank), "is a spatial axis")',
-        'x = ledger.pin(x, range(x.rank - dims - 1, x.rank), "is a spatial axis")',
-    ),
-    Fault(
-        "a weight norm may run over fewer inputs",
-        "rules/reduction.py",
-        'v = ledger.pin(v, [a for a in range(v.rank) if a != keep], "is inside a weight norm")',
-        "v = v",
-    ),
-    Fault(
         "the scale of a weight norm is not tied",
         "rules/reduction.py",
         'return ledger.merge([v, g], call.shape, "of the weight norm\'s scale")',
@@ -151,19 +102,6 @@ OTHERS = [
         "rules/indexing.py",
         '    table = ledger.pin(table, [axis], "is looked up by index")\n',
         "    table = table\n",
-    ),
-    Fault(
-        "several indices take the place of the wrong axes",
-        "rules/indexing.py",
-        "        at = used[0] if together else 0\n",
-        "        at = 0 if together else used[0]\n",
-    ),
-    Fault(
-        "what is gathered may shrink",
-        "rules/indexing.py",
-        '    x = ledger.pin(call.x, [call.axis()], "is looked up by index")\n    return (',
-        "    x = call.x\n    if x.arrays:\n"
-        "        return Value(call.shape, x.arrays)\n    return (",
     ),
     Fault(
         "what goes into an opaque operator may shrink",
