@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -52,6 +53,8 @@ class OnnxModel:
     def _run(self, feed: dict[str, np.ndarray]) -> list[Tensor]:
         try:
             found = self._session.run(None, feed)
+        except InvalidArgument:  # the caller's mistake, in ONNX Runtime's own words
+            raise
         except Exception as error:  # ONNX Runtime raises classes of its own
             raise CompressError(
                 "ONNX Runtime cannot run the exported model",

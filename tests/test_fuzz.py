@@ -44,6 +44,7 @@ def test_removing_equals_silencing_in_a_random_network(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom:UserWarning")
 def test_it_does_in_many_and_onnx_runtime_agrees():
     for seed in range(1_000_000, 1_000_300):
         found = check(grown(seed).genome, onnx=seed % 15 == 0, plans=2)
@@ -135,13 +136,44 @@ UNREACHED = {
 }
 
 
+NO_STEP_YET = {
+    f"aten.{name}"
+    for name in [
+        "bilinear.default",
+        "cdist.default",
+        "col2im.default",
+        "cosine_similarity.default",
+        "diagonal.default",
+        "embedding_bag.padding_idx",
+        "index_add.default",
+        "index_copy.default",
+        "index_fill.int_Scalar",
+        "index_put.default",
+        "lstm_cell.default",
+        "max_unpool2d.default",
+        "max_unpool3d.default",
+        "rnn_relu_cell.default",
+        "rnn_tanh_cell.default",
+        "scatter.reduce",
+        "scatter.src",
+        "scatter.value",
+        "scatter.value_reduce",
+        "scatter_add.default",
+        "scatter_reduce.two",
+        "tensor_split.indices",
+        "tensor_split.sections",
+    ]
+}
+"""Rules that have cases in `tests/passes/cases.py`, and no random network yet."""
+
+
 @pytest.mark.slow
 def test_some_step_meets_every_rule():
     met = set()
     for kind in ALL_KINDS:
         network = every_step(kind)
         met |= checking.exercised(passes.couple(traced(network, network.inputs)))
-    assert set(map(str, RULES)) - met == set(UNREACHED)
+    assert set(map(str, RULES)) - met == set(UNREACHED) | NO_STEP_YET
 
 
 # ---------------------------------------------------------------------------- genomes

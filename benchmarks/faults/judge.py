@@ -11,7 +11,7 @@ too much, or frees too little, removes other channels and is harmless.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
 
@@ -112,9 +112,8 @@ def _program(own: ModuleType, network: Network, again: bool) -> Any:
         args, kwargs = network.call
         return own.capture(network.model, args, kwargs)
     known = network.program
-    return own.Program(
-        known.module, known.args, known.kwargs, known.engine, known.batch, known.aliases
-    )
+    given = {field.name: getattr(known, field.name) for field in fields(known)}
+    return own.Program(**given)
 
 
 def _proven(own: ModuleType, network: Network, plan: Any, small: Any) -> None:
