@@ -162,7 +162,7 @@ def couple(program: Program, ignore: Sequence[str] = ()) -> Coupling:
     grids = Grids(arrays, classes, ledger.columns)
     signature = _signatures(trace, classes)
     rows, row_classes = _rows(ledger, classes, why, signature, grids)
-    stacks = Stacks(ledger.columns, classes, why)
+    stacks = Stacks(ledger.columns, ledger.links, classes, why)
     entries = _entries(trace, classes, stacks, row_classes, signature)
     cells, broken = (grids if stacks.single else Grids(arrays, stacks.of[classes])).cells(entries)
     for node, stuck in broken:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .labels import Column
+from .labels import Column, Link
 
 Array = np.ndarray[Any, Any]
 
@@ -87,7 +87,9 @@ class Stacks:
     head goes alone. Without columns each class is a stack of its own.
     """
 
-    def __init__(self, columns: Sequence[Column], classes: Tensor, why: Reasons) -> None:
+    def __init__(
+        self, columns: Sequence[Column], links: Sequence[Link], classes: Tensor, why: Reasons
+    ) -> None:
         count = int(classes.max()) + 1
         self.single = not columns
         self.why = why
@@ -98,11 +100,25 @@ class Stacks:
             ties = [(classes[c.narrow].repeat_interleave(c.wide.shape[1]),
                      classes[c.wide].reshape(-1)) for c in columns]  # fmt: skip
             self.of, lost = close(ties, count)
+            while emptied := self._emptied(links, classes):
+                ties += emptied
+                self.of, lost = close(ties, count)
             self.why = why.gathered(self.of)
             self.why.add(self.of[lost].numpy(), "meets positions that cannot go")
         self._order = torch.argsort(self.of, stable=True)
         self._counts = torch.bincount(self.of)
         self._ends = self._counts.cumsum(0)
+
+    def _emptied(self, links: Sequence[Link], classes: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Rows all of whose members are one stack, which must take the row with it."""
+        found = []
+        for rows, members in links:
+            row, stacks = classes[rows], self.of[classes[members]]
+            whole = (stacks == stacks[:, :1]).all(1) & (stacks[:, 0] != 0)
+            whole &= self.of[row] != stacks[:, 0]
+            if bool(whole.any()):
+                found.append((row[whole], classes[members][whole, 0]))
+        return found
 
     def classes(self, stacks: Array) -> tuple[Tensor, Tensor]:
         """The classes of these stacks one after another, and how many each has."""
