@@ -25,6 +25,16 @@ SHAPES = (
 MOST_SECONDS, MOST_BYTES = 120, 2_000_000_000
 """Of the largest one."""
 
+METER = """
+import json, resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([done.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss]))
+print(done.stdout)
+"""
+"""What a command took. A process of its own, because Linux counts the memory of the process that
+starts another one as the other one's peak, and a test run may have held gigabytes."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -53,18 +63,19 @@ def run(layers: int, width: int) -> Row:
     model = f"{ROOT}/benchmarks/llama.py:llama_{layers}x{width}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
     start = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, "-m", "compressor", "inspect", model, "--json"],
+    command = [sys.executable, "-m", "compressor", "inspect", model, "--json"]
+    metered = subprocess.run(
+        [sys.executable, "-c", METER, *command],
         stdout=subprocess.PIPE,
+        text=True,
         cwd=ROOT,
         env=environment,
-    ) as child:
-        assert child.stdout is not None
-        said = child.stdout.read()
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise RuntimeError(f"inspecting {layers} layers of {width} ended with {child.returncode}")
+        check=True,
+    )
+    first, said = metered.stdout.split("\n", 1)
+    status, seconds, peak = json.loads(first)
+    if status:
+        raise RuntimeError(f"inspecting {layers} layers of {width} ended with {status}")
     found = json.loads(said)
     return Row(
         layers=layers,
@@ -73,8 +84,8 @@ def run(layers: int, width: int) -> Row:
         operators=found["operators"],
         groups=len(found["groups"]),
         wall_seconds=round(time.perf_counter() - start, 2),
-        cpu_seconds=round(used.ru_utime + used.ru_stime, 2),
-        peak_bytes=used.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        cpu_seconds=round(seconds, 2),
+        peak_bytes=peak * (1 if sys.platform == "darwin" else 1024),
     )
 
 

@@ -30,6 +30,12 @@ def test_a_shape_that_is_not_there_is_refused():
     assert "no shape matches '3x*'" in str(done.exception)
 
 
+def test_the_memory_of_whoever_measures_is_not_counted():
+    held = bytearray(b"1" * 1_500_000_000)  # every page is touched
+    row = huge.run(2, 256)
+    assert 100e6 < row.peak_bytes < len(held)
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("huge.json")), ids=lambda path: path.stem)
 def test_what_was_recorded_grows_with_operators_and_not_with_parameters(path):
     rows = json.loads(path.read_text())["rows"]
