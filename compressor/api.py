@@ -18,6 +18,7 @@ from typing import Any
 from torch import nn
 
 from compressor import passes, release, report
+from compressor.data import Data, Source
 from compressor.export import export, simplify
 from compressor.freedom import Sizes, other_sizes
 from compressor.inputs import Called, Inputs, as_call, at_sizes, check_runs, randomised
@@ -54,6 +55,8 @@ class Built:
     changes: tuple[str, ...]
     sizes: tuple[Sizes, ...] = ()
     """Other sizes of free axes: proof and parity look at these as well."""
+    data: Data | None = None
+    """The calibration data, where some were given."""
     measured: dict[str, Any] = field(default_factory=dict)
     """Accuracy, latency and file sizes, where they were measured."""
 
@@ -111,6 +114,7 @@ def compress(
     example_inputs: Inputs,
     *,
     budget: passes.Budget,
+    data: Source | None = None,
     criterion: str = "l2",
     ignore: Sequence[str] = (),
     uniform: bool = False,
@@ -124,9 +128,10 @@ def compress(
     """Remove channels of `model` until it meets the budget, and prove that it was done right.
 
     `model` is left untouched. `example_inputs` is a tensor, a tuple, or a dict of keyword
-    arguments. `ignore` holds name patterns of parameters never to touch, `round_to` the unit of
-    kept widths (found if None), `least` how many channels always stay in a group. `dynamic` names
-    axes whose sizes stay free, ``{"input_ids": {1: "sequence"}}``; equal names are equal sizes.
+    arguments; `data` is an iterable of such inputs, or of (inputs, target) pairs. `ignore` holds
+    name patterns of parameters never to touch, `round_to` the unit of kept widths (found if None),
+    `least` how many channels always stay in a group. `dynamic` names axes whose sizes stay free,
+    ``{"input_ids": {1: "sequence"}}``; equal names are equal sizes.
 
     Raises UsageError for inputs or a budget that cannot be used, or an axis that cannot be free,
     GateError where the surgery is
@@ -143,6 +148,7 @@ def compress(
             program = passes.capture(model, args, kwargs, dynamic)
             sizes = other_sizes(model, program, (program.args, dict(program.kwargs)))
     check_ignored(model, program, ignore)
+    batches = None if data is None else Data(data, program)
     with watch.stage("couple"):
         coupling = passes.couple(program, options.ignore)
     with watch.stage("plan"):
@@ -165,6 +171,7 @@ def compress(
         watch,
         result.changes,
         sizes,
+        batches,
     )
 
 

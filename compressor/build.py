@@ -8,7 +8,7 @@ from typing import Any
 from compressor import bench, passes, release
 from compressor.api import Built, compress
 from compressor.inputs import at_batch
-from compressor.load import load_callable, load_inputs, load_model
+from compressor.load import load_callable, load_data, load_inputs, load_model
 from compressor.load.words import kind_of, listed, reason
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
@@ -27,6 +27,7 @@ class Request:
     weights: Path | None = None
     input_shape: str | None = None
     inputs: str | None = None
+    data: str | None = None
     dynamic: Dynamic = field(default_factory=dict)
     evaluate: str | None = None
     threads: int = 1
@@ -40,12 +41,14 @@ def build(request: Request, watch: Watch) -> Built:
     with watch.stage("load"):
         model, namespace = load_model(request.model, request.weights)
         inputs = load_inputs(namespace, request.input_shape, request.inputs)
+        data = load_data(request.data) if request.data else None
         measure = load_callable(request.evaluate) if request.evaluate else None
     options = request.options
     built = compress(
         model,
         inputs,
         budget=request.budget,
+        data=data,
         criterion=options.criterion,
         ignore=options.ignore,
         uniform=options.uniform,

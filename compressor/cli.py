@@ -33,6 +33,10 @@ InputShape = Annotated[
 InputsFrom = Annotated[
     str | None, typer.Option("--inputs", help="callable that returns the example inputs")
 ]
+DataFrom = Annotated[
+    str | None,
+    typer.Option("--data", help="callable that returns batches of inputs, for calibration"),
+]
 DynamicAxes = Annotated[
     list[str] | None,
     typer.Option(
@@ -67,6 +71,7 @@ def build(
     weights: Weights = None,
     input_shape: InputShape = None,
     inputs: InputsFrom = None,
+    data: DataFrom = None,
     dynamic: DynamicAxes = None,
     evaluate: Annotated[
         str | None, typer.Option(help="callable(predict) that returns a number, or several by name")
@@ -98,6 +103,7 @@ def build(
         weights=weights,
         input_shape=input_shape,
         inputs=inputs,
+        data=data,
         dynamic=parse(dynamic or ()),
         evaluate=evaluate,
         threads=threads,

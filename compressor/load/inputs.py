@@ -43,6 +43,11 @@ def load_inputs(
     )
 
 
+def load_data(spec: str) -> Any:
+    """What the callable that `spec` names returns: batches, in whatever form."""
+    return find(spec).call_without_arguments()
+
+
 def _own_example(namespace: ModuleType) -> Found:
     file = file_of(namespace)
     folders = (Path.cwd(), Path(file).resolve().parent)
