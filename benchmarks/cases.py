@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.vision import torchvision
 from compressor.load import load_inputs, load_model
+from compressor.optional import torchvision
 from models._random import normal, seeded
 from models.catalog import CATALOG
 

@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 import benchmarks
-from benchmarks import halves, vision
+from benchmarks import halves
 from benchmarks.__main__ import RESULTS, app
 from benchmarks.cases import SUITES, Case
+from compressor import optional
 
 FOLDER = Path(benchmarks.__file__).parent
 
@@ -20,7 +21,7 @@ FOLDER = Path(benchmarks.__file__).parent
 def torchvision():
     """The package, however it has to be imported."""
     try:
-        return vision.torchvision()
+        return optional.torchvision()
     except ImportError as error:
         pytest.skip(f"torchvision is not installed: {error}")
 
@@ -87,9 +88,9 @@ def test_what_was_recorded_has_every_model_and_its_circumstances(path):
 
 
 def test_torchvision_loads_beside_any_build_of_torch_and_twice_is_once(torchvision):
-    declared = list(vision._declared)
-    assert vision.torchvision() is torchvision is sys.modules["torchvision"]
-    assert vision._declared == declared
+    declared = list(optional._declared)
+    assert optional.torchvision() is torchvision is sys.modules["torchvision"]
+    assert optional._declared == declared
     assert callable(torchvision.models.resnet18)
 
 

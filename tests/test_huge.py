@@ -6,11 +6,12 @@ from itertools import pairwise
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import huge, llama, vision
+from benchmarks import huge, llama
 from benchmarks.__main__ import RESULTS, app
+from compressor import optional
 
 try:
-    vision.torchvision()
+    optional.torchvision()
     import transformers  # noqa: F401
 except ImportError as missing:
     pytestmark = pytest.mark.skip(reason=f"transformers is not installed: {missing}")
