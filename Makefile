@@ -41,5 +41,5 @@ $(READY): pyproject.toml constraints.txt
 		"  hint: name another one: make PYTHON=python3.12 ...")'
 	@echo "making .venv from constraints.txt: a few minutes, once"
 	@$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,bench]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,bench,train]"
 	@touch $(READY)

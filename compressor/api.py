@@ -19,6 +19,7 @@ from torch import nn
 
 from compressor import passes, release, report
 from compressor.data import Data, Source
+from compressor.evaluate import Evaluation, compared, evaluations, refuse_drop
 from compressor.export import export, simplify
 from compressor.freedom import Sizes, other_sizes
 from compressor.inputs import Called, Inputs, as_call, at_sizes, check_runs, randomised
@@ -26,7 +27,7 @@ from compressor.load import check_finite
 from compressor.load.words import near
 from compressor.passes.errors import CompressError, UsageError
 from compressor.passes.free import Dynamic
-from compressor.runtime import Parity, parity
+from compressor.runtime import OnnxModel, Parity, parity
 from compressor.stages import Watch
 
 
@@ -94,6 +95,14 @@ class Built:
             return Onnx(data, False, f"onnxsim's result was discarded: {error.what}", tuple(found))
         return Onnx(tried.data, True, "", tuple(again))
 
+    def evaluate(self, wanted: Sequence[Evaluation]) -> None:
+        """Measure both exported models in ONNX Runtime."""
+        small, original = self.onnx.data, self.original_onnx.data
+        with self.watch.stage("evaluate"):
+            self.measured["accuracy"] = compared(
+                wanted, OnnxModel(original, self.original), OnnxModel(small, self.small)
+            )
+
     @property
     def report(self) -> dict[str, Any]:
         """Everything that is known so far, as plain values."""
@@ -115,6 +124,10 @@ def compress(
     *,
     budget: passes.Budget,
     data: Source | None = None,
+    evaluate: Any = None,
+    eval_data: Source | None = None,
+    max_drop: float | None = None,
+    metric: str | None = None,
     criterion: str = "l2",
     ignore: Sequence[str] = (),
     uniform: bool = False,
@@ -133,22 +146,29 @@ def compress(
     `least` how many channels always stay in a group. `dynamic` names axes whose sizes stay free,
     ``{"input_ids": {1: "sequence"}}``; equal names are equal sizes.
 
+    `evaluate` is a callable(predict), a name such as "accuracy" (see `compressor.evaluate.READY`),
+    or several; both exported models are measured, by name on `eval_data` (by default `data`).
+    `max_drop` is how much worse `metric` (by default the first) may become.
+
     Raises UsageError for inputs or a budget that cannot be used, or an axis that cannot be free,
-    GateError where the surgery is
-    not equal to silencing the removed channels.
+    GateError where the surgery is not equal to silencing the removed channels, or a metric drops by
+    more than `max_drop`.
     """
     ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
     options = passes.Options(criterion, seed, uniform, round_to, least, ignore)
     watch = watch or Watch()
     check_finite(model)
     args, kwargs = as_call(example_inputs)
-    with _in_eval_mode(model):
+    with in_eval_mode(model):
         check_runs(model, (args, kwargs))
         with watch.stage("capture"):
             program = passes.capture(model, args, kwargs, dynamic)
             sizes = other_sizes(model, program, (program.args, dict(program.kwargs)))
     check_ignored(model, program, ignore)
     batches = None if data is None else Data(data, program)
+    judged = evaluations(evaluate, batches if eval_data is None else Data(eval_data, program))
+    if max_drop is not None and not judged:
+        raise UsageError("a drop is limited, and nothing is evaluated", hint="give --evaluate")
     with watch.stage("couple"):
         coupling = passes.couple(program, options.ignore)
     with watch.stage("plan"):
@@ -160,7 +180,7 @@ def compress(
         own = (program.args, dict(program.kwargs))
         others = [randomised(at_sizes(own, program, one), seed) for one in sizes]
         proof = passes.prove(plan, result.program, [own, *others], randomised(own, seed))
-    return Built(
+    built = Built(
         program,
         result.program,
         plan,
@@ -173,10 +193,15 @@ def compress(
         sizes,
         batches,
     )
+    if judged:
+        built.evaluate(judged)
+    if max_drop is not None:
+        refuse_drop(built.measured["accuracy"], max_drop, metric)
+    return built
 
 
 @contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Afterwards every part of the model is in the mode that it was in: some may be frozen."""
     modes = [(part, part.training) for part in model.modules()]
     model.eval()

@@ -1,6 +1,5 @@
 """`compressor build`: load, compress, export, evaluate, race, write. One straight function."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,7 @@ from typing import Any
 from compressor import bench, passes, release
 from compressor.api import Built, compress
 from compressor.inputs import at_batch
-from compressor.load import load_callable, load_data, load_inputs, load_model
-from compressor.load.words import kind_of, listed, reason
-from compressor.passes.errors import UsageError
+from compressor.load import load_data, load_inputs, load_model
 from compressor.passes.free import Dynamic
 from compressor.runtime import OnnxModel
 from compressor.stages import Watch
@@ -29,7 +26,10 @@ class Request:
     inputs: str | None = None
     data: str | None = None
     dynamic: Dynamic = field(default_factory=dict)
-    evaluate: str | None = None
+    evaluate: tuple[str, ...] = ()
+    eval_data: str | None = None
+    max_drop: float | None = None
+    metric: str | None = None
     threads: int = 1
     bench_seconds: float = 20.0
     force: bool = False
@@ -42,13 +42,17 @@ def build(request: Request, watch: Watch) -> Built:
         model, namespace = load_model(request.model, request.weights)
         inputs = load_inputs(namespace, request.input_shape, request.inputs)
         data = load_data(request.data) if request.data else None
-        measure = load_callable(request.evaluate) if request.evaluate else None
+        eval_data = load_data(request.eval_data) if request.eval_data else None
     options = request.options
     built = compress(
         model,
         inputs,
         budget=request.budget,
         data=data,
+        evaluate=request.evaluate,
+        eval_data=eval_data,
+        max_drop=request.max_drop,
+        metric=request.metric,
         criterion=options.criterion,
         ignore=options.ignore,
         uniform=options.uniform,
@@ -61,44 +65,11 @@ def build(request: Request, watch: Watch) -> Built:
     )
     small, original = built.onnx.data, built.original_onnx.data
     built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
-    if measure is not None:
-        with watch.stage("evaluate"):
-            built.measured["accuracy"] = _evaluate(
-                measure, request.evaluate or "", built, original, small
-            )
     with watch.stage("race"):
         built.measured["latency"] = _race(original, small, built, request, watch)
     with watch.stage("write"):
         built.save(request.output, force=request.force)
     return built
-
-
-def _evaluate(
-    measure: Callable[..., Any], spec: str, built: Built, original: bytes, small: bytes
-) -> dict[str, dict[str, float]]:
-    """The user's metric on both ONNX models in ONNX Runtime: name -> original and small."""
-    dense = _numbers(measure(OnnxModel(original, built.original)), spec)
-    pruned = _numbers(measure(OnnxModel(small, built.small)), spec)
-    if dense.keys() != pruned.keys():
-        raise UsageError(
-            f"{spec} returned other names for the small model than for the original",
-            why=f"{listed(pruned)} instead of {listed(dense)}",
-            hint="return the same names each time",
-        )
-    return {name: {"original": one, "small": pruned[name]} for name, one in dense.items()}
-
-
-def _numbers(value: Any, spec: str) -> dict[str, float]:
-    """What an evaluation returned: a number, or numbers by name."""
-    named = value if isinstance(value, Mapping) else {"accuracy": value}
-    try:
-        return {str(name): float(one) for name, one in named.items()}
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"{spec} returned {kind_of(value)}",
-            why=reason(error),
-            hint="return a number, or a dict of numbers by name",
-        ) from error
 
 
 def _race(

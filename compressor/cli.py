@@ -37,6 +37,23 @@ DataFrom = Annotated[
     str | None,
     typer.Option("--data", help="callable that returns batches of inputs, for calibration"),
 ]
+Evaluate = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="callable(predict) that returns a number, or several by name; or "
+        "accuracy, f1, recall, mse, agreement; repeatable"
+    ),
+]
+EvalData = Annotated[
+    str | None,
+    typer.Option(help="callable that returns (inputs, target) pairs; default: those of --data"),
+]
+MaxDrop = Annotated[
+    float | None, typer.Option(min=0, help="fail if the metric becomes worse by more than this")
+]
+Metric = Annotated[
+    str | None, typer.Option(help="which metric --max-drop is about; default: first")
+]
 DynamicAxes = Annotated[
     list[str] | None,
     typer.Option(
@@ -73,9 +90,10 @@ def build(
     inputs: InputsFrom = None,
     data: DataFrom = None,
     dynamic: DynamicAxes = None,
-    evaluate: Annotated[
-        str | None, typer.Option(help="callable(predict) that returns a number, or several by name")
-    ] = None,
+    evaluate: Evaluate = None,
+    eval_data: EvalData = None,
+    max_drop: MaxDrop = None,
+    metric: Metric = None,
     criterion: Criterion = "l2",
     uniform: Uniform = False,
     round_to: RoundTo = None,
@@ -105,7 +123,10 @@ def build(
         inputs=inputs,
         data=data,
         dynamic=parse(dynamic or ()),
-        evaluate=evaluate,
+        evaluate=tuple(evaluate or ()),
+        eval_data=eval_data,
+        max_drop=max_drop,
+        metric=metric,
         threads=threads,
         bench_seconds=bench_seconds,
         force=force,

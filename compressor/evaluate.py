@@ -141,7 +141,8 @@ def _measured(
         else:
             found, target, count = *_numbers(found, target, name), 0
         metric = ready.make(count) if metric is None else metric
-        metric.update(found, target)
+        if len(found):  # a batch may be padding alone
+            metric.update(found, target)
     assert metric is not None
     return {name: float(metric.compute())}
 

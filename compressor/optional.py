@@ -1,8 +1,8 @@
 """Libraries that not every user needs, imported when they are asked for.
 
-    torchmetrics()   metrics, on labelled data
-    accelerate()     training
-    torchvision()    for the two above and the benchmarks: see there
+torchmetrics()   metrics, on labelled data
+accelerate()     training
+torchvision()    for the two above and the benchmarks: see there
 """
 
 import importlib

@@ -87,11 +87,14 @@ class Shrink:
             whole, small = old[name], new[name]
             if tuple(small.shape) != sizes.shape(coupling.state[name]):
                 raise ContractError(f"{name} has {tuple(small.shape)} after the surgery")
+            if small.shape != whole.shape and not whole.is_floating_point():
+                raise ContractError(f"{name} holds no weights, and was cut")
             if not makes(whole.detach(), kept.get(name, []), small.detach()):
                 raise ContractError(f"{name} is not what its kept indices say")
             if _role(small) != _role(whole):
                 raise ContractError(f"{name} is {_role(small)}, but was {_role(whole)}")
         _still_tied(before, after)
+        _cut_where_they_were(coupling, sizes)
 
 
 def _role(tensor: Tensor) -> str:
@@ -111,6 +114,27 @@ def _still_tied(before: Program, after: Program) -> None:
     for alias, name in before.aliases.items():
         if fetch(after.module, alias) is not new[name]:
             raise ContractError(f"{alias} is no longer {name}")
+
+
+def _cut_where_they_were(coupling: Coupling, sizes: Sizes) -> None:
+    """Raise ContractError where an axis has shrunk that is cut by a size of the inputs.
+
+    Inputs of the sizes that are tried may not reach what is gone, so the proof need not see it.
+    Which axis that is, is read off the call and not asked of the rules.
+    """
+    for node, call in coupling.trace.calls.items():
+        raw = _by_name(node)
+        bounds = [raw.get(name) for name in ("start", "end", "length", "index")]
+        if "dim" not in call.given or not any(map(_is_size, bounds)):
+            continue
+        axis = int(raw.get("dim", 0))
+        if sizes.extent(call.x, axis % call.x.rank) != call.x.shape[axis]:
+            raise ContractError(f"an axis has shrunk that a size of the inputs cuts at {node}")
+
+
+def _is_size(raw: Any) -> bool:
+    """Whether an argument is computed from the sizes of the inputs."""
+    return isinstance(raw, Node) and not isinstance(raw.meta.get("val"), Tensor)
 
 
 def _cut_state(coupling: Coupling, sizes: Sizes) -> tuple[dict[str, Tensor], list[str]]:

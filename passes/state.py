@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,14 @@ def attach(root: nn.Module, name: str, member: Tensor | nn.Module) -> None:
         at.register_buffer(last, member)
 
 
+def forget(module: nn.Module) -> None:
+    """Let go of all tensors of a copy: the graph inside it is part of a cycle, which the garbage
+    collector may find when the memory is long needed for the next copy."""
+    for part in module.modules():
+        part._parameters.clear()
+        part._buffers.clear()
+
+
 def copied(graph: Graph) -> Graph:
     """A copy of the graph, node for node, with its own way of packing inputs and outputs."""
     with warnings.catch_warnings():  # torch copies a deprecated class of its own
@@ -60,10 +68,33 @@ def in_float64(program: Program, state: Mapping[str, Tensor] | None = None) -> G
     Casts written in the graph (``x.float()`` around a norm) become casts to float64; run it inside
     `float64_by_default`, for the constants that the graph makes.
     """
-    tensors = program.tensors() if state is None else state
-    parts = {name: _widened_part(part) for name, part in program.parts().items()}
-    root = tree({name: widened(tensor) for name, tensor in tensors.items()}, parts)
-    return GraphModule(root, _widened_graph(program.module.graph))
+    return _copy(program, state, widened, _widened_graph)
+
+
+def as_it_is(program: Program, state: Mapping[str, Tensor] | None = None) -> GraphModule:
+    """The program's graph in its own precision, with `state` (by default its own tensors)."""
+    return _copy(program, state, _detached, copied)
+
+
+def _copy(
+    program: Program,
+    state: Mapping[str, Tensor] | None,
+    convert: Callable[[Any], Any],
+    graph: Callable[[Graph], Graph],
+) -> GraphModule:
+    def made(state: Mapping[str, Tensor], own: Graph, **parts: GraphModule) -> GraphModule:
+        root = tree({name: convert(tensor) for name, tensor in state.items()}, parts)
+        return GraphModule(root, graph(own))
+
+    parts = {
+        name: made({**dict(part.named_parameters()), **dict(part.named_buffers())}, part.graph)
+        for name, part in program.parts().items()
+    }
+    return made(program.tensors() if state is None else state, program.module.graph, **parts)
+
+
+def _detached(tensor: Tensor) -> Tensor:
+    return tensor.detach()
 
 
 def _widened_graph(graph: Graph) -> Graph:
@@ -72,12 +103,6 @@ def _widened_graph(graph: Graph) -> Graph:
         node.args = map_aggregate(node.args, _wide_dtype)
         node.kwargs = map_aggregate(node.kwargs, _wide_dtype)
     return graph
-
-
-def _widened_part(part: GraphModule) -> GraphModule:
-    state = {**dict(part.named_parameters()), **dict(part.named_buffers())}
-    root = tree({name: widened(tensor) for name, tensor in state.items()}, {})
-    return GraphModule(root, _widened_graph(part.graph))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ A branch that is multiplied by zero, units that never fire, a softmax that is sa
 weights, so it is compared once more with others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,24 +17,36 @@ from .program import Program, shares_batch, variances
 Called = tuple[Any, Mapping[str, Any]]
 
 
-def stirred(program: Program, seed: int = 0) -> dict[str, Tensor]:
+def stirred(program: Program, seed: int = 0) -> Mapping[str, Tensor]:
     """Other values for every tensor of the program, by name.
 
     Parameters are drawn afresh, as for an untrained network, whatever they were. Buffers get noise
-    as large as their entries, so that zeros no longer are. Infinite masks, and indices, stay.
+    as large as their entries, so that zeros no longer are. Infinite masks, and indices, stay. Each
+    is made when it is asked for, the same every time: together they are as large as the model.
     """
-    generator = torch.Generator().manual_seed(seed)
-    positive = variances(program)
-    found: dict[str, Tensor] = {}
-    done: dict[tuple[Any, ...], Tensor] = {}
-    for name, tensor in program.tensors().items():
-        own = tensor.detach()
-        key = (own.data_ptr(), tuple(own.shape), own.stride())
-        if key not in done or not own.numel():  # a tensor under two names is stirred once
-            fresh = isinstance(tensor, nn.Parameter)
-            done[key] = _other(own, generator, fresh=fresh, positive=name in positive)
-        found[name] = done[key]
-    return found
+    return _Stirred(program, seed)
+
+
+class _Stirred(Mapping[str, Tensor]):
+    def __init__(self, program: Program, seed: int) -> None:
+        self._tensors, self._positive = program.tensors(), variances(program)
+        self._seeds: dict[str, int] = {}
+        first: dict[tuple[Any, ...], int] = {}
+        for index, (name, own) in enumerate(self._tensors.items()):
+            storage = (own.data_ptr(), tuple(own.shape), own.stride()) if own.numel() else (name,)
+            self._seeds[name] = (seed << 32) + first.setdefault(storage, index)  # tied: one seed
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._tensors[name]
+        generator = torch.Generator().manual_seed(self._seeds[name])
+        fresh, positive = isinstance(tensor, nn.Parameter), name in self._positive
+        return _other(tensor.detach(), generator, fresh=fresh, positive=positive)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def _other(tensor: Tensor, generator: torch.Generator, *, fresh: bool, positive: bool) -> Tensor:

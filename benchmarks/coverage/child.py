@@ -5,21 +5,19 @@ Where a limit stops the process, the last line of the log names the stage that i
 
 import os
 import resource
-import signal
 import sys
 import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from compressor.passes.errors import CompressError, GateError
 
+from benchmarks.apart import TooSlow, within
 from benchmarks.cases import Case
 from benchmarks.coverage import onnxsim_peer, torch_pruning_peer, zoo
 from benchmarks.coverage.outcome import LEAST_GONE, OURS, Outcome
@@ -32,10 +30,6 @@ EXPORT_SECONDS = 600
 """For the exporter, onnxsim and ONNX Runtime."""
 
 
-class TooSlow(BaseException):
-    """The limit of time is over; a BaseException, so that no fallback takes it for an error."""
-
-
 class Stages(Watch):
     """CPU seconds a stage, each named on standard error when it begins."""
 
@@ -44,21 +38,6 @@ class Stages(Watch):
 
     def _begin(self, name: str) -> None:
         print(f"stage: {name}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Raise TooSlow after this many CPU seconds; end the process where that does not help."""
-
-    def over(_signal: int, _frame: FrameType | None) -> None:
-        raise TooSlow(f"more than {seconds:.0f} s")
-
-    signal.signal(signal.SIGPROF, over)
-    signal.setitimer(signal.ITIMER_PROF, seconds, seconds / 8)  # a callback may swallow one
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def judge(zoo_name: str, case: Case, export: bool) -> Outcome:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+from benchmarks.apart import apart
 from benchmarks.cases import Case
 from benchmarks.coverage import zoo
 from benchmarks.coverage.child import main
@@ -24,7 +25,7 @@ WARM = (
 )
 """Imported once, so that no model pays for them, and `capture` is torch.export's own time."""
 WALL_SECONDS = 1800
-"""No process lives longer: a child's own limits are CPU seconds, which waiting does not use."""
+"""No process lives longer."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,13 @@ def _apart(context: ForkServerContext, task: Run, case: Case, engine: str, expor
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
         given = (task.zoo, case.name, engine, export, task.memory, folder)
-        process = context.Process(target=main, args=given)
-        process.start()
-        process.join(WALL_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        code = apart(context, main, given, WALL_SECONDS)
         for row in read(Path(folder) / "row.json"):
             return row
         said = (Path(folder) / "log.txt").read_text(errors="replace")
     stages = ["start", *(one[7:] for one in said.splitlines() if one.startswith("stage: "))]
     took = {"all": round(time.monotonic() - start, 1)}
-    why = f"process ended ({process.exitcode}) in {stages[-1]}"
+    why = f"process ended ({code}) in {stages[-1]}"
     return Outcome(
         task.zoo, case.name, case.family, "crash", engine, why, seconds=took, trace=said[-2000:]
     )

@@ -4,24 +4,37 @@ A fault survives if any network survives; it is found if any finds it and none s
 harmless.
 """
 
+import faulthandler
+import json
+import os
+import resource
 import signal
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from rich.table import Table
 
+from benchmarks.apart import TooSlow, apart, within
 from benchmarks.faults.judge import Verdict, judge
 from benchmarks.faults.networks import network
-from benchmarks.faults.planted import HEALTHY, Fault, planted, uproot
+from benchmarks.faults.planted import HEALTHY, Fault, planted
 from compressor import passes
 
 SECONDS = 60
-"""What runs longer on one network hangs; nothing would be published."""
+"""CPU seconds: what runs longer on one network hangs; nothing would be published."""
+WALL_SECONDS = 1800
+"""No process lives longer."""
+GIGABYTES = 12
+"""Of address space a process."""
 MOST = 6
 """Networks a fault, besides those that it names."""
 ORDER = ("survived", "found", "harmless", "untouched")
@@ -111,48 +124,70 @@ def concerned(fault: Fault, covered: Coverage) -> list[str]:
 def run(
     faults: Sequence[Fault], names: Sequence[str], progress: Callable[[Row], None]
 ) -> list[Row]:
-    """Plant every fault and judge it on every network that it concerns."""
+    """Plant every fault, in a process of its own, and judge it on every network that it concerns.
+
+    The processes are forked, so that each has the networks as they were captured here.
+    """
+    torch.set_num_threads(1)  # a forked process has no other
     covered = coverage(names)
     rows = []
     for fault in faults:
-        rows.append(Row(fault, tuple(_verdicts(fault, concerned(fault, covered)))))
+        rows.append(Row(fault, tuple(verdicts(fault, concerned(fault, covered)))))
         progress(rows[-1])
     return rows
 
 
-def _verdicts(fault: Fault, names: Sequence[str]) -> Iterator[Verdict]:
+def verdicts(fault: Fault, names: Sequence[str]) -> list[Verdict]:
+    """What became of a fault; one that ends its process is found there, and goes on with the next.
+
+    `abort`: the process died; `timeout`: it had to be stopped.
+    """
+    found: list[Verdict] = []
+    left = list(names)
+    while left:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "verdicts.jsonl"
+            path.touch()
+            code = apart(get_context("fork"), _judge_all, (fault, left, path), WALL_SECONDS)
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+        found += [Verdict(**one) for row in rows for one in row]
+        left = left[len(rows) :]
+        if code == 0 or not left:
+            return found
+        by = "timeout" if code in (-signal.SIGXCPU, -signal.SIGKILL) else "abort"
+        found.append(Verdict(left.pop(0), "", "found", by, f"its process ended with {code}"))
+    return found
+
+
+def _judge_all(fault: Fault, names: Sequence[str], path: Path) -> None:
+    """Write the verdicts of a fault into a file, a line a network."""
+    most = SECONDS * (len(names) + 1)
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most + 5))
+    resource.setrlimit(resource.RLIMIT_AS, (GIGABYTES << 30, GIGABYTES << 30))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.disable()  # the parent says what became of it
+    with path.open("a") as file, open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        for found in _each(fault, names):
+            file.write(json.dumps([asdict(verdict) for verdict in found]) + "\n")
+            file.flush()
+
+
+def _each(fault: Fault, names: Sequence[str]) -> Iterator[list[Verdict]]:
     try:
         own = planted(fault)
     except LookupError:
         raise
     except Exception as error:  # it cannot even be imported
-        yield Verdict("", "", "found", "crash", f"{type(error).__name__}: {error}")
+        note = f"{type(error).__name__}: {error}"
+        yield from ([Verdict(name, "", "found", "crash", note)] for name in names)
         return
-    try:
-        for name in names:
-            with _limited():
-                yield from judge(own, fault, network(name))
-    finally:
-        uproot(own)
-
-
-@contextmanager
-def _limited() -> Iterator[None]:
-    """TimeoutError after `SECONDS`, on systems that have alarms."""
-
-    def ring(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"does not end within {SECONDS} s")
-
-    if not hasattr(signal, "SIGALRM"):
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+    for name in names:
+        try:
+            with within(SECONDS):
+                yield judge(own, fault, network(name))
+        except TooSlow as error:
+            yield [Verdict(name, "", "found", "timeout", str(error))]
 
 
 def score(rows: Sequence[Row]) -> tuple[int, int]:

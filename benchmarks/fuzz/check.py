@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from compressor.passes.interpret import results_of
-from compressor.passes.proof import silenced
 from compressor.passes.rules import RULES, functional_twin, rule_for
 from compressor.passes.rules.indexing import unlabelled
+from compressor.passes.silence import silenced
 from compressor.passes.state import float64_by_default, in_float64
 from torch import Tensor, nn
 from torch.fx import Interpreter

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..aliases import is_written_later
-from ..errors import ContractError
 from ..labels import Ledger, Value, reshaped, varying
 from .table import Call, Move, Resize, Resizing, Result, Rule, RuleTable, overloads
 
@@ -342,8 +341,6 @@ def new_span(new: Resizing) -> tuple[int, int]:
     x, axis = new.call.x, new.call.axis()
     first, end = span(new.call)
     kept, size = new.kept(x, axis), new.extent(x, axis)
-    if size != len(kept) and any(isinstance(raw, Node) for raw in new.call.node.args[2:4]):
-        raise ContractError("an axis has shrunk that is cut where the batch size says")
     if int(kept.sum()) == size:
         before = int(kept[:first].sum())
         return before, before + int(kept[first:end].sum())

@@ -1,8 +1,8 @@
 """Removing channels equals silencing them, whichever channels go and whatever the batch size.
 
-Two references: the interpreted original of `proof.py`, and the user's own module in eager mode with
-zeros in its parameters. The second shares no code with the compiler, and holds wherever silence
-stays silent.
+Two references: the interpreted original of `silence.py`, and the user's own module in eager mode
+with zeros in its parameters. The second shares no code with the compiler, and holds wherever
+silence stays silent.
 """
 
 import pytest
