@@ -58,6 +58,8 @@ class Built:
     """Other sizes of free axes: proof and parity look at these as well."""
     data: Data | None = None
     """The calibration data, where some were given."""
+    repaired: passes.Repaired | None = None
+    """What the repair did: `small` is its result where there were data."""
     measured: dict[str, Any] = field(default_factory=dict)
     """Accuracy, latency and file sizes, where they were measured."""
 
@@ -180,9 +182,14 @@ def compress(
         own = (program.args, dict(program.kwargs))
         others = [randomised(at_sizes(own, program, one), seed) for one in sizes]
         proof = passes.prove(plan, result.program, [own, *others], randomised(own, seed))
+    repaired = None
+    if batches is not None:
+        with watch.stage("repair"):
+            calls = [batch.call for batch in batches]
+            repaired = passes.mend(passes.Repair(plan, calls), result.program)
     built = Built(
         program,
-        result.program,
+        result.program if repaired is None else repaired.program,
         plan,
         proof,
         options,
@@ -192,6 +199,7 @@ def compress(
         result.changes,
         sizes,
         batches,
+        repaired,
     )
     if judged:
         built.evaluate(judged)

@@ -4,6 +4,7 @@ model, engine      what was compressed, and how it was captured
 budget, options    what was asked for
 cost               params, MACs, channels and bytes, before and after
 groups, frozen     widths before and after, and what had to stay, with the reason
+repair             what least squares did to the weights, where there were data
 proof, parity      the evidence
 accuracy, latency  where they were measured
 stages             seconds; environment
@@ -38,6 +39,8 @@ def build(built: "Built") -> dict[str, Any]:
         "proof": asdict(built.proof),
         "changes": list(built.changes),
     }
+    if built.repaired is not None:
+        found["repair"] = repair(built.repaired)
     if "onnx" in built.__dict__:
         found["parity"] = [asdict(one) for one in built.onnx.parity]
         found["simplified"] = built.onnx.simplified
@@ -81,6 +84,17 @@ def frozen(coupling: passes.Coupling) -> list[dict[str, Any]]:
     return [{"axis": str(f.axis), "size": f.size, "why": f.why} for f in coupling.frozen]
 
 
+def repair(done: passes.Repaired) -> dict[str, Any]:
+    """What was chosen, how far each choice is from the original, and every layer."""
+    return {
+        "chosen": done.chosen,
+        "divergences": dict(done.divergences),
+        "samples": dict(done.samples),
+        "peak_bytes": done.bytes,
+        "layers": [asdict(layer) for layer in done.layers],
+    }
+
+
 def warnings(built: "Built") -> list[str]:
     """What a user should know before deploying, in plain words."""
     found = []
@@ -106,7 +120,13 @@ def warnings(built: "Built") -> list[str]:
         )
     if latency and not latency["converged"]:
         found.append("The race ran out of time before its interval was within 1 %.")
-    found.append("The weights are sliced, not repaired: fine-tune the module before deploying it.")
+    if built.repaired is None:
+        found.append(
+            "The weights are sliced, not repaired: give inputs by --data, or fine-tune the module "
+            "before deploying it."
+        )
+    elif built.repaired.chosen == "sliced":
+        found.append("No repair agreed better with the original than slicing alone.")
     return found
 
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from .program import Program as Program
     from .proof import Proof as Proof
     from .proof import prove as prove
+    from .repair import Repair as Repair
+    from .repair import Repaired as Repaired
+    from .repair import mend as mend
     from .shrink import Shrink as Shrink
     from .text import plan_to_text as plan_to_text
     from .text import to_text as to_text
@@ -50,6 +53,7 @@ _HOMES = {
     "plan": ["Budget", "Options", "Plan", "choose"],
     "program": ["Program"],
     "proof": ["Proof", "prove"],
+    "repair": ["Repair", "Repaired", "mend"],
     "shrink": ["Shrink"],
     "text": ["plan_to_text", "to_text"],
 }

@@ -201,3 +201,21 @@ def test_a_build_refuses_data_for_another_model():
         compress(
             samples.net(), samples.example_inputs(), budget=Budget(macs=0.5), data=torch.zeros(4, 7)
         )
+
+
+def test_a_build_with_data_repairs_itself_and_says_so():
+    batches = torch.randn(192, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    model, inputs = samples.net(), samples.example_inputs()
+    plain = compress(model, inputs, budget=Budget(macs=0.5))
+    built = compress(model, inputs, budget=Budget(macs=0.5), data=batches)
+    assert any("sliced, not repaired" in line for line in plain.report["warnings"])
+    assert not any("sliced, not repaired" in line for line in built.report["warnings"])
+    found = built.report["repair"]
+    assert found["samples"] == {"given": 192, "used": 192, "held_out": 32}
+    assert found["divergences"][found["chosen"]] == min(found["divergences"].values())
+    fresh = torch.randn(256, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        wanted = model(fresh)
+        near = (built.module(fresh) - wanted).square().mean()
+        assert near < (plain.module(fresh) - wanted).square().mean()
+    assert built.proof.holds

@@ -1,0 +1,173 @@
+"""Two networks side by side, node by node, over all calibration inputs at once.
+
+    chunk 1   conv1 bn1 relu | conv2
+    chunk 2   conv1 bn1 relu | conv2        everything before the bar is done, of every chunk;
+    chunk 3   conv1 bn1 relu | conv2        conv2 may get other weights before it runs
+
+So each layer can be solved on what the layers before it, already repaired, give. What is kept are
+the values that are needed later, at the bar: one frontier for each chunk.
+"""
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from .errors import UsageError
+from .modes import Shrunk
+from .program import Program, shares_batch
+from .state import attach, copied, tree
+
+CHUNK = 64
+"""Samples that run together, at most, where the batch size is free."""
+
+SHARE = 6
+"""Every so manieth chunk is held out."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some calibration inputs: the leaves of a call, as the graph takes them."""
+
+    leaves: tuple[Any, ...]
+    samples: int
+    key: int
+    """Of their contents: the same inputs are held out in whatever order they come."""
+
+
+def chunks_of(calls: Iterable[tuple[Any, Any]], program: Program) -> list[Chunk]:
+    """Calibration inputs in chunks of at most `CHUNK` samples, at least `SHARE` where possible.
+
+    Raises UsageError where there is only one: some have to be held out.
+    """
+    examples = pytree.tree_leaves((program.args, dict(program.kwargs)))
+    flags = [shares_batch(example, program.batch) for example in examples]
+    given = [tuple(pytree.tree_leaves((args, dict(kwargs)))) for args, kwargs in calls]
+    total = sum(_samples(leaves, flags) for leaves in given)
+    size = min(CHUNK, max(total // SHARE, 1))
+    found = [part for leaves in given for part in _parts(leaves, flags, size)]
+    if len(found) < 2:
+        raise UsageError(
+            "one calibration input is too few",
+            why="weights are fitted to some, and judged by others",
+            hint="some hundred are a good start",
+        )
+    return sorted(found, key=lambda chunk: chunk.key)
+
+
+def _samples(leaves: Sequence[Any], flags: Sequence[bool]) -> int:
+    return next((len(leaf) for leaf, flag in zip(leaves, flags, strict=True) if flag), 1)
+
+
+def _parts(leaves: tuple[Any, ...], flags: Sequence[bool], size: int) -> list[Chunk]:
+    if not any(flags):
+        return [Chunk(leaves, 1, _key(leaves))]
+    pairs = list(zip(leaves, flags, strict=True))
+    found = []
+    for at in range(0, _samples(leaves, flags), size):
+        part = tuple(leaf[at : at + size] if flag else leaf for leaf, flag in pairs)
+        found.append(Chunk(part, _samples(part, flags), _key(part)))
+    return found
+
+
+def _key(leaves: Sequence[Any]) -> int:
+    key = 0
+    for leaf in leaves:
+        if isinstance(leaf, Tensor):
+            flat = leaf.detach().cpu().reshape(-1).view(torch.uint8)
+            key = zlib.crc32(flat.numpy().tobytes(), key)
+    return key
+
+
+def held_out(count: int) -> list[bool]:
+    """Which of so many chunks are held out."""
+    step = min(SHARE, count)
+    return [index % step == step - 1 for index in range(count)]
+
+
+class Strand:
+    """One network, run over all chunks; every chunk stands before the same node."""
+
+    def __init__(self, module: GraphModule, chunks: Sequence[Chunk]) -> None:
+        self.nodes: list[Node] = list(module.graph.nodes)
+        self.place = {node.name: index for index, node in enumerate(self.nodes)}
+        self.at = 0
+        self.outputs: list[list[Tensor]] = []
+        self._runs = [Interpreter(module) for _ in chunks]
+        for run, chunk in zip(self._runs, chunks, strict=True):
+            run.args_iter = iter(fresh(chunk.leaves))
+
+    def value(self, chunk: int, node: Node) -> Any:
+        """What a node gave, or a literal argument."""
+        return self._runs[chunk].env[node]
+
+    def advance(self, stop: int | None = None) -> None:
+        """Run every chunk up to the node of this number, not included; by default to the end."""
+        stop = len(self.nodes) if stop is None else stop
+        for node in self.nodes[self.at : stop]:
+            for run in self._runs:
+                self._step(run, node)
+        self.at = max(self.at, stop)
+
+    def _step(self, run: Interpreter, node: Node) -> None:
+        with torch.no_grad():
+            run.env[node] = run.run_node(node)
+        if node.op == "output":
+            leaves = pytree.tree_leaves(run.env[node])
+            self.outputs.append([leaf for leaf in leaves if isinstance(leaf, Tensor)])
+        for done in run.user_to_last_uses.get(node, []):
+            run.env.pop(done, None)
+
+    def held(self, chunk: int) -> int:
+        """Bytes of results that a chunk keeps for later."""
+        stored = {
+            leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes()
+            for node, value in self._runs[chunk].env.items()
+            if node.op == "call_function"
+            for leaf in pytree.tree_leaves(value)
+            if isinstance(leaf, Tensor)
+        }
+        return sum(stored.values())
+
+
+def fresh(leaves: Iterable[Any]) -> list[Any]:
+    """Copies, for networks that write into their inputs."""
+    return [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+
+
+def frontier(module: GraphModule, chunk: Chunk) -> int:
+    """The most bytes that a chunk ever keeps on its way through a network."""
+    strand = Strand(module, [chunk])
+    most = 0
+    for stop in range(1, len(strand.nodes)):
+        strand.advance(stop)
+        most = max(most, strand.held(0))
+    return most
+
+
+def fitting(chunks: list[Chunk], each: int, memory: int) -> list[Chunk]:
+    """As many chunks as stay within the memory, two at least."""
+    return chunks[: max(memory // max(each, 1), 2)]
+
+
+def clone(program: Program) -> Program:
+    """A program of its own tensors: ties stay, and it switches modes as the first one does."""
+    own: dict[int, Tensor] = {}
+    state: dict[str, Tensor] = {}
+    for name, tensor in program.tensors().items():
+        if id(tensor) not in own:
+            copy = tensor.detach().clone()
+            parameter = isinstance(tensor, nn.Parameter)
+            own[id(tensor)] = nn.Parameter(copy, tensor.requires_grad) if parameter else copy
+        state[name] = own[id(tensor)]
+    graph: Graph = copied(program.module.graph)
+    module = Shrunk(tree(state, program.parts()), graph)
+    for alias, name in program.aliases.items():
+        attach(module, alias, state[name])
+    module.eval()
+    return replace(program, module=module)
