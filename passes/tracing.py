@@ -51,6 +51,7 @@ def capture(
     `dynamic` names axes of inputs that stay free: ``{"ids": {1: "sequence"}}`` (see `free`).
     Raises UsageError with the reason of every attempt if none of them captures the model.
     """
+    _refuse_names(model)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -61,6 +62,20 @@ def capture(
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _refuse_names(model: nn.Module) -> None:
+    """Raise UsageError for parts with a name that a captured graph has a use of its own for."""
+    taken = sorted({name.split(".")[0] for name in model.state_dict()} & _RESERVED)
+    if taken:
+        raise UsageError(
+            f"the model {type(model).__name__} cannot be captured",
+            why=f"it has a part called {taken[0]!r}, a name that torch.fx keeps for itself",
+            hint=f"rename it, and its weights: {taken[0]}_ would do",
+        )
+
+
+_RESERVED = set(dir(GraphModule)) - set(dir(nn.Module))
 
 
 def _captured(

@@ -11,7 +11,7 @@ from benchmarks.cases import Case
 from benchmarks.coverage import child, runner, score
 from benchmarks.coverage.onnxsim_peer import distinct
 from benchmarks.coverage.oracle import Unequal, check, kept_indices, tensors
-from benchmarks.coverage.outcome import OUTCOMES, Outcome, read
+from benchmarks.coverage.outcome import OUTCOMES, ROOT, Outcome, read
 from benchmarks.coverage.torch_pruning_peer import distinct as made_distinct
 from models._random import normal, seeded
 
@@ -103,6 +103,16 @@ def test_the_last_row_of_a_model_and_engine_counts(tmp_path):
         ("b", "compressor"): "equal",
         ("a", "torch-pruning"): "wrong",
     }
+
+
+def test_a_row_names_no_folder_of_the_machine_that_it_came_from():
+    def broken() -> nn.Module:
+        raise ZeroDivisionError(f"in {ROOT}/models")
+
+    row = judged(broken)
+    assert f'File "{ROOT}/benchmarks/coverage/child.py' in row.trace
+    assert str(ROOT) not in row.line()
+    assert "in models" in row.line()
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):

@@ -1,13 +1,20 @@
 """What came of one model in one engine: a row of the scoreboard, a line of its JSONL file."""
 
 import json
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+
 OUTCOMES = ("equal", "frozen", "wrong", "crash")
 LEAST_GONE = 0.35
 OURS = "compressor"
+FOLDERS = sorted(
+    {str(ROOT), *map(sysconfig.get_path, ("purelib", "stdlib"))}, key=len, reverse=True
+)
+"""Where this project, its dependencies and Python lie: the longest first."""
 PEERS = ("torch-pruning", "onnxsim")
 
 
@@ -36,8 +43,11 @@ class Outcome:
     trace: str = ""
 
     def line(self) -> str:
-        """For the JSONL file."""
-        return json.dumps(asdict(self))
+        """For the JSONL file, without the paths of the machine that it came from."""
+        line = json.dumps(asdict(self))
+        for folder in FOLDERS:
+            line = line.replace(f"{folder}/", "")
+        return line
 
 
 def read(path: Path) -> Iterator[Outcome]:

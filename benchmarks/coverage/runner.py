@@ -37,7 +37,7 @@ class Run:
     only: str = "*"
     engines: tuple[str, ...] = (OURS,)
     jobs: int = 1
-    memory: int = 14
+    memory: int = 16
     """GiB of address space a process."""
     again: bool = False
     exports: bool = True

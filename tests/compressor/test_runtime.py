@@ -6,7 +6,7 @@ import torch
 from compressor.passes.errors import CompressError, GateError, UsageError
 from torch import Tensor, nn
 
-from compressor import passes, runtime
+from compressor import Budget, compress, passes, runtime
 from compressor.export import export
 from compressor.inputs import Called
 from compressor.runtime import OnnxModel, parity
@@ -181,6 +181,14 @@ def test_a_fixed_batch_is_compared_as_it_is(plain, monkeypatch):
     static = passes.Program(plain.module, plain.args, plain.kwargs, plain.engine, None)
     found = compared(static, monkeypatch, lambda y: y)
     assert [one.inputs for one in found] == ["example", "random"]
+
+
+def test_half_precision_is_compared_as_coarsely_as_its_numbers_are(plain):
+    assert runtime.tolerance(plain) == runtime.TOLERANCE
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).half()
+    built = compress(model, torch.ones(2, 8).half(), budget=Budget(channels=0.5))
+    assert runtime.tolerance(built.small) == 8 * 2**-10
+    assert all(one.max_rel < 8 * 2**-10 for one in built.onnx.parity)
 
 
 def test_the_three_numbers_of_parity(plain, monkeypatch):

@@ -114,6 +114,14 @@ def test_a_model_that_raises_is_refused_with_its_own_words():
     assert "static batch: ValueError: no weights were loaded" in caught.value.why
 
 
+@pytest.mark.parametrize("name", ["code", "graph", "print_readable"])
+def test_a_part_with_a_name_that_graphs_keep_for_themselves_is_refused_by_name(name):
+    model = nn.Sequential()
+    model.add_module(name, nn.Linear(4, 4))
+    with pytest.raises(passes.UsageError, match=f"a part called '{name}'"):
+        passes.capture(model, (torch.ones(2, 4),), {})
+
+
 def test_make_fx_refuses_what_is_not_a_plain_tensor():
     class Keyword(Gradient):
         def forward(self, x: Tensor, *, shift: Tensor) -> Tensor:
