@@ -8,6 +8,7 @@
 Importing this package does not import torch; the names above load it on first use.
 """
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +20,21 @@ if TYPE_CHECKING:
     from compressor.api import Built as Built
     from compressor.api import compress as compress
     from compressor.passes.plan import Budget as Budget
+    from compressor.train.settings import Training as Training
+    from compressor.train.sparse import SparseGroups as SparseGroups
 
-__all__ = ["Budget", "Built", "compress"]
+_HOMES = {
+    "Budget": "compressor.passes.plan",
+    "Built": "compressor.api",
+    "SparseGroups": "compressor.train.sparse",
+    "Training": "compressor.train.settings",
+    "compress": "compressor.api",
+}
+
+__all__ = ["Budget", "Built", "SparseGroups", "Training", "compress"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("compress", "Built"):
-        from compressor import api
-
-        return getattr(api, name)
-    if name == "Budget":
-        from compressor.passes.plan import Budget
-
-        return Budget
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'compressor' has no attribute {name!r}")

@@ -29,6 +29,9 @@ from compressor.passes.errors import CompressError, UsageError
 from compressor.passes.free import Dynamic
 from compressor.runtime import OnnxModel, Parity, parity
 from compressor.stages import Watch
+from compressor.train.nets import helper
+from compressor.train.phases import Task, frozen_norms, sparsened, trained
+from compressor.train.settings import Training
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +133,8 @@ def compress(
     eval_data: Source | None = None,
     max_drop: float | None = None,
     metric: str | None = None,
+    training: Training | None = None,
+    train_data: Source | None = None,
     criterion: str = "l2",
     ignore: Sequence[str] = (),
     uniform: bool = False,
@@ -150,7 +155,8 @@ def compress(
 
     `evaluate` is a callable(predict), a name such as "accuracy" (see `compressor.evaluate.READY`),
     or several; both exported models are measured, by name on `eval_data` (by default `data`).
-    `max_drop` is how much worse `metric` (by default the first) may become.
+    `max_drop` is how much worse `metric` (by default the first) may become. `training` has the
+    epochs of distillation and fine-tuning, on `train_data` (by default `data`).
 
     Raises UsageError for inputs or a budget that cannot be used, or an axis that cannot be free,
     GateError where the surgery is not equal to silencing the removed channels, or a metric drops by
@@ -159,7 +165,9 @@ def compress(
     ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
     options = passes.Options(criterion, seed, uniform, round_to, least, ignore)
     watch = watch or Watch()
+    training = training or Training()
     check_finite(model)
+    frozen = frozen_norms(model)
     args, kwargs = as_call(example_inputs)
     with in_eval_mode(model):
         check_runs(model, (args, kwargs))
@@ -173,23 +181,30 @@ def compress(
         raise UsageError("a drop is limited, and nothing is evaluated", hint="give --evaluate")
     with watch.stage("couple"):
         coupling = passes.couple(program, options.ignore)
+    task = _task(training, train_data, data, judged, metric, frozen)
+    coupling, happened = _sparse(coupling, task, ignore, watch)
+    base = coupling.program
     with watch.stage("plan"):
         plan = passes.choose(coupling, budget, options)
     with watch.stage("shrink"):
-        result = passes.apply(passes.Shrink(plan), program)
+        result = passes.apply(passes.Shrink(plan), base)
         result.program.module.eval()  # as it was captured
     with watch.stage("prove"):
         own = (program.args, dict(program.kwargs))
         others = [randomised(at_sizes(own, program, one), seed) for one in sizes]
         proof = passes.prove(plan, result.program, [own, *others], randomised(own, seed))
-    repaired = None
+    small, repaired = result.program, None
     if batches is not None:
         with watch.stage("repair"):
             calls = [batch.call for batch in batches]
-            repaired = passes.mend(passes.Repair(plan, calls), result.program)
+            repaired = passes.mend(passes.Repair(plan, calls), small)
+            small = repaired.program
+    if task is not None:
+        small, more = trained(program, small, plan, task, watch)
+        happened += more
     built = Built(
         program,
-        result.program if repaired is None else repaired.program,
+        small,
         plan,
         proof,
         options,
@@ -201,11 +216,42 @@ def compress(
         batches,
         repaired,
     )
-    if judged:
+    if happened:
+        built.measured["training"] = {"options": training.to_json(), "phases": happened}
+    if judged and not helper():
         built.evaluate(judged)
-    if max_drop is not None:
+    if max_drop is not None and not helper():
         refuse_drop(built.measured["accuracy"], max_drop, metric)
     return built
+
+
+def _task(
+    training: Training,
+    train_data: Source | None,
+    data: Source | None,
+    judged: tuple[Evaluation, ...],
+    metric: str | None,
+    frozen: tuple[str, ...],
+) -> Task | None:
+    """What is to be trained. Raises UsageError where there is nothing to train on."""
+    if not training.wanted:
+        return None
+    source = data if train_data is None else train_data
+    if source is None:
+        raise UsageError(
+            "there is nothing to train on", hint="give --train-data or --data, or train_data="
+        )
+    return Task(training, source, judged, metric, frozen)
+
+
+def _sparse(
+    coupling: passes.Coupling, task: Task | None, ignore: tuple[str, ...], watch: Watch
+) -> tuple[passes.Coupling, list[dict[str, Any]]]:
+    """The coupling of the network after sparse training, where that was asked for."""
+    if task is None or not task.settings.sparse:
+        return coupling, []
+    program, happened = sparsened(coupling, task, watch)
+    return passes.couple(program, ignore), happened
 
 
 @contextmanager

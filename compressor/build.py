@@ -1,16 +1,18 @@
 """`compressor build`: load, compress, export, evaluate, race, write. One straight function."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from compressor import bench, passes, release
 from compressor.api import Built, compress
 from compressor.inputs import at_batch
-from compressor.load import load_data, load_inputs, load_model
+from compressor.load import load_callable, load_data, load_inputs, load_model
 from compressor.passes.free import Dynamic
 from compressor.runtime import OnnxModel
 from compressor.stages import Watch
+from compressor.train.nets import helper
+from compressor.train.settings import Training
 
 
 @dataclass(frozen=True)
@@ -30,19 +32,27 @@ class Request:
     eval_data: str | None = None
     max_drop: float | None = None
     metric: str | None = None
+    training: Training = field(default_factory=Training)
+    train_data: str | None = None
+    loss: str | None = None
     threads: int = 1
     bench_seconds: float = 20.0
     force: bool = False
 
 
-def build(request: Request, watch: Watch) -> Built:
-    """Make the release that was asked for and return it; nothing is left behind on an error."""
+def build(request: Request, watch: Watch) -> Built | None:
+    """Make the release that was asked for and return it; nothing is left behind on an error.
+
+    Where several processes train together, all but the first return None when that is done.
+    """
     release.check(request.output, force=request.force)
     with watch.stage("load"):
         model, namespace = load_model(request.model, request.weights)
         inputs = load_inputs(namespace, request.input_shape, request.inputs)
         data = load_data(request.data) if request.data else None
         eval_data = load_data(request.eval_data) if request.eval_data else None
+        train_data = load_data(request.train_data) if request.train_data else None
+        loss = load_callable(request.loss) if request.loss else None
     options = request.options
     built = compress(
         model,
@@ -53,6 +63,8 @@ def build(request: Request, watch: Watch) -> Built:
         eval_data=eval_data,
         max_drop=request.max_drop,
         metric=request.metric,
+        training=replace(request.training, loss=loss),
+        train_data=train_data,
         criterion=options.criterion,
         ignore=options.ignore,
         uniform=options.uniform,
@@ -63,6 +75,8 @@ def build(request: Request, watch: Watch) -> Built:
         name=request.model,
         watch=watch,
     )
+    if helper():
+        return None
     small, original = built.onnx.data, built.original_onnx.data
     built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
     with watch.stage("race"):

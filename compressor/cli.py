@@ -54,6 +54,23 @@ MaxDrop = Annotated[
 Metric = Annotated[
     str | None, typer.Option(help="which metric --max-drop is about; default: first")
 ]
+Distill = Annotated[
+    int, typer.Option(min=0, help="epochs towards the original's outputs and features; no labels")
+]
+Finetune = Annotated[int, typer.Option(min=0, help="epochs with labels")]
+SparseTrain = Annotated[
+    int, typer.Option(min=0, help="epochs of the original that make whole groups small; labels")
+]
+TrainData = Annotated[
+    str | None,
+    typer.Option(help="callable that returns a DataLoader, a Dataset or batches; default: --data"),
+]
+LossOf = Annotated[
+    str | None, typer.Option("--loss", help="callable(outputs, target); default: by the targets")
+]
+Checkpoints = Annotated[
+    Path | None, typer.Option(help="folder from which training that was killed goes on")
+]
 DynamicAxes = Annotated[
     list[str] | None,
     typer.Option(
@@ -94,6 +111,21 @@ def build(
     eval_data: EvalData = None,
     max_drop: MaxDrop = None,
     metric: Metric = None,
+    distill: Distill = 0,
+    finetune: Finetune = 0,
+    sparse_train: SparseTrain = 0,
+    train_data: TrainData = None,
+    loss: LossOf = None,
+    learning_rate: Annotated[float, typer.Option(help="of training, at its largest")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="of training, of all processes together")] = 64,
+    accumulate: Annotated[int, typer.Option(help="batches that make one step")] = 1,
+    precision: Annotated[str, typer.Option(help="of training: no, bf16 or fp16")] = "no",
+    patience: Annotated[int, typer.Option(help="epochs without a better score, at most")] = 3,
+    penalty: Annotated[
+        str, typer.Option(help="of --sparse-train: group-lasso or bn-scale")
+    ] = "group-lasso",
+    penalty_weight: Annotated[float, typer.Option(help="beside the loss")] = 1e-4,
+    checkpoints: Checkpoints = None,
     criterion: Criterion = "l2",
     uniform: Uniform = False,
     round_to: RoundTo = None,
@@ -112,7 +144,10 @@ def build(
     from compressor.freedom import parse
     from compressor.passes import Options
     from compressor.stages import watch
+    from compressor.train.nets import helper
+    from compressor.train.settings import Training
 
+    quiet = quiet or helper()
     request = Request(
         model=model,
         output=output,
@@ -127,12 +162,31 @@ def build(
         eval_data=eval_data,
         max_drop=max_drop,
         metric=metric,
+        training=Training(
+            sparse=sparse_train,
+            distill=distill,
+            finetune=finetune,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            precision=precision,
+            patience=patience,
+            penalty=penalty,
+            penalty_weight=penalty_weight,
+            checkpoints=checkpoints,
+            seed=seed,
+        ),
+        train_data=train_data,
+        loss=loss,
         threads=threads,
         bench_seconds=bench_seconds,
         force=force,
     )
     with _stdout_is_ours(as_json):
-        found = run(request, watch(quiet or as_json)).report
+        built = run(request, watch(quiet or as_json))
+    if built is None:
+        return
+    found = built.report
     if as_json:
         _print_json(found)
     elif not quiet:

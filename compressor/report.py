@@ -120,12 +120,15 @@ def warnings(built: "Built") -> list[str]:
         )
     if latency and not latency["converged"]:
         found.append("The race ran out of time before its interval was within 1 %.")
-    if built.repaired is None:
+    phases = [one["name"] for one in built.measured.get("training", {}).get("phases", ())]
+    if phases and any("dropout" in str(node.target) for node in built.small.calls()):
+        found.append("Dropout is captured switched off, and stayed off while it was trained.")
+    if built.repaired is None and not {"distill", "finetune"} & set(phases):
         found.append(
             "The weights are sliced, not repaired: give inputs by --data, or fine-tune the module "
             "before deploying it."
         )
-    elif built.repaired.chosen == "sliced":
+    elif built.repaired is not None and built.repaired.chosen == "sliced":
         found.append("No repair agreed better with the original than slicing alone.")
     return found
 

@@ -1,0 +1,120 @@
+"""Where a killed run goes on: a folder with everything that decides what comes next.
+
+    distill/step-000120/    model.safetensors, optimizer.bin, ...   accelerate's
+                            best.safetensors, progress.json         ours
+
+Written beside its name and renamed, so it is complete or absent; the one before goes afterwards.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from compressor.passes.errors import UsageError
+
+from .settings import Training
+
+if TYPE_CHECKING:
+    from .loop import History
+
+
+@dataclass
+class Progress:
+    """How far a phase is."""
+
+    history: "History"
+    epoch: int = 0
+    """The epoch to go on with."""
+    batch: int = 0
+    """Its batches that are done."""
+
+
+@dataclass
+class Checkpoint:
+    """The checkpoints of one phase; nothing is kept where the settings name no folder."""
+
+    phase: str
+    settings: Training
+    accelerator: Any
+    state: dict[str, Tensor]
+    """The weights before training: their sizes tell this run from others."""
+
+    @property
+    def _folder(self) -> Path | None:
+        root = self.settings.checkpoints
+        return None if root is None else root / self.phase
+
+    def save(self, progress: Progress, best: dict[str, Tensor]) -> None:
+        """Write what is needed to go on from here; every process takes part."""
+        folder = self._folder
+        if folder is None:
+            return
+        from safetensors.torch import save_file
+
+        name = f"epoch-{progress.epoch:04d}-batch-{progress.batch:06d}"
+        partial, final = folder / f".{name}.partial", folder / name
+        if self.accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(partial), safe_serialization=True)
+        if self.accelerator.is_main_process:
+            save_file(
+                {key: one.contiguous() for key, one in best.items()}, partial / "best.safetensors"
+            )
+            record = {"run": self._run(), "epoch": progress.epoch, "batch": progress.batch,
+                      "history": asdict(progress.history)}  # fmt: skip
+            (partial / "progress.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+            shutil.rmtree(final, ignore_errors=True)
+            os.rename(partial, final)
+            for old in folder.iterdir():
+                if old != final:
+                    shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def load(self) -> tuple[Progress, dict[str, Tensor]] | None:
+        """The last checkpoint, put into the model and the optimiser.
+
+        Raises UsageError where it is one of another run.
+        """
+        found = self._last()
+        if found is None:
+            return None
+        from safetensors.torch import load_file
+
+        from .loop import History
+
+        record = json.loads((found / "progress.json").read_text(encoding="utf-8"))
+        best = load_file(found / "best.safetensors")
+        if record["run"] != self._run():
+            raise UsageError(
+                f"{found.parent} holds checkpoints of another run",
+                why="its options or its widths were other ones",
+                hint="name another folder with --checkpoints, or delete this one",
+            )
+        self.accelerator.load_state(str(found))
+        history = History(**record["history"])
+        return Progress(history, record["epoch"], record["batch"]), best
+
+    def _last(self) -> Path | None:
+        folder = self._folder
+        if folder is None or not folder.is_dir():
+            return None
+        whole = [one for one in folder.iterdir() if not one.name.startswith(".")]
+        return max(whole, key=lambda one: one.name, default=None)
+
+    def _run(self) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        options = asdict(self.settings)
+        for name in ("checkpoints", "checkpoint_steps", "loss"):
+            del options[name]
+        return {"options": options, "shapes": _shapes(self.state)}
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(one.shape) for name, one in sorted(state.items())}
