@@ -156,7 +156,7 @@ def _difference(
             for a, b in zip(theirs, ours, strict=True):
                 gaps = _gap(a, b)
                 absolute, relative = max(absolute, gaps[0]), max(relative, gaps[1])
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         if "not implemented for" in str(error):
             raise
         return float("inf"), float("inf")  # it does not even run

@@ -262,6 +262,8 @@ def gap(found: Iterable[Tensor], wanted: Iterable[Tensor]) -> float:
 
 
 PRODUCTS = ("matmul", "bmm", "einsum", "scaled_dot_product_attention", "baddbmm", "linear", "mm")
+DISTANCES = ("cdist", "cosine_similarity")
+"""Something on one side is enough: it is as far from silence."""
 
 
 def loud(plan: passes.Plan, args: Any) -> bool:
@@ -274,12 +276,13 @@ def loud(plan: passes.Plan, args: Any) -> bool:
     class Listener(Interpreter):
         def run_node(self, n: Any) -> Any:
             call = coupling.trace.calls.get(originals[n])
-            if call is not None and call.op._schema.name.removeprefix("aten::") in PRODUCTS:
+            name = "" if call is None else call.op._schema.name.removeprefix("aten::")
+            if call is not None and name in (*PRODUCTS, *DISTANCES):
                 given, _ = self.fetch_args_kwargs_from_env(n)
                 tensors = _tensors(given)
                 values = results_of(list(call.given.values()))
                 sides = [_heard(sizes, v, t) for v, t in zip(values, tensors, strict=False)]
-                heard.append(sum(sides) > 1)
+                heard.append(sum(sides) > (name in PRODUCTS))
             return super().run_node(n)
 
     with torch.no_grad(), float64_by_default():

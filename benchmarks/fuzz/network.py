@@ -39,15 +39,15 @@ def example(op: str, options: dict[str, int], seed: int, batch: int = BATCH) -> 
 
 
 INPUTS: dict[str, Any] = {
-    "image": lambda r: {"channels": r.choice([1, 3, 4]), "size": r.choice([4, 6, 8])},
+    "image": lambda r: {"channels": r.choice([1, 3, 4]), "size": r.choice([4, 4, 6, 8])},
     "sound": lambda r: {"channels": r.choice([2, 3]), "length": r.choice([6, 8])},
-    "volume": lambda r: {"channels": r.choice([1, 2]), "size": 4},
+    "volume": lambda r: {"channels": r.choice([1, 2]), "size": r.choice([2, 3, 4])},
     "tokens": lambda r: {"length": r.choice([4, 5, 6]), "channels": r.choice([3, 5])},
     "vector": lambda r: {"channels": r.choice([3, 5, 6])},
     "words": lambda r: {"length": r.choice([4, 6]), "count": r.choice([9, 20])},
 }
-FREQUENCY = {"image": 10, "sound": 4, "volume": 4, "tokens": 5, "vector": 3, "words": 3}
-FIRST = {"words": "embed", "tokens": "linear", "vector": "linear"}
+FREQUENCY = {"image": 10, "sound": 4, "volume": 7, "tokens": 5, "vector": 3, "words": 3}
+FIRST = {"words": ("embed", "embed", "bag"), "tokens": ("linear",), "vector": ("linear",)}
 
 
 class Network(nn.Module):
@@ -155,7 +155,7 @@ def grown(seed: int, least: int = 5, most: int = 14) -> Network:
         given = network.add(Step(f"x{len(network.streams) + 1}", op, (), INPUTS[op](rng)))
         made = None
         if op == "words" or rng.random() < 0.8:  # a layer first: channels of an input cannot go
-            made = _try(network, rng, FIRST.get(op, "conv"), given, streams)
+            made = _try(network, rng, rng.choice(FIRST.get(op, ("conv",))), given, streams)
         streams.append(made or given)
     size = rng.randint(least, most)
     attempts = 0

@@ -198,7 +198,7 @@ RULES: RuleTable = {
             aten.arange.default, aten.arange.start, aten.arange.start_step, aten.linspace.default,
             aten.tril.default, aten.triu.default, aten.one_hot.default, aten.eye.default,
             aten.scalar_tensor.default, aten.nonzero.default, aten.randn.default, aten.rand.default,
-            aten.bucketize.Tensor, aten.masked_select.default, aten.item.default,
+            aten.bucketize.Tensor, aten.masked_select.default,
         )
     },
 }  # fmt: skip

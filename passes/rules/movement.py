@@ -308,6 +308,16 @@ def unflattened(new: Resizing) -> dict[str, Any]:
     return {"sizes": list(new.out[axis : axis + count])}
 
 
+def squeezed(new: Resizing) -> dict[str, Any]:
+    """squeeze: axes are named where one that was longer may have a single channel left."""
+    x = new.call.x
+    if all(new.extent(x, axis) > 1 for axis in range(x.rank) if x.shape[axis] > 1):
+        return {}
+    axes = new.call.axes() if "dim" in new.call.given else range(x.rank)
+    gone = [axis for axis in axes if x.shape[axis] == 1]
+    return {"op": aten.squeeze.dims, "dim": gone} if gone else {"op": aten.alias.default}
+
+
 def piece_sizes(new: Resizing) -> dict[str, Any]:
     """Pieces may become unequal, so `split_with_sizes` takes the place of split and chunk."""
     axis = new.call.axis()
@@ -381,9 +391,9 @@ RULES: RuleTable = {
     aten.reshape_as.default: Rule(viewed_as, move=viewed),
     aten.flatten.using_ints: row(viewed),
     aten.unflatten.int: row(viewed, unflattened),
-    aten.squeeze.default: row(viewed),
-    aten.squeeze.dim: row(viewed),
-    aten.squeeze.dims: row(viewed),
+    aten.squeeze.default: row(viewed, squeezed),
+    aten.squeeze.dim: row(viewed, squeezed),
+    aten.squeeze.dims: row(viewed, squeezed),
     aten.unsqueeze.default: row(viewed),
     aten.permute.default: row(rerun),
     aten.transpose.int: row(rerun),

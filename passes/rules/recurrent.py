@@ -49,6 +49,7 @@ def recurrent(ledger: Ledger, call: Call) -> list[Value]:
             below, outputs = torch.cat(outputs), []
     found = []
     for initial, labels in zip(states, (outer, inner), strict=False):
+        initial = ledger.pin(initial, range(1, initial.rank - 1), "is a step of a recurrent layer")
         stacked = torch.stack(labels)[:, None, :]
         ledger.grids.append((stacked[:, 0], call.node))
         state = Value((len(cells), 1, stacked.shape[-1]), (stacked,))
@@ -61,12 +62,14 @@ def recurrent(ledger: Ledger, call: Call) -> list[Value]:
 def cell(ledger: Ledger, call: Call) -> Result:
     """lstm_cell, gru_cell, rnn_tanh_cell: one step; the old state and the new one are alike."""
     x, hx = call["input"], call["hx"]
+    x = ledger.pin(x, range(x.rank - 1), "is a step of a recurrent layer")
     parameters = [call[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
     parameters = [value for value in parameters if isinstance(value, Value)]
     _tie_input(ledger, parameters[0], _vector(x, x.rank - 1))
     hidden = _tie_cell(ledger, parameters, GATES[call.op._schema.name[6:].removesuffix("_cell")])
     state = Value((hidden.numel(),), (hidden,))
     for initial in hx if isinstance(hx, list) else [hx]:
+        initial = ledger.pin(initial, range(initial.rank - 1), "is a step of a recurrent layer")
         state = ledger.merge([state, initial], initial.shape, "of the initial state")
     results = [Value(shape, state.arrays) for shape in call.shapes]
     return results if isinstance(call.node.meta["val"], list | tuple) else results[0]

@@ -1168,16 +1168,36 @@ def recurrent(layer: nn.Module, last: bool = False) -> Case:
 class TwoSteps(nn.Module):
     """A cell, unrolled by hand."""
 
-    def __init__(self, cell: nn.Module) -> None:
+    def __init__(self, cell: nn.Module, prepared: Op = torch.clone) -> None:
         super().__init__()
-        self.cell = cell
+        self.cell, self.prepared = cell, prepared
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.prepared(x)
         h = torch.zeros(x.shape[0], 6)
         state: Any = (h, h) if isinstance(self.cell, nn.LSTMCell) else h
         for step in range(2):
             state = self.cell(x[:, step], state)
         return state[0] if isinstance(state, tuple) else state
+
+
+def over_ones(x: Tensor) -> Tensor:
+    """All but the first step of each sample, written over ones."""
+    ones = x.new_ones(x.shape)
+    ones[:, 1:] = x[:, 1:]
+    return ones
+
+
+class WithState(nn.Module):
+    """A recurrent layer whose first state is learned, for each sample of the batch."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.last = layer, nn.Linear(8, 3)
+        self.start = nn.Parameter(torch.zeros(1, 2, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.layer(x, self.start)[0])
 
 
 class Written(nn.Module):
@@ -1218,6 +1238,10 @@ RECURRENT = {
     "rnn_tanh": recurrent(nn.RNN(8, 6, batch_first=True)),
     "rnn_relu": recurrent(nn.RNN(8, 6, 2, nonlinearity="relu")),
     "gru_cell": tokens(TwoSteps(nn.GRUCell(8, 6)), free=(BEFORE, AFTER, "op.cell.weight_hh[1]")),
+    "gru_cell_of_a_constant": tokens(TwoSteps(nn.GRUCell(8, 6), over_ones)),
+    "gru_with_a_learned_state": Case(
+        lambda: WithState(nn.GRU(5, 8)), (normal(4, 2, 5),), free=("last.weight[1]",)
+    ),
     "lstm_cell": tokens(TwoSteps(nn.LSTMCell(8, 6, bias=False)),
                         free=(BEFORE, AFTER, "op.cell.weight_hh[1]")),
     "rnn_tanh_cell": tokens(TwoSteps(nn.RNNCell(8, 6)), free=(BEFORE, AFTER)),

@@ -377,3 +377,29 @@ def test_a_tied_tensor_that_is_no_longer_tied_is_refused():
     owner.weight = nn.Parameter(owner.weight.detach().clone())
     with pytest.raises(passes.ContractError, match="is no longer"):
         passes.Shrink(plan).ensures(plan.coupling.program, small)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda x: x.mean((2, 3), keepdim=True).squeeze(),
+        lambda x: x.squeeze(1).mean((2, 3)),
+        lambda x: x.mean((2, 3), keepdim=True).squeeze((1, 2, 3)),
+        lambda x: x.mean(2, keepdim=True).squeeze(1, 2).mean(2),
+    ],
+)
+def test_a_single_channel_that_is_left_is_not_squeezed_away(op):
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.relu(op(self.first(x))))
+
+    model, x = seeded(Squeezed, 1), normal(2, 3, 6, 6)
+    coupling = passes.couple(passes.capture(model, (x,), {}))
+    plan = by_hand(coupling, coupling.groups[0].cells[0][1:])
+    small = shrunk(plan)
+    passes.prove(plan, small, [((x,), {})])
+    assert small.tensors()["first.weight"].shape[0] == 1

@@ -257,16 +257,26 @@ def recurring(rng: Random, x: Stream) -> Options:
     return {**options, "relu": rng.random() < 0.5} if fn == "rnn" else options
 
 
-def cell(x: Stream, *, width: int) -> nn.Module:
+CELLS = {
+    "gru": nn.GRUCell,
+    "lstm": nn.LSTMCell,
+    "rnn_tanh": nn.RNNCell,
+    "rnn_relu": lambda c, width: nn.RNNCell(c, width, nonlinearity="relu"),
+}
+
+
+def cell(x: Stream, *, width: int, fn: str = "gru") -> nn.Module:
     """A cell, unrolled by hand for two steps."""
 
     def run(m: Any, a: Tensor) -> Tensor:
-        h = torch.zeros(a.shape[0], width)
+        zero = torch.zeros(a.shape[0], width)
+        state: Any = (zero, zero) if fn == "lstm" else zero
         for step in range(2):
-            h = m.cell(a[:, step], h)
-        return h
+            state = m.cell(a[:, step], state)
+        last: Tensor = state[0] if fn == "lstm" else state
+        return last
 
-    return Do(run, cell=nn.GRUCell(x.channels, width))
+    return Do(run, cell=CELLS[fn](x.channels, width))
 
 
 # --- positions and the like ----------------------------------------------------------------------
@@ -309,6 +319,12 @@ def in_time(x: Stream, *, fns: list[str]) -> nn.Module:
     return chained(TIME, fns)
 
 
+def distances(x: Stream, *, width: int, order: float) -> nn.Module:
+    """How near each token is to some learned ones."""
+    return Do(lambda m, a: (-torch.cdist(a, m.known[None], p=order)).exp(),
+              known=param(width, x.channels))  # fmt: skip
+
+
 def token_mixer(x: Stream, *, width: int) -> nn.Module:
     """A network over the places of each channel (MLP-Mixer)."""
     n = x.shape[1]
@@ -331,11 +347,13 @@ STEPS: StepTable = {
     "last_state": StepKind(last_state, lambda r, x: {
         "fn": r.choice(["gru", "lstm"]), "width": r.choice([4, 5, 6, 7]),
         "both": r.random() < 0.5}, takes=TOKENS, gives="vector"),
-    "cell": StepKind(cell, lambda r, x: {"width": r.choice([5, 6])} if x.shape[1] > 1 else None,
-                     takes=TOKENS, gives="vector", weight=0.3),
+    "cell": StepKind(cell, lambda r, x: {"width": r.choice([5, 6]), **one_of(CELLS)(r, x)}
+                     if x.shape[1] > 1 else None, takes=TOKENS, gives="vector", weight=2),
+    "distances": StepKind(distances, lambda r, x: {"width": r.choice([4, 5, 7]),
+                                                   "order": r.choice([1.0, 2.0])}, takes=TOKENS),
     "positions": StepKind(positions, one_of(["class token", "sliced", "embedding", "table"]),
                           takes=TOKENS, weight=2),
     "in_time": StepKind(in_time, lambda r, x: some_of(TIME, 3)(r, x) if x.shape[1] > 2 else None,
-                        takes=TOKENS, weight=4),
+                        takes=TOKENS, weight=5),
     "token_mixer": StepKind(token_mixer, wide, takes=TOKENS),
 }  # fmt: skip

@@ -54,7 +54,7 @@ def cuts(rng: Random, x: Stream) -> Options | None:
     count = rng.choice([2, 2, 3])
     ends = sorted(rng.sample(range(1, x.channels), count - 1))
     sizes = [b - a for a, b in zip([0, *ends], [*ends, x.channels], strict=True)]
-    how = rng.choice(["split", "split_with_sizes", "narrow", "slice", "schema"])
+    how = rng.choice(["split", "split_with_sizes", "narrow", "slice", "schema", "tensor_split"])
     return {"sizes": sizes, "how": how, "fn": rng.choice(list(SPLITS))}
 
 
@@ -69,6 +69,8 @@ def split(x: Stream, *, sizes: list[int], how: str, fn: str) -> nn.Module:
             return [a[(*lead, slice(at, at + n))] for at, n in zip(starts, sizes, strict=True)]
         if how == "schema":
             return aten.split.sizes(a, sizes, axis)
+        if how == "tensor_split":
+            return torch.tensor_split(a, starts[1:], axis)
         return (torch.split_with_sizes if how == "split_with_sizes" else torch.split)(
             a, sizes, axis
         )
@@ -89,16 +91,16 @@ def chunks(rng: Random, x: Stream) -> Options | None:
     even = x.channels % 2 == 0
     if x.channels < 4:
         return None
+    how = rng.choice(["chunk", "split", "tensor_split"])
     if even and rng.random() < 0.7:
-        return {"count": 2, "how": rng.choice(["chunk", "split"]), "fn": rng.choice(list(CHUNKS))}
-    return {"count": rng.choice([2, 3, 4]), "how": rng.choice(["chunk", "split"]),
-            "fn": rng.choice(list(SPLITS))}  # fmt: skip
+        return {"count": 2, "how": how, "fn": rng.choice(list(CHUNKS))}
+    return {"count": rng.choice([2, 3, 4]), "how": how, "fn": rng.choice(list(SPLITS))}
 
 
 def chunk(x: Stream, *, count: int, how: str, fn: str) -> nn.Module:
     size = -(-x.channels // count)
-    cut = torch.chunk if how == "chunk" else torch.split
-    number = count if how == "chunk" else size
+    cut = {"chunk": torch.chunk, "split": torch.split, "tensor_split": torch.tensor_split}[how]
+    number = size if how == "split" else count
     return pure(lambda a: CHUNKS[fn](cut(a, number, x.axis), x.axis))
 
 

@@ -147,6 +147,11 @@ def embed(x: Stream, *, width: int) -> nn.Module:
     return nn.Embedding(int(x.value.max()) + 3, width)
 
 
+def bag(x: Stream, *, width: int, mode: str) -> nn.Module:
+    """The sum, mean or maximum of the vectors of all words."""
+    return nn.EmbeddingBag(int(x.value.max()) + 3, width, mode=mode)
+
+
 def head(x: Stream, *, how: str, width: int = 3) -> nn.Module:
     """What reads the end of a stream: an output. `raw` gives the stream itself."""
     if how == "raw":
@@ -191,7 +196,7 @@ STEPS: StepTable = {
         pixel_unshuffle, lambda r, x: None if x.channels > 12 or any(n % 2 for n in x.places)
         else {}, takes=("image",), weight=2),
     "vectors": StepKind(vectors, lambda r, x: {**one_of(VECTORS)(r, x), **wide(r, x)},
-                        takes=("vector",), weight=8),
+                        takes=("vector",), weight=11),
 }  # fmt: skip
 ENDS: StepTable = {
     "head": StepKind(
@@ -199,4 +204,12 @@ ENDS: StepTable = {
     ),
     "odd_head": StepKind(odd_head, one_of(["nonzero", "masked_select"]), gives="end"),
 }
-WORDS: StepTable = {"embed": StepKind(embed, wide, takes=("words",), gives="tokens")}
+WORDS: StepTable = {
+    "embed": StepKind(embed, wide, takes=("words",), gives="tokens"),
+    "bag": StepKind(
+        bag,
+        lambda r, x: {**wide(r, x), "mode": r.choice(["sum", "mean", "max"])},
+        takes=("words",),
+        gives="vector",
+    ),
+}

@@ -21,6 +21,7 @@ from .table import (
     of_kind,
     one_of,
     param,
+    twin,
     wide,
 )
 
@@ -155,6 +156,19 @@ def feed_forward(x: Stream, *, width: int, fn: str) -> nn.Module:
     return Do(run, up=up, down=nn.Linear(width, x.channels), **gate)
 
 
+def bilinear(x: Stream, y: Stream, *, width: int) -> nn.Module:
+    """Every channel of one stream meets every channel of another: sum of x[i] w[o, i, j] y[j]."""
+    layer = nn.Bilinear(x.channels, y.channels, width)
+    axis = x.axis
+    return Do(lambda m, a, b: m.layer(a.movedim(axis, -1), b.movedim(axis, -1)).movedim(-1, axis),
+              layer=layer)  # fmt: skip
+
+
+def similar(x: Stream, y: Stream) -> nn.Module:
+    """How much two streams agree at every place gates one of them."""
+    return Do(lambda m, a, b: a * F.cosine_similarity(a, b.tanh(), dim=x.axis).unsqueeze(x.axis))
+
+
 def tied(x: Stream, y: Stream) -> nn.Module:
     """The other way through the weight of an earlier linear layer."""
     layer = y.module
@@ -255,7 +269,7 @@ def swapped(x: Stream, layer: nn.Module) -> nn.Module:
 
 
 def norming(rng: Random, x: Stream) -> Options:
-    names = ["batch"] * 5 + ["layer"] * 2 + ["group"] * 3 + ["rms", "by hand", "by hand"]
+    names = ["batch"] * 5 + ["layer"] * 2 + ["group"] * 3 + ["rms"] + ["by hand"] * 3
     if x.kind in PICTURES and torch.Size(x.places).numel() > 1:
         names += ["instance"]
     if x.kind == "image" and rng.random() < 0.3:
@@ -324,6 +338,8 @@ STEPS: StepTable = {
     "linear": StepKind(linear, linear_options, weight=4),
     "feed_forward": StepKind(feed_forward, lambda r, x: {
         **wide(r, x), **one_of(["gelu", "relu", "tanh", "swiglu", "chunked"])(r, x)}, weight=2),
+    "bilinear": StepKind(bilinear, wide, find=twin, weight=0.6),
+    "similar": StepKind(similar, find=twin, weight=0.8),
     "tied": StepKind(tied, no_options, takes=("tokens", "vector"), find=tied_to, weight=1,
                      refers=True),
     "again": StepKind(again, no_options, find=callable_again, weight=3, refers=True),

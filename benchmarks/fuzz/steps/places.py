@@ -30,6 +30,12 @@ def flag(op: Any) -> Any:
     return lambda a: a * op(a > 0.1)
 
 
+def apart(a: Tensor) -> Tensor:
+    """The stream with places that differ: which of two equal ones is larger, rounding would say."""
+    places = a.shape[2:]
+    return a + torch.arange(float(places.numel())).sin().view(places)
+
+
 REDUCTIONS = {  # of the last axis of a picture or sound
     "softmax": lambda a: a.softmax(-1),
     "_softmax": lambda a: aten._softmax.default(a, a.dim() - 1, False),
@@ -43,8 +49,8 @@ REDUCTIONS = {  # of the last axis of a picture or sound
     "aminmax": lambda a: a + torch.sub(*torch.aminmax(a, dim=-1, keepdim=True)) * 0.1,
     "max": lambda a: a - a.max(-1, keepdim=True)[0],
     "min": lambda a: a - a.min(-1, keepdim=True)[0],
-    "argmax": lambda a: a * a.argmax(-1, keepdim=True) * 0.3,
-    "argmin": lambda a: a * a.argmin(-1, keepdim=True) * 0.3,
+    "argmax": lambda a: a * apart(a).argmax(-1, keepdim=True) * 0.3,
+    "argmin": lambda a: a * apart(a).argmin(-1, keepdim=True) * 0.3,
     "any": flag(lambda f: f.any(-1, keepdim=True)),
     "any_of_several": flag(lambda f: f.any((-1,), keepdim=True)),
     "all": flag(lambda f: f.all(-1, keepdim=True).logical_not()),
@@ -53,8 +59,8 @@ REDUCTIONS = {  # of the last axis of a picture or sound
     "count_of_several": lambda a: a * (a > 0.1).count_nonzero((2,)).unsqueeze(2) * 0.2,
     "sort": lambda a: a.sort(-1)[0],
     "sort_stable": lambda a: a.sort(dim=-1, stable=True)[0],
-    "argsort": lambda a: a * a.argsort(-1) * 0.2,
-    "argsort_stable": lambda a: a * a.argsort(dim=-1, stable=True) * 0.2,
+    "argsort": lambda a: a * apart(a).argsort(-1) * 0.2,
+    "argsort_stable": lambda a: a * apart(a).argsort(dim=-1, stable=True) * 0.2,
     "topk": lambda a: a + a.topk(1, -1)[0],
     "cumsum": lambda a: a.cumsum(-1) * 0.5,
     "cumprod": lambda a: a.tanh().cumprod(-1),
@@ -120,6 +126,13 @@ def twice(a: Tensor) -> list[int]:
     return [2 * n for n in a.shape[2:]]
 
 
+def unpooled(a: Tensor, down: Any, back: Any) -> Tensor:
+    """The largest of each window stays where it was."""
+    largest, at = down(apart(a), 2, return_indices=True)
+    kept: Tensor = back(largest, at, 2, output_size=a.shape[2:])
+    return kept
+
+
 SOUND = {
     "avg_pool": nn.AvgPool1d(2),
     "max_pool": nn.MaxPool1d(2),
@@ -137,6 +150,7 @@ IMAGE = {
     "avg_pool": nn.AvgPool2d(2),
     "max_pool": nn.MaxPool2d(3, 2, 1),
     "max_pool_with_indices": lambda a: F.max_pool2d(a, 2, return_indices=True)[0],
+    "max_unpool": lambda a: unpooled(a, F.max_pool2d, F.max_unpool2d),
     "adaptive_avg": nn.AdaptiveAvgPool2d((2, 4)),
     "_adaptive_avg": lambda a: aten._adaptive_avg_pool2d.default(a, [2, 4]),
     "adaptive_max": nn.AdaptiveMaxPool2d(2),
@@ -159,12 +173,15 @@ IMAGE = {
     "crop": lambda a: F.pad(a, (-1, 0, 0, -1)),
     "cut": lambda a: a[:, :, 1:, ::2],
     "window": lambda a: a.unfold(2, 2, 2).mean(-1),
+    "fold": lambda a: F.fold(F.unfold(a, 2).sigmoid(), a.shape[2:], 2) * 0.5,
+    "diagonal": lambda a: a * a.diagonal(0, 2, 3).unsqueeze(-1),
     "unfold": lambda a: F.unfold(a, 2, stride=2).mean(2)[:, :, None, None].expand(-1, -1, 2, 2),
 }
 VOLUME = {
     "avg_pool": nn.AvgPool3d(2),
     "max_pool": nn.MaxPool3d(2),
     "max_pool_with_indices": lambda a: F.max_pool3d(a, 2, return_indices=True)[0],
+    "max_unpool": lambda a: unpooled(a, F.max_pool3d, F.max_unpool3d),
     "adaptive_avg": nn.AdaptiveAvgPool3d(2),
     "nearest": up("nearest", 3),
     "nearest_to": lambda a: aten.upsample_nearest3d.default(a, twice(a)),
@@ -223,6 +240,35 @@ def enough_places(rng: Random, x: Stream) -> Options | None:
     return one_of(INDEXED)(rng, x) if min(x.places) > 2 else None
 
 
+ENDS = torch.tensor([1, 0])
+SCATTERED = {  # along the places, axis `d`; each channel may have an order of its own
+    "value": lambda a, d: a.scatter(d, ordered(a, d).narrow(d, 0, 1), 0.5),
+    "source": lambda a, d: a.scatter(d, ordered(a, d), torch.sigmoid(a)),
+    "by_flag": lambda a, d: a.scatter(d, ordered(a, d), torch.sigmoid(a), reduce="add"),
+    "value_by_flag": lambda a, d: a.scatter(d, ordered(a, d), 0.5, reduce="multiply"),
+    "add": lambda a, d: a.scatter_add(d, ordered(a, d), torch.sigmoid(a)),
+    "reduce": lambda a, d: a.scatter_reduce(d, ordered(a, d), torch.sigmoid(a), reduce="amax"),
+    "index_add": lambda a, d: a.index_add(d, ENDS, torch.sigmoid(a.narrow(d, 0, 2))),
+    "index_copy": lambda a, d: a.index_copy(d, ENDS, torch.sigmoid(a.narrow(d, 0, 2))),
+    "index_fill": lambda a, d: a.index_fill(d, ENDS[:1], 0.5),
+    "index_put": lambda a, d: aten.index_put.default(
+        a, [*[None] * d, ENDS], torch.sigmoid(a.narrow(d, 0, 2))
+    ),
+}
+
+
+def ordered(a: Tensor, axis: int) -> Tensor:
+    """The order of the places along an axis, in each channel."""
+    ramp = torch.arange(float(a.shape[axis])).sin().view(-1, *[1] * (a.dim() - axis - 1))
+    return (a + ramp).argsort(dim=axis, stable=True)
+
+
+def scattered(x: Stream, *, fns: list[str]) -> nn.Module:
+    """Places are written by index."""
+    axis = 1 if x.kind == "tokens" else 2
+    return chained({name: lambda a, f=f: f(a, axis) for name, f in SCATTERED.items()}, fns)
+
+
 def place_linear(x: Stream, *, width: int) -> nn.Module:
     """A network over all places of each channel."""
     n = torch.Size(x.places).numel()
@@ -238,11 +284,13 @@ IMAGES = ("image",)
 
 STEPS: StepTable = {
     "reduced": StepKind(reduced, some_of(REDUCTIONS, 5), takes=PICTURES, weight=7),
-    "of_all": StepKind(of_all, one_of(OF_ALL), weight=1.2),
-    "pooled": StepKind(pooled, pooling, takes=PICTURES, weight=13),
+    "of_all": StepKind(of_all, one_of(OF_ALL), weight=2),
+    "pooled": StepKind(pooled, pooling, takes=PICTURES, weight=18),
     "sampled": StepKind(sampled, lambda r, x: {"how": r.choice(["", "schema"])}, takes=IMAGES,
-                        weight=0.5),
+                        weight=1),
     "indexed": StepKind(indexed, enough_places, takes=IMAGES, weight=1),
+    "scattered": StepKind(scattered, lambda r, x: some_of(SCATTERED, 4)(r, x)
+                          if min(x.places) > 1 else None, takes=(*PICTURES, "tokens"), weight=3),
     "place_linear": StepKind(place_linear, lambda r, x: {"width": r.choice([3, 5])},
                              takes=IMAGES, weight=0.7),
     "place_table": StepKind(place_table, takes=(*IMAGES, "sound", "tokens"), weight=0.7),
