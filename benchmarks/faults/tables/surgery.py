@@ -127,8 +127,8 @@ SIZES = [
     Fault(
         "only the first shrinking axis of a tensor is cut",
         "sizes.py",
-        "                continue\n            full",
-        "                break\n            full",
+        "                continue\n            index",
+        "                break\n            index",
     ),
     Fault(
         "kept indices are sorted in descending order",
