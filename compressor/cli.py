@@ -349,6 +349,49 @@ def bench(
             wide_console().print(instrument.render(race))
 
 
+@app.command()
+@exits
+def align(
+    model: Annotated[Path, typer.Argument(help="ONNX file")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="ONNX file to write")],
+    batch: Annotated[int, typer.Option(help="size of a dynamic first dimension")] = 1,
+    threads: Threads = 1,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="execution provider, in order of preference")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="time for the race, at most")] = 30.0,
+    seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace the output")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pad the channels of an ONNX model with zeros where that makes it faster."""
+    from compressor import align as instrument
+    from compressor.bench import render
+    from compressor.files import check_writable, read_file, write_file
+    from compressor.stages import watch, wide_console
+
+    check_writable(output, force=force)
+    shown = watch(quiet or as_json)
+    with shown.stage("align"):
+        found = instrument.align(
+            read_file(model),
+            batch=batch,
+            threads=threads,
+            providers=provider,
+            max_seconds=seconds,
+            seed=seed,
+            progress=shown.advance,
+        )
+    write_file(output, found.data)
+    if as_json:
+        _print_json(found.to_json())
+    elif not quiet:
+        if found.race is not None:
+            wide_console().print(render(found.race))
+        print(f"{found.verdict}: {output}")
+
+
 def _named(models: list[Path]) -> dict[str, Path]:
     """File names, or as much of the paths as tells them apart."""
     names = [path.name for path in models]

@@ -8,8 +8,6 @@ Nothing is run, so nothing is proven here: `compressor build` does that, of a mo
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from compressor import passes
+from compressor.files import check_writable, write_file
 from compressor.inspection import Subject, captured
 from compressor.load.words import listed, near
 from compressor.passes.errors import UsageError
@@ -60,7 +59,7 @@ def plan(
     watch: Watch,
 ) -> Planned:
     """Choose what goes, and write it to `output`: as a whole, or not at all."""
-    _check_output(output)
+    check_writable(output)
     checkpoint = Checkpoint(weights) if weights is not None else None
     program = captured(subject, options.ignore, watch)
     scores = None if checkpoint is None else ByName(checkpoint, program)
@@ -69,7 +68,8 @@ def plan(
     with watch.stage("plan"):
         found = passes.choose(coupling, budget, options, scores)
     with watch.stage("write"):
-        _write(output, json.dumps(cut_of(found).to_json(), separators=(",", ":")) + "\n")
+        text = json.dumps(cut_of(found).to_json(), separators=(",", ":")) + "\n"
+        write_file(output, text.encode())
     return Planned(found, subject.model, options)
 
 
@@ -111,29 +111,3 @@ class ByName(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def _check_output(output: Path) -> None:
-    if output.is_dir() or not output.parent.is_dir():
-        why = "it is a folder" if output.is_dir() else f"there is no folder {output.parent}"
-        raise UsageError(f"cannot write the plan to {output}", why=why, hint="name a file with -o")
-
-
-def _write(path: Path, text: str) -> None:
-    """Beside its name first, then renamed: the file is there as a whole, or as it was."""
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-        ) as file:
-            try:
-                file.write(text)
-                file.close()
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except OSError as error:
-        raise UsageError(
-            f"cannot write the plan to {path}", why=error.strerror or str(error)
-        ) from error
