@@ -269,16 +269,7 @@ def _make_fx(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Neste
         return torch.func.functional_call(model, tensors, args, kwargs)
 
     traced = make_fx(call, tracing_mode="fake", _allow_non_fake_inputs=True)(weights, *leaves)
-    state = [node for node in traced.graph.nodes if node.op == "placeholder"][: len(weights)]
-    for node, (name, tensor) in zip(state, weights.items(), strict=True):
-        attach(traced, name, tensor)
-        with traced.graph.inserting_before(node):
-            read = traced.graph.get_attr(name)
-        read.meta = dict(node.meta)
-        node.replace_all_uses_with(read)
-        traced.graph.erase_node(node)
-    traced.graph.set_codegen(torch.fx.graph.CodeGen())
-    clean(traced)
+    read_inside(traced, weights)
     if kwargs or any(not isinstance(leaf, Tensor) for leaf in leaves):
         raise UsageError("make_fx captures only models that take plain tensors")
     program = Program(traced, tuple(leaves), {}, "make_fx, static shapes", None)
@@ -286,6 +277,21 @@ def _make_fx(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Neste
     if real and not all(map(has_values, program.tensors().values())):
         raise UsageError("a part of the model ran unseen, in another thread perhaps")
     return _checked(program, model, args, kwargs)
+
+
+def read_inside(module: GraphModule, weights: Mapping[str, Tensor]) -> None:
+    """The first inputs of a traced graph, which are its weights, become tensors of its own."""
+    graph = module.graph
+    state = [node for node in graph.nodes if node.op == "placeholder"][: len(weights)]
+    for node, (name, tensor) in zip(state, weights.items(), strict=True):
+        attach(module, name, tensor)
+        with graph.inserting_before(node):
+            read = graph.get_attr(name)
+        read.meta = dict(node.meta)
+        node.replace_all_uses_with(read)
+        graph.erase_node(node)
+    graph.set_codegen(torch.fx.graph.CodeGen())
+    clean(module)
 
 
 def clean(module: GraphModule) -> None:

@@ -46,7 +46,7 @@ INPUTS: dict[str, Any] = {
     "vector": lambda r: {"channels": r.choice([3, 5, 6])},
     "words": lambda r: {"length": r.choice([4, 6]), "count": r.choice([9, 20])},
 }
-FREQUENCY = {"image": 10, "sound": 4, "volume": 7, "tokens": 5, "vector": 3, "words": 3}
+FREQUENCY = {"image": 12, "sound": 4, "volume": 7, "tokens": 5, "vector": 3, "words": 3}
 FIRST = {"words": ("embed", "embed", "bag"), "tokens": ("linear",), "vector": ("linear",)}
 
 
@@ -145,7 +145,7 @@ def data_sources(step: Step) -> Sequence[str]:
     return step.sources[:-1] if refers else step.sources
 
 
-def grown(seed: int, least: int = 5, most: int = 14) -> Network:
+def grown(seed: int, least: int = 6, most: int = 16) -> Network:
     """A random network, the same for the same seed."""
     rng = Random(seed)
     network = Network(Genome(seed, ()))

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 from compressor.passes.quiet import quiet
-from compressor.passes.state import attach
-from compressor.passes.tracing import clean
+from compressor.passes.tracing import read_inside
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -26,14 +25,5 @@ def traced(model: nn.Module, args: tuple[Tensor, ...]) -> passes.Program:
 
     with quiet("torch.fx"), torch.no_grad():
         graph = make_fx(call, pre_dispatch=True)(weights, *args)
-    state = [node for node in graph.graph.nodes if node.op == "placeholder"][: len(weights)]
-    for node, (name, tensor) in zip(state, weights.items(), strict=True):
-        attach(graph, name, tensor)
-        with graph.graph.inserting_before(node):
-            read = graph.graph.get_attr(name)
-        read.meta = dict(node.meta)
-        node.replace_all_uses_with(read)
-        graph.graph.erase_node(node)
-    graph.graph.set_codegen(torch.fx.graph.CodeGen())
-    clean(graph)
+    read_inside(graph, weights)
     return passes.Program(graph, args, {}, "traced, fixed batch", None)

@@ -348,12 +348,12 @@ STEPS: StepTable = {
         "fn": r.choice(["gru", "lstm"]), "width": r.choice([4, 5, 6, 7]),
         "both": r.random() < 0.5}, takes=TOKENS, gives="vector"),
     "cell": StepKind(cell, lambda r, x: {"width": r.choice([5, 6]), **one_of(CELLS)(r, x)}
-                     if x.shape[1] > 1 else None, takes=TOKENS, gives="vector", weight=2),
+                     if x.shape[1] > 1 else None, takes=TOKENS, gives="vector", weight=3),
     "distances": StepKind(distances, lambda r, x: {"width": r.choice([4, 5, 7]),
                                                    "order": r.choice([1.0, 2.0])}, takes=TOKENS),
     "positions": StepKind(positions, one_of(["class token", "sliced", "embedding", "table"]),
                           takes=TOKENS, weight=2),
     "in_time": StepKind(in_time, lambda r, x: some_of(TIME, 3)(r, x) if x.shape[1] > 2 else None,
-                        takes=TOKENS, weight=5),
+                        takes=TOKENS, weight=6),
     "token_mixer": StepKind(token_mixer, wide, takes=TOKENS),
 }  # fmt: skip

@@ -343,7 +343,7 @@ STEPS: StepTable = {
     "tied": StepKind(tied, no_options, takes=("tokens", "vector"), find=tied_to, weight=1,
                      refers=True),
     "again": StepKind(again, no_options, find=callable_again, weight=3, refers=True),
-    "norm": StepKind(norm, norming, weight=7),
+    "norm": StepKind(norm, norming, weight=9),
     "excite": StepKind(excite, lambda r, x: {
         **wide(r, x), "how": r.choice(["", "expand"])}, takes=(*PICTURES, "tokens"), weight=2),
     "one_gate": StepKind(one_gate, lambda r, x: {

@@ -201,7 +201,7 @@ def pooling(rng: Random, x: Stream) -> Options | None:
     if min(x.places) < 2:
         return None
     most = {"sound": 16, "image": 8, "volume": 4}[x.kind]
-    names = [n for n in POOLS[x.kind] if max(x.places) < most or _shrinks(n)]
+    names = [n for n in POOLS[x.kind] if max(x.places) <= most or _shrinks(n)]
     return {"fn": rng.choice(names)}
 
 
@@ -284,11 +284,11 @@ IMAGES = ("image",)
 
 STEPS: StepTable = {
     "reduced": StepKind(reduced, some_of(REDUCTIONS, 5), takes=PICTURES, weight=7),
-    "of_all": StepKind(of_all, one_of(OF_ALL), weight=2),
-    "pooled": StepKind(pooled, pooling, takes=PICTURES, weight=18),
+    "of_all": StepKind(of_all, one_of(OF_ALL), weight=3),
+    "pooled": StepKind(pooled, pooling, takes=PICTURES, weight=22),
     "sampled": StepKind(sampled, lambda r, x: {"how": r.choice(["", "schema"])}, takes=IMAGES,
                         weight=1),
-    "indexed": StepKind(indexed, enough_places, takes=IMAGES, weight=1),
+    "indexed": StepKind(indexed, enough_places, takes=IMAGES, weight=2),
     "scattered": StepKind(scattered, lambda r, x: some_of(SCATTERED, 4)(r, x)
                           if min(x.places) > 1 else None, takes=(*PICTURES, "tokens"), weight=3),
     "place_linear": StepKind(place_linear, lambda r, x: {"width": r.choice([3, 5])},
