@@ -392,6 +392,61 @@ def align(
         print(f"{found.verdict}: {output}")
 
 
+@app.command()
+@exits
+def check(
+    new: Annotated[Path, typer.Argument(help="ONNX file to judge")],
+    baseline: Annotated[Path, typer.Option(help="ONNX file that it must not be slower than")],
+    max_regression: Annotated[str, typer.Option(help="this much slower is still fine")] = "5%",
+    max_growth: Annotated[str | None, typer.Option(help="so much larger a file is fine")] = None,
+    batch: Annotated[int, typer.Option(help="size of a dynamic first dimension")] = 1,
+    threads: Threads = 1,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="execution provider, in order of preference")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="time at most")] = 30.0,
+    seed: Seed = 0,
+    junit: Annotated[Path | None, typer.Option(help="JUnit file to write, for a CI server")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write")] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="JSON file to write, for github-action-benchmark")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Is a model slower than the one before? Passed (0), regressed (1) or inconclusive (3)."""
+    from compressor import gate
+    from compressor.files import check_writable, write_file
+    from compressor.gate import formats
+    from compressor.stages import watch
+
+    wanted = {formats.junit: junit, formats.markdown: markdown, formats.history: history}
+    for path in filter(None, wanted.values()):
+        check_writable(path)
+    shown = watch(quiet or as_json)
+    with shown.stage("race"):
+        found = gate.check(
+            new,
+            baseline,
+            max_regression=gate.percentage(max_regression),
+            max_growth=None if max_growth is None else gate.percentage(max_growth),
+            batch=batch,
+            threads=threads,
+            providers=provider,
+            max_seconds=seconds,
+            seed=seed,
+            progress=shown.advance,
+        )
+    for text, path in wanted.items():
+        if path is not None:
+            write_file(path, text(found, new.name).encode())
+    if as_json:
+        _print_json(found.to_json())
+    elif not quiet:
+        print(formats.markdown(found, new.name), end="")
+    raise typer.Exit(found.exit_code)
+
+
 def _named(models: list[Path]) -> dict[str, Path]:
     """File names, or as much of the paths as tells them apart."""
     names = [path.name for path in models]

@@ -2,7 +2,7 @@
 
 0    done                       2    the command, the model or its inputs are wrong
 1    a check said no            70   our bug: a traceback, and a request to report it
-130  interrupted
+3    too noisy to judge         130  interrupted
 """
 
 import functools

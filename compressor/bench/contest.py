@@ -74,8 +74,8 @@ class Readings:
 class Contest:
     """The entries of a race, their readings so far, and when to stop.
 
-    `heat` is the number of rounds between two loadings, `order` the order of entries in each
-    round, `seconds` the time since the start.
+    `heat` is the number of rounds between two loadings, `target` the half-width at which it may
+    end, `order` the order of entries in each round, `seconds` the time since the start.
     """
 
     entries: Field
@@ -83,6 +83,7 @@ class Contest:
     primary: Clock
     seed: int
     heat: int
+    target: float = TARGET
     order: list[tuple[int, ...]] = field(default_factory=list)
     seconds: float = 0
 
@@ -115,7 +116,7 @@ class Contest:
     @property
     def converged(self) -> bool:
         """Whether every interval is narrow."""
-        return self._width() <= TARGET
+        return self._width() <= self.target
 
     def _loadings(self, generator: np.random.Generator) -> Iterator[tuple[int, ...]]:
         """Random orders, each followed by its mirror image: no entry is the last more often."""
@@ -145,7 +146,7 @@ class Contest:
 
     def _forecast(self, max_seconds: float) -> int:
         """The rounds at the end: an interval narrows with the root of their number."""
-        longer = min((self._width() / TARGET) ** 2, max_seconds / self.seconds)
+        longer = min((self._width() / self.target) ** 2, max_seconds / self.seconds)
         return math.ceil(len(self.order) * longer)
 
 

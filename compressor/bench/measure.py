@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from compressor.bench.contest import HEAT, Contest, Progress, Readings
+from compressor.bench.contest import HEAT, TARGET, Contest, Progress, Readings
 from compressor.bench.denormals import denormals_flushed
 from compressor.bench.result import Clock, Race, Row, Samples
 from compressor.bench.sessions import CPU, Model, file_bytes, line_up
@@ -25,6 +25,7 @@ def race(
     threads: int = 1,
     providers: Sequence[str] | None = None,
     warmup: int = 5,
+    target: float = TARGET,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Race:
@@ -34,7 +35,8 @@ def race(
     `inputs` by name, or made up, with `batch` for a dynamic first dimension. Each round takes
     a sample of every model, in random order. After five rounds (a heat) the models are loaded
     anew, and each makes one run and `warmup` more that are not counted. The race goes on for
-    `rounds` rounds and six heats at least, until every 95 % interval is within 1 % of its ratio.
+    `rounds` rounds and six heats at least, until every 95 % interval is within `target` (1 %) of
+    its ratio.
     When `max_seconds` seconds have passed it ends with the third round or any later one.
 
     `threads` is the number of intra-op threads, and `providers` the execution providers in ONNX
@@ -59,6 +61,7 @@ def race(
             primary=primary,
             seed=seed,
             heat=min(HEAT, math.ceil(rounds / FEWEST_HEATS)),
+            target=target,
         )
         contest.run(rounds, max_seconds, warmup, progress)
     *rows, control = (_row(contest, position) for position in range(len(contest.readings)))

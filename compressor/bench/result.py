@@ -49,8 +49,8 @@ class Race:
     """All models of one race; the first row is the baseline, `control` the same model again.
 
     `primary` names the clock of the headline ratio and `why` says why it is that one.
-    `converged`: every primary interval is within one per cent of its ratio; if not, the time was
-    up first. `seconds` is the time it all took. `heat` is the number of rounds between two
+    `converged`: every primary interval is as narrow as was asked for; if not, the time was up
+    first. `seconds` is the time it all took. `heat` is the number of rounds between two
     loadings of the models. `order` has, for each round, the order of the entries: positions in
     `rows`, the last one being the control.
     """

@@ -1,0 +1,118 @@
+"""Passed, regressed, or inconclusive."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.bench import Race, Ratio, race
+from compressor.bench.contest import Progress
+from compressor.passes.errors import UsageError
+
+PASSED, REGRESSED, INCONCLUSIVE = "passed", "regressed", "inconclusive"
+EXIT_CODES = {PASSED: 0, REGRESSED: 1, INCONCLUSIVE: 3}
+
+_FINE = 4
+"""Intervals as narrow as the margin over this end a race."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out of a check, and the numbers behind it."""
+
+    answer: str
+    why: str
+    hint: str
+    ratio: Ratio
+    """Time of the new model over the baseline's, with its 95 % interval."""
+    noise: Ratio
+    """The baseline against itself in the same race."""
+    max_regression: float
+    sizes: Mapping[str, int]
+    """Bytes of "baseline" and "new"."""
+    race: Race
+
+    @property
+    def exit_code(self) -> int:
+        """0 passed, 1 regressed, 3 inconclusive."""
+        return EXIT_CODES[self.answer]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, raw samples too."""
+        return {
+            "answer": self.answer,
+            "why": self.why,
+            "hint": self.hint,
+            "max_regression": self.max_regression,
+            "sizes": dict(self.sizes),
+            "race": self.race.to_json(),
+        }
+
+
+def check(
+    new: Path,
+    baseline: Path,
+    *,
+    max_regression: float = 0.05,
+    max_growth: float | None = None,
+    inputs: Mapping[str, np.ndarray] | None = None,
+    batch: int = 1,
+    threads: int = 1,
+    providers: Sequence[str] | None = None,
+    max_seconds: float = 30,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Race `new` against `baseline`, and say whether it takes more than 1 + `max_regression`.
+
+    `max_growth` limits the size of the file in the same way; the other options are those of
+    `bench.race`. Raises UsageError for models that cannot be raced and for limits below 0.
+    """
+    for name, limit in (("max_regression", max_regression), ("max_growth", max_growth)):
+        if limit is not None and not (limit >= 0 and math.isfinite(limit)):
+            raise UsageError(f"{name} = {limit}: it must be 0 or more", hint="5% is 0.05")
+    found = race(
+        {"baseline": baseline, "new": new},
+        inputs=inputs,
+        batch=batch,
+        threads=threads,
+        providers=providers,
+        max_seconds=max_seconds,
+        target=max(max_regression / _FINE, 0.002),
+        seed=seed,
+        progress=progress,
+    )
+    sizes = {row.name: row.file_bytes for row in found.rows}
+    ratio = found.rows[1].ratio
+    answer, why, hint = _latency(ratio, found.noise, max_regression)
+    if max_growth is not None and sizes["new"] > sizes["baseline"] * (1 + max_growth):
+        grown = sizes["new"] / sizes["baseline"] - 1
+        answer, hint = REGRESSED, ""
+        why = f"the file is {grown:.1%} larger (limit {max_growth:.1%})"
+    return Verdict(answer, why, hint, ratio, found.noise, max_regression, sizes, found)
+
+
+def _latency(ratio: Ratio, noise: Ratio, margin: float) -> tuple[str, str, str]:
+    """The answer, why, and what to do."""
+    limit = 1 + margin
+    said = f"{ratio} of the baseline's time (limit {limit:.3g}x)"
+    quiet = "run it again on a quieter machine, or give it more --seconds"
+    if noise.low > 1 + margin / 2 or noise.high < 1 - margin / 2:
+        return INCONCLUSIVE, f"the baseline against itself is {noise}: too noisy to judge", quiet
+    if ratio.median > limit and ratio.low > 1:
+        return REGRESSED, said, ""
+    if ratio.median <= limit and (ratio.high <= limit or ratio.half_width <= margin / 2):
+        return PASSED, said, ""
+    return INCONCLUSIVE, f"{said}: the interval is too wide to say", quiet
+
+
+def percentage(text: str) -> float:
+    """``"5%"`` and ``"0.05"`` are 0.05. Raises UsageError for anything else."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
+    if found is None:
+        raise UsageError(f"{text!r} is no share", hint="write 5% or 0.05")
+    return float(found[1]) / (100 if found[2] else 1)
