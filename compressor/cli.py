@@ -437,9 +437,9 @@ def check(
             seed=seed,
             progress=shown.advance,
         )
-    for text, path in wanted.items():
-        if path is not None:
-            write_file(path, text(found, new.name).encode())
+    for text, target in wanted.items():
+        if target is not None:
+            write_file(target, text(found, new.name).encode())
     if as_json:
         _print_json(found.to_json())
     elif not quiet:

@@ -11,8 +11,8 @@ def junit(verdict: Verdict, name: str) -> str:
     bad = {REGRESSED: "failures", INCONCLUSIVE: "errors"}
     counts = {kind: str(int(bad.get(verdict.answer) == kind)) for kind in bad.values()}
     seconds = f"{verdict.race.seconds:.3f}"
-    suite = ElementTree.Element("testsuite", name="compressor check", tests="1", **counts)
-    suite.set("time", seconds)
+    found = {"name": "compressor check", "tests": "1", "time": seconds, **counts}
+    suite = ElementTree.Element("testsuite", found)
     case = ElementTree.SubElement(suite, "testcase", classname="latency", name=name, time=seconds)
     if verdict.answer in bad:
         kind = bad[verdict.answer].removesuffix("s")
