@@ -22,7 +22,8 @@ venv: $(READY)
 
 demo: $(READY)
 	$(BIN)/python -m compressor build models/digits.py:digits_resnet --macs 0.5 \
-		--evaluate models/digits.py:accuracy -o build/digits --force
+		--data models/digits.py:calibration --evaluate models/digits.py:accuracy \
+		-o build/digits --force
 
 test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -61,6 +61,8 @@ class Built:
     """Other sizes of free axes: proof and parity look at these as well."""
     data: Data | None = None
     """The calibration data, where some were given."""
+    groups: passes.Measured | None = None
+    """What was measured of every group before the plan was made, where there were data."""
     repaired: passes.Repaired | None = None
     """What the repair did: `small` is its result where there were data."""
     measured: dict[str, Any] = field(default_factory=dict)
@@ -135,7 +137,7 @@ def compress(
     metric: str | None = None,
     training: Training | None = None,
     train_data: Source | None = None,
-    criterion: str = "l2",
+    criterion: str = "auto",
     ignore: Sequence[str] = (),
     uniform: bool = False,
     round_to: int | None = None,
@@ -184,8 +186,14 @@ def compress(
     task = _task(training, train_data, data, judged, metric, frozen)
     coupling, happened = _sparse(coupling, task, ignore, watch)
     base = coupling.program
+    calls = None if batches is None else [batch.call for batch in batches]
+    measured = None
+    if calls is not None:
+        with watch.stage("measure"):
+            measured = passes.Measured.of(coupling, calls, options)
+    curves = None if measured is None else measured.curves
     with watch.stage("plan"):
-        plan = passes.choose(coupling, budget, options)
+        plan = passes.choose(coupling, budget, options, curves=curves)
     with watch.stage("shrink"):
         result = passes.apply(passes.Shrink(plan), base)
         result.program.module.eval()  # as it was captured
@@ -194,9 +202,8 @@ def compress(
         others = [randomised(at_sizes(own, program, one), seed) for one in sizes]
         proof = passes.prove(plan, result.program, [own, *others], randomised(own, seed))
     small, repaired = result.program, None
-    if batches is not None:
+    if calls is not None:
         with watch.stage("repair"):
-            calls = [batch.call for batch in batches]
             repaired = passes.mend(passes.Repair(plan, calls), small)
             small = repaired.program
     if task is not None:
@@ -214,6 +221,7 @@ def compress(
         result.changes,
         sizes,
         batches,
+        measured,
         repaired,
     )
     if happened:

@@ -41,6 +41,12 @@ def build(built: "Built") -> dict[str, Any]:
     }
     if built.repaired is not None:
         found["repair"] = repair(built.repaired)
+    if built.groups is not None:
+        found["measured"] = {
+            "criterion": built.groups.criterion,
+            "samples": built.groups.samples,
+            "why": built.groups.why,
+        }
     if "onnx" in built.__dict__:
         found["parity"] = [asdict(one) for one in built.onnx.parity]
         found["simplified"] = built.onnx.simplified
@@ -128,7 +134,9 @@ def warnings(built: "Built") -> list[str]:
             "The weights are sliced, not repaired: give inputs by --data, or fine-tune the module "
             "before deploying it."
         )
-    elif built.repaired is not None and built.repaired.chosen == "sliced":
+    if built.groups is not None and built.groups.why:
+        found.append(f"The groups of the model could not be measured: {built.groups.why}.")
+    if built.repaired is not None and built.repaired.chosen == "sliced":
         found.append("No repair agreed better with the original than slicing alone.")
     return found
 

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from .errors import GateError as GateError
     from .errors import UsageError as UsageError
     from .importance import CRITERIA as CRITERIA
-    from .plan import Budget as Budget
-    from .plan import Options as Options
+    from .measure import Measured as Measured
+    from .options import Budget as Budget
+    from .options import Options as Options
     from .plan import Plan as Plan
     from .plan import choose as choose
     from .program import Program as Program
@@ -50,7 +51,9 @@ _HOMES = {
     "coupling": ["Axis", "Coupling", "Frozen", "Group", "couple"],
     "errors": ["CompressError", "ContractError", "GateError", "UsageError"],
     "importance": ["CRITERIA"],
-    "plan": ["Budget", "Options", "Plan", "choose"],
+    "measure": ["Measured"],
+    "options": ["Budget", "Options"],
+    "plan": ["Plan", "choose"],
     "program": ["Program"],
     "proof": ["Proof", "prove"],
     "repair": ["Repair", "Repaired", "mend"],

@@ -40,8 +40,8 @@ class Chunk:
     """Of their contents: the same inputs are held out in whatever order they come."""
 
 
-def chunks_of(calls: Iterable[tuple[Any, Any]], program: Program) -> list[Chunk]:
-    """Calibration inputs in chunks of at most `CHUNK` samples, at least `SHARE` where possible.
+def chunks_of(calls: Iterable[tuple[Any, Any]], program: Program, most: int = CHUNK) -> list[Chunk]:
+    """Calibration inputs in chunks of at most so many samples, `SHARE` chunks where possible.
 
     Raises UsageError where there is only one: some have to be held out.
     """
@@ -49,7 +49,7 @@ def chunks_of(calls: Iterable[tuple[Any, Any]], program: Program) -> list[Chunk]
     flags = [shares_batch(example, program.batch) for example in examples]
     given = [tuple(pytree.tree_leaves((args, dict(kwargs)))) for args, kwargs in calls]
     total = sum(_samples(leaves, flags) for leaves in given)
-    size = min(CHUNK, max(total // SHARE, 1))
+    size = min(most, max(total // SHARE, 1))
     found = [part for leaves in given for part in _parts(leaves, flags, size)]
     if len(found) < 2:
         raise UsageError(

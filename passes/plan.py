@@ -9,7 +9,7 @@ Then channels are put back, most important first, where the budget has room for 
 
 import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,87 +18,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cost import KINDS, NONE, Costs
+from .cost import NONE, Costs
 from .coupling import Coupling, Group
+from .curves import Curve
 from .errors import UsageError
-from .importance import CRITERIA, Weights, channel_scores
+from .importance import Weights, channel_scores
 from .kept import kept_indices
+from .options import UNITS as UNITS
+from .options import Budget as Budget
+from .options import Options as Options
+from .ranking import Ranking, by_curve, by_scores
 from .sizes import Sizes
 from .threads import one_thread
-
-UNITS = (16, 8, 4, 2, 1)
-"""Block sizes of runtimes, largest first: AVX-512 and tensor cores, AVX2, and so on."""
 
 TOLERANCE = 0.02
 """A budget counts as met within this share of the original amount, from below."""
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How much of one cost may stay: a ratio between 0 and 1, or an absolute whole number."""
-
-    channels: float | None = None
-    macs: float | None = None
-    params: float | None = None
-    bytes: float | None = None
-
-    def __post_init__(self) -> None:
-        given = [kind for kind in KINDS if getattr(self, kind) is not None]
-        if len(given) != 1:
-            raise UsageError(
-                f"a budget names exactly one of {', '.join(KINDS)}; got {given or 'none'}",
-                hint="for example Budget(macs=0.5), or --macs 0.5",
-            )
-        amount = self.amount
-        usable = amount > 0 and amount != 1 and (amount < 1 or float(amount).is_integer())
-        if not usable:
-            raise UsageError(
-                f"a budget of {amount:g} {self.kind} means nothing",
-                hint="give a ratio between 0 and 1 (0.5 is half), or a whole number",
-            )
-
-    @property
-    def kind(self) -> str:
-        return next(kind for kind in KINDS if getattr(self, kind) is not None)
-
-    @property
-    def amount(self) -> float:
-        return float(getattr(self, self.kind))
-
-    def target(self, dense: float) -> float:
-        """The largest amount that meets the budget, for a network that costs `dense`."""
-        return self.amount * dense if self.amount < 1 else self.amount
-
-    def __str__(self) -> str:
-        share = f"{self.amount:.4g} of the" if self.amount < 1 else f"{int(self.amount):,}"
-        return f"{share} {self.kind}"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a plan is chosen."""
-
-    criterion: str = "l2"
-    seed: int = 0
-    uniform: bool = False
-    round_to: int | None = None
-    """Kept widths are multiples of this, or the original width. None: the largest of `UNITS` that
-    meets the budget, because runtimes compute whole blocks of channels; a group narrower than two
-    blocks takes a smaller one."""
-    least: int = 1
-    """Channels that always stay in a group."""
-    ignore: tuple[str, ...] = ()
-    """Name patterns of parameters never to touch."""
-
-    def __post_init__(self) -> None:
-        if self.criterion not in CRITERIA:
-            raise UsageError(
-                f"unknown criterion '{self.criterion}'; one of: {', '.join(sorted(CRITERIA))}"
-            )
-        for name in ("round_to", "least"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
+WORTH = 0.1
+"""How much more may be lost, where it is measured, for the sake of whole blocks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +55,8 @@ class Plan:
     """What the plan costs."""
     unit: int = 1
     """Kept widths are multiples of this, or the original width."""
+    loss: float = 0.0
+    """What the channels that go were worth, in units of the ranking."""
 
     @property
     def sizes(self) -> Sizes:
@@ -131,12 +71,17 @@ class Plan:
 
 @one_thread()
 def choose(
-    coupling: Coupling, budget: Budget, options: Options, weights: Weights | None = None
+    coupling: Coupling,
+    budget: Budget,
+    options: Options,
+    weights: Weights | None = None,
+    curves: Sequence[Curve] | None = None,
 ) -> Plan:
     """Meet the budget from below, within `TOLERANCE` of the original amount.
 
-    Channels are scored by `weights` (by name), or by the program's own. Raises UsageError that
-    states the least reachable amount, and what is frozen.
+    Channels are scored by `weights` (by name), or by the program's own; where there is a curve for
+    each group, it says what goes first, and what it costs. Raises UsageError that states the least
+    reachable amount, and what is frozen.
     """
     if not coupling.groups:
         raise UsageError(
@@ -147,15 +92,31 @@ def choose(
     if target >= costs.dense:
         raise UsageError(f"the budget of {target:,.0f} {budget.kind} is met already: "
                          f"the model has {costs.dense:,.0f}")  # fmt: skip
-    scores = channel_scores(coupling, options.criterion, options.seed, weights)
+    if curves is None:
+        if options.criterion == "obs":
+            raise UsageError(
+                "the criterion 'obs' needs calibration inputs",
+                why="it is measured, not read off the weights",
+                hint="give some by --data, or take another criterion",
+            )
+        criterion = "l2" if options.criterion == "auto" else options.criterion
+        scores = channel_scores(coupling, criterion, options.seed, weights)
+        rankings = {group: by_scores(group, scores) for group in coupling.groups}
+    else:
+        pairs = zip(coupling.groups, curves, strict=True)
+        rankings = {group: by_curve(curve) for group, curve in pairs}
     units = UNITS if options.round_to is None else (options.round_to,)
+    found: list[Plan] = []
     for unit in units:
         try:
-            return _choose(_Search(coupling, costs, options, unit, scores), budget, target)
+            found.append(_choose(_Search(coupling, costs, options, unit, rankings), budget, target))
         except UsageError:
-            if unit == units[-1]:
+            if unit == units[-1] and not found:
                 raise
-    raise AssertionError("there is always a last unit")
+        if found and curves is None:
+            break  # scores cannot tell what rounding costs
+    least = min(plan.loss for plan in found)
+    return next(plan for plan in found if plan.loss <= least * (1 + WORTH))
 
 
 def _choose(search: "_Search", budget: Budget, target: float) -> Plan:
@@ -183,7 +144,8 @@ def _choose(search: "_Search", budget: Budget, target: float) -> Plan:
         )
     widths = tuple((g, g.size - n) for g, n in zip(search.groups, removed, strict=True))
     channels = search.channels(removed)
-    return Plan(coupling, budget, channels, widths, costs.dense, reached, search.unit)
+    loss = search.lost_by(removed)
+    return Plan(coupling, budget, channels, widths, costs.dense, reached, search.unit, loss)
 
 
 def _unreachable(
@@ -216,12 +178,19 @@ class _Search:
     """The state of a search is a number of steps for each group; the rest is looked up."""
 
     def __init__(
-        self, coupling: Coupling, costs: Costs, options: Options, unit: int, scores: Tensor
+        self,
+        coupling: Coupling,
+        costs: Costs,
+        options: Options,
+        unit: int,
+        rankings: Mapping[Group, Ranking],
     ) -> None:
         self.coupling, self.costs, self.options, self.unit = coupling, costs, options, unit
         self.groups: Sequence[Group] = _chosen_groups(coupling, options)
-        self.order = [_ranked(group, scores) for group in self.groups]
-        self.loss = [self._losses(order, scores) for order in self.order]
+        ranked = [rankings[group] for group in self.groups]
+        self.order = [one.order for one in ranked]
+        self.loss = [one.steps for one in ranked]
+        self._losses = [one.losses for one in ranked]
         self.stops = [self._allowed(group) for group in self.groups]
         self.lost = [self._blocks_lost(index) for index in range(len(self.groups))]
         self._known: dict[tuple[int, ...], float] = {}
@@ -235,18 +204,14 @@ class _Search:
         kept = [n for n in range(group.size, 0, -1) if n == group.size or n % unit == 0]
         return [group.size - n for n in kept if n >= least or n == group.size]
 
-    def _losses(self, order: list[Tensor], scores: Tensor) -> list[float]:
-        """Importance of each step, the least important first."""
-        size = min(map(len, order))
-        return torch.stack([scores[cell[:size]] for cell in order]).sum(0).tolist()
-
     def _blocks_lost(self, index: int) -> list[float]:
-        """What the block before each stop loses: the last channels of a group are dearer."""
-        size, loss, stops = self.groups[index].size, self.loss[index], self.stops[index]
-        return [
-            0.0,
-            *(sum(loss[n] * size / (size - n) for n in range(*pair)) for pair in pairwise(stops)),
-        ]
+        """What the block before each stop loses."""
+        losses, stops = self._losses[index], self.stops[index]
+        return [0.0, *(sum(losses[start:end]) for start, end in pairwise(stops))]
+
+    def lost_by(self, removed: Removed) -> float:
+        """What these steps lose in all."""
+        return sum(sum(own[:n]) for own, n in zip(self._losses, removed, strict=True))
 
     def floor(self) -> Removed:
         return [stops[-1] for stops in self.stops]
@@ -397,8 +362,3 @@ def _chosen_groups(coupling: Coupling, options: Options) -> list[Group]:
         for group in coupling.groups
         if not group.rows or not alone[coupling.classes_of(group.cells[0]).numpy()].any()
     ]
-
-
-def _ranked(group: Group, scores: Tensor) -> list[Tensor]:
-    """The channels of each cell, the least important first."""
-    return [cell[torch.argsort(scores[cell], stable=True)] for cell in group.cells]

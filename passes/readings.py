@@ -1,0 +1,197 @@
+"""What every layer reads, and how much what it gives matters: one pass over calibration inputs.
+
+    cov      covariance of the columns that a weight is multiplied with         (forward)
+    energy   Σ over outputs o of  gain_o · weight_o weight_oᵀ                   (the weights)
+    gain_o   mean over inputs of (d loss / d result_o)², summed over positions  (backward)
+
+With small errors δ in a result, the loss rises by half the mean of (Σ gradient · δ)²: so errors of
+all layers are told in the same unit. The loss is that of the original against its own outputs:
+the squared difference over their variance. The mean square of its gradient in a random direction is
+its curvature (Gauss and Newton's), and needs no labels. Of class scores the logits count, not the
+probabilities: on the inputs that a network was trained with those are saturated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from .agreement import is_scores
+from .coupling import Coupling
+from .duet import Chunk, fresh
+from .labels import Value
+from .program import shape_of
+from .views import Contraction, Convolution, View, view
+
+ROWS = 50
+"""Rows to measure a covariance with, for each column."""
+
+LEAST_ROWS = 4096
+
+
+@dataclass(eq=False)
+class Reading:
+    """One block of what a layer reads. A column is a channel: kernel taps count together."""
+
+    classes: Tensor
+    """Class of every column: int64 [columns]."""
+    results: Tensor
+    """Classes of the results that this block makes: int64, any number."""
+    cov: Tensor
+    """float64 [columns, columns]"""
+    energy: Tensor
+    """float64 [columns, columns]"""
+
+
+def readings(coupling: Coupling, chunks: Sequence[Chunk], seed: int = 0) -> list[Reading]:
+    """Everything that the layers of the original read, from these inputs."""
+    program = coupling.program
+    tensors = program.tensors()
+    layers: dict[Node, View] = {}
+    for node in program.calls():
+        if isinstance(node.meta.get("val"), Tensor):
+            found = view(node, tensors, len(shape_of(node)))
+            if isinstance(found, View):
+                layers[node] = found
+    probe = _Probe(program.module, layers, seed)
+    for chunk in chunks:
+        probe.measure(chunk, len(chunks))
+    samples = sum(chunk.samples for chunk in chunks)
+    merged: dict[tuple[Node, int], list[Reading]] = {}
+    for node, layer in layers.items():
+        if node not in probe.gains:  # a branch that did not run
+            continue
+        for block, reading in enumerate(_blocks(coupling, layer, probe, samples)):
+            merged.setdefault((layer.x, block), []).append(reading)
+    result: list[Reading] = []
+    for alike in merged.values():  # queries, keys and values read the same
+        first, *others = alike
+        for other in others:
+            if torch.equal(first.classes, other.classes):
+                first.energy += other.energy
+                first.results = torch.cat([first.results, other.results])
+            else:
+                result.append(other)
+        result.append(first)
+    return result
+
+
+class _Probe(Interpreter):
+    """Runs the original with gradients, and sums up what goes by."""
+
+    def __init__(self, module: GraphModule, layers: dict[Node, View], seed: int) -> None:
+        super().__init__(module)
+        self.layers = layers
+        self.gains: dict[Node, Tensor] = {}
+        self.sums: dict[Node, tuple[int, Tensor, Tensor]] = {}
+        self._random = torch.Generator().manual_seed(seed)
+        self._nudges: dict[Node, Tensor] = {}
+        self._share = 1
+
+    def measure(self, chunk: Chunk, count: int) -> None:
+        """One chunk forwards and backwards."""
+        self._nudges, self._share = {}, count
+        with torch.enable_grad():
+            outputs = self.run(*fresh(chunk.leaves), enable_io_processing=False)
+            loss = own_loss(outputs, self._random)
+        nodes = list(self._nudges)
+        nudges = [self._nudges[node] for node in nodes]
+        grads: Sequence[Tensor | None] = [None] * len(nodes)
+        if loss is not None and nudges:
+            grads = torch.autograd.grad(loss, nudges, allow_unused=True)
+        for node, nudge, grad in zip(nodes, nudges, grads, strict=True):
+            layer = self.layers[node]
+            grad = torch.zeros_like(nudge) if grad is None else grad
+            rows = layer.targets(grad, torch.arange(layer.count(grad)))
+            square = rows.double().square().sum(1)
+            self.gains[node] = self.gains.get(node, 0) + square
+
+    def run_node(self, n: Node) -> Any:
+        layer = self.layers.get(n)
+        if layer is not None:
+            self._see(n, layer)
+        result = super().run_node(n)
+        if layer is not None:
+            nudge = torch.zeros_like(result, requires_grad=True)
+            self._nudges[n] = nudge
+            result = result + nudge
+        return result
+
+    def _see(self, node: Node, layer: View) -> None:
+        x = self.env[layer.x].detach()
+        rows = columns_of(layer, x, self._random, self._share)
+        rows = rows.double()
+        count, total, square = self.sums.get(node, (0, 0.0, 0.0))
+        self.sums[node] = (
+            count + rows.shape[1],
+            total + rows.sum(1),
+            square + rows.mT @ rows,
+        )
+
+
+def columns_of(layer: View, x: Tensor, random: torch.Generator, share: int) -> Tensor:
+    """Some rows of what a layer reads: [blocks, n, columns], pixels for a convolution."""
+    if isinstance(layer, Convolution):
+        flat = x.movedim(-layer.rank - 1, -1).flatten(0, -2)
+        rows: Tensor = flat.unflatten(1, (layer.groups, -1)).movedim(1, 0)
+    else:
+        assert isinstance(layer, Contraction)
+        rows = layer.rows(x, (), torch.arange(layer.length(x)))
+    wanted = max(ROWS * rows.shape[2], LEAST_ROWS) // share + 1
+    if rows.shape[1] <= wanted:
+        return rows
+    return rows[:, torch.randint(rows.shape[1], (wanted,), generator=random)]
+
+
+def own_loss(outputs: Any, random: torch.Generator) -> Tensor | None:
+    """The loss of a network against its own outputs: one random direction of them."""
+    parts = []
+    for out in pytree.tree_leaves(outputs):
+        if not isinstance(out, Tensor) or not out.requires_grad:
+            continue
+        noise = torch.randn(out.shape, generator=random).to(out)
+        flat = out.detach().flatten(1) if out.dim() > 1 else out.detach().reshape(1, -1)
+        if is_scores(out):  # what all classes share changes nothing
+            noise = noise - noise.mean(1, keepdim=True)
+            flat = flat - flat.mean(1, keepdim=True)
+        spread = flat.var(0, correction=0).sum() if len(flat) > 1 else flat.square().sum()
+        parts.append((out * noise).sum() / spread.clamp(min=1e-30).sqrt())
+    return torch.stack(parts).sum() if parts else None
+
+
+def _blocks(coupling: Coupling, layer: View, probe: _Probe, samples: int) -> list[Reading]:
+    node = layer.node
+    weight = coupling.program.tensors()[str(layer.weight.target)].detach().double()
+    labels = coupling.state[str(layer.weight.target)]
+    gain = probe.gains[node] / (2 * samples)  # [blocks, outputs]
+    matrix = layer.matrix(weight)
+    count, total, square = probe.sums[node]
+    mean = total / count
+    cov = square / count - mean[..., None] * mean[:, None]
+    taps = matrix.shape[2] // cov.shape[2]
+    parts = matrix.unflatten(2, (-1, taps))
+    energy = torch.einsum("gict,gi,gidt->gcd", parts, gain, parts)
+    classes = _classes(coupling, labels, layer)  # [blocks, outputs, columns * taps, 2]
+    inputs = classes[0][:, 0, ::taps]
+    outputs = classes[1][:, :, 0]
+    return [
+        Reading(inputs[block], outputs[block], cov[block], energy[block])
+        for block in range(len(matrix))
+    ]
+
+
+def _classes(coupling: Coupling, labels: Value, layer: View) -> tuple[Tensor, Tensor]:
+    """For each entry of the weight's matrix: the class of its column, and that of its result."""
+    found = []
+    for axes in layer.axes():
+        own = torch.zeros(labels.shape, dtype=torch.long)
+        for axis in axes:
+            array = labels.on(axis)
+            if array is not None:
+                own = coupling.classes[array].expand(labels.shape)
+        found.append(layer.matrix(own))
+    return found[0], found[1]
