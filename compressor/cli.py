@@ -447,6 +447,40 @@ def check(
     raise typer.Exit(found.exit_code)
 
 
+@app.command()
+@exits
+def explain(
+    models: Annotated[list[Path], typer.Argument(help="one ONNX file, or two to compare")],
+    batch: Annotated[int, typer.Option(help="size of a dynamic first dimension")] = 1,
+    threads: Threads = 1,
+    runs: Annotated[int, typer.Option(min=1, help="runs under the profiler")] = 30,
+    most: Annotated[int, typer.Option(min=1, help="operators to show, the dearest first")] = 20,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show where the time of ONNX models goes, and what bounds each operator."""
+    from compressor.explain import explain as run
+    from compressor.explain import render
+    from compressor.explain.roofline import measure
+    from compressor.stages import watch, wide_console
+
+    shown = watch(quiet or as_json)
+    with shown.stage("roofline"):
+        roofline = measure(threads)
+    found = {}
+    for name, path in _named(models).items():
+        with shown.stage(f"profile {name}"):
+            found[name] = run(
+                path, batch=batch, threads=threads, runs=runs, seed=seed, roofline=roofline
+            )
+    if as_json:
+        _print_json({name: one.to_json() for name, one in found.items()})
+    elif not quiet:
+        for table in render(found, most):
+            wide_console().print(table)
+
+
 def _named(models: list[Path]) -> dict[str, Path]:
     """File names, or as much of the paths as tells them apart."""
     names = [path.name for path in models]

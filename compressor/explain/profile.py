@@ -1,0 +1,129 @@
+"""Every operator of a loaded model, with its time, shapes and work.
+
+ONNX Runtime's profile is of the graph that really runs: fused, and in the kernels' own layouts.
+"""
+
+import json
+import math
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.bench.inputs import asked_inputs, random_feeds
+from compressor.bench.sessions import CPU
+from compressor.passes.errors import UsageError
+
+Shape = tuple[int, ...]
+
+_KERNEL = "_kernel_time"
+_CONVS = ("Conv", "FusedConv", "ConvTranspose")
+_MATRICES = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "TransposeMatMul")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One call of a kernel: the median over all runs, in seconds, and what it works on."""
+
+    name: str
+    kind: str
+    provider: str
+    seconds: float
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+    bytes: int
+    """Read and written: activations, weights, outputs."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions and matrix products; 0 for anything else."""
+        if not self.outputs or len(self.inputs) < 2:
+            return 0
+        out = math.prod(self.outputs[0])
+        if self.kind == "ConvTranspose":
+            return math.prod(self.inputs[0]) * math.prod(self.inputs[1][1:])
+        if self.kind in _CONVS:
+            return out * math.prod(self.inputs[1][1:])
+        if self.kind in _MATRICES and self.outputs[0] and self.inputs[0]:
+            columns = self.outputs[0][-1]
+            return out * (math.prod(self.inputs[1][-2:]) // max(columns, 1))
+        return 0
+
+
+def profile(
+    model: bytes | Path,
+    *,
+    inputs: Mapping[str, np.ndarray] | None = None,
+    batch: int = 1,
+    threads: int = 1,
+    providers: Sequence[str] | None = None,
+    runs: int = 30,
+    warmup: int = 5,
+    seed: int = 0,
+) -> list[Operator]:
+    """Run the model `runs` times under ONNX Runtime's profiler: operators in the order they run.
+
+    Raises UsageError for a model that cannot be loaded, or inputs that do not fit it.
+    """
+    import onnxruntime as ort
+
+    if runs < 1 or warmup < 0:
+        raise UsageError(f"{runs} runs after {warmup}: there must be one at least")
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        source = model if isinstance(model, bytes) else str(model)
+        try:
+            session = ort.InferenceSession(source, options, providers=list(providers or [CPU]))
+            wanted = asked_inputs(session)
+            feeds = inputs or random_feeds(wanted, batch, np.random.default_rng(seed))
+            for _ in range(warmup + runs):
+                session.run(None, dict(feeds))
+        except UsageError:
+            raise
+        except Exception as error:  # ONNX Runtime raises classes of its own
+            raise UsageError(
+                "ONNX Runtime cannot run this model", why=str(error).strip().splitlines()[0][:300]
+            ) from error
+        events = json.loads(Path(session.end_profiling()).read_text())
+    return _operators(events, warmup)
+
+
+def _operators(events: list[dict[str, Any]], warmup: int) -> list[Operator]:
+    """Median of each operator's times, without the first runs."""
+    times: dict[str, list[int]] = defaultdict(list)
+    first: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
+            key = f"{event['args'].get('node_index', '')} {event['name']}"
+            first.setdefault(key, event)
+            times[key].append(int(event["dur"]))
+    return [_operator(event, times[key][warmup:]) for key, event in first.items()]
+
+
+def _operator(event: dict[str, Any], microseconds: list[int]) -> Operator:
+    args = event["args"]
+    sizes = ("activation_size", "parameter_size", "output_size")
+    return Operator(
+        name=event["name"].removesuffix(_KERNEL),
+        kind=args["op_name"],
+        provider=args.get("provider", ""),
+        seconds=statistics.median(microseconds) / 1e6 if microseconds else 0.0,
+        inputs=_shapes(args.get("input_type_shape", [])),
+        outputs=_shapes(args.get("output_type_shape", [])),
+        bytes=sum(int(args.get(size, 0)) for size in sizes),
+    )
+
+
+def _shapes(listed: list[dict[str, list[int]]]) -> tuple[Shape, ...]:
+    return tuple(tuple(shape) for one in listed for shape in one.values())
