@@ -1,14 +1,13 @@
 """The command line: what each command takes. The work is done elsewhere, and imported late."""
 
-import json
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compressor import onnx_commands
 from compressor.exits import exits
+from compressor.options import AsJson, Quiet, Seed, Threads, print_json, stdout_is_ours
 
 if TYPE_CHECKING:
     from compressor.passes import Budget
@@ -86,11 +85,7 @@ RoundTo = Annotated[
     int | None, typer.Option(min=1, help="kept widths are multiples of this; default: found")
 ]
 MinChannels = Annotated[int, typer.Option(min=1, help="always keep this many in a group")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 Kept = typer.Option(help="keep this many, as a ratio (0.5) or a whole number")
-Threads = Annotated[int, typer.Option(min=1, help="intra-op threads of the race")]
-Seed = Annotated[int, typer.Option(min=0, help="of everything random")]
 
 
 @app.command()
@@ -182,13 +177,13 @@ def build(
         bench_seconds=bench_seconds,
         force=force,
     )
-    with _stdout_is_ours(as_json):
+    with stdout_is_ours(as_json):
         built = run(request, watch(quiet or as_json))
     if built is None:
         return
     found = built.report
     if as_json:
-        _print_json(found)
+        print_json(found)
     elif not quiet:
         from compressor.report import table
         from compressor.stages import wide_console
@@ -225,11 +220,11 @@ def inspect(
     from compressor.stages import watch, wide_console
 
     shown = watch(quiet or as_json)
-    with _stdout_is_ours(as_json):
+    with stdout_is_ours(as_json):
         subject = Subject(model, weights, input_shape, inputs, parse(dynamic or ()))
         found = run(subject, tuple(ignore or ()), shown)
     if as_json:
-        _print_json(found)
+        print_json(found)
     elif not quiet:
         wide_console().print(tree(found))
 
@@ -270,10 +265,10 @@ def plan(
     budget = _budget(macs=macs, params=params, channels=channels, bytes=bytes_)
     options = Options(criterion, seed, uniform, round_to, min_channels, tuple(ignore or ()))
     subject = Subject(model, None, input_shape, inputs, parse(dynamic or ()))
-    with _stdout_is_ours(as_json):
+    with stdout_is_ours(as_json):
         found = run(subject, budget, options, weights, output, watch(quiet or as_json))
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     elif not quiet:
         print(plan_to_text(found.plan), end="")
         for kind, pair in found.to_json()["cost"].items():
@@ -299,7 +294,7 @@ def shards(
     with watch(quiet or as_json).stage("cut"):
         done = shrink_shards(read_plan(plan), source, output, shard_bytes)
     if as_json:
-        _print_json(asdict(done))
+        print_json(asdict(done))
     elif not quiet:
         print(
             f"{done.cut} of {done.tensors} tensors cut, {done.bytes_before:,} -> "
@@ -307,195 +302,4 @@ def shards(
         )
 
 
-@app.command()
-@exits
-def bench(
-    models: Annotated[list[Path], typer.Argument(help="ONNX files; the first is the baseline")],
-    batch: Annotated[int, typer.Option(help="size of a dynamic first dimension")] = 1,
-    threads: Threads = 1,
-    provider: Annotated[
-        list[str] | None, typer.Option(help="execution provider; repeatable; default: all offered")
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="rounds at least")] = 30,
-    seconds: Annotated[float, typer.Option(help="time at most, per provider")] = 60.0,
-    seed: Seed = 0,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Race ONNX models side by side in ONNX Runtime."""
-    from compressor import bench as instrument
-    from compressor.stages import watch, wide_console
-
-    shown = watch(quiet or as_json)
-    races = []
-    for name in provider or instrument.offered_providers():
-        with shown.stage(f"race on {name}"):
-            races.append(
-                instrument.race(
-                    _named(models),
-                    batch=batch,
-                    threads=threads,
-                    providers=[name],
-                    rounds=rounds,
-                    max_seconds=seconds,
-                    seed=seed,
-                    progress=shown.advance,
-                )
-            )
-    if as_json:
-        _print_json([race.to_json() for race in races])
-    elif not quiet:
-        for race in races:
-            wide_console().print(instrument.render(race))
-
-
-@app.command()
-@exits
-def align(
-    model: Annotated[Path, typer.Argument(help="ONNX file")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="ONNX file to write")],
-    batch: Annotated[int, typer.Option(help="size of a dynamic first dimension")] = 1,
-    threads: Threads = 1,
-    provider: Annotated[
-        list[str] | None, typer.Option(help="execution provider, in order of preference")
-    ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="time for the race, at most")] = 30.0,
-    seed: Seed = 0,
-    force: Annotated[bool, typer.Option("--force", help="replace the output")] = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Pad the channels of an ONNX model with zeros where that makes it faster."""
-    from compressor import align as instrument
-    from compressor.bench import render
-    from compressor.files import check_writable, read_file, write_file
-    from compressor.stages import watch, wide_console
-
-    check_writable(output, force=force)
-    shown = watch(quiet or as_json)
-    with shown.stage("align"):
-        found = instrument.align(
-            read_file(model),
-            batch=batch,
-            threads=threads,
-            providers=provider,
-            max_seconds=seconds,
-            seed=seed,
-            progress=shown.advance,
-        )
-    write_file(output, found.data)
-    if as_json:
-        _print_json(found.to_json())
-    elif not quiet:
-        if found.race is not None:
-            wide_console().print(render(found.race))
-        print(f"{found.verdict}: {output}")
-
-
-@app.command()
-@exits
-def check(
-    new: Annotated[Path, typer.Argument(help="ONNX file to judge")],
-    baseline: Annotated[Path, typer.Option(help="ONNX file that it must not be slower than")],
-    max_regression: Annotated[str, typer.Option(help="this much slower is still fine")] = "5%",
-    max_growth: Annotated[str | None, typer.Option(help="so much larger a file is fine")] = None,
-    batch: Annotated[int, typer.Option(help="size of a dynamic first dimension")] = 1,
-    threads: Threads = 1,
-    provider: Annotated[
-        list[str] | None, typer.Option(help="execution provider, in order of preference")
-    ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="time at most")] = 30.0,
-    seed: Seed = 0,
-    junit: Annotated[Path | None, typer.Option(help="JUnit file to write, for a CI server")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write")] = None,
-    history: Annotated[
-        Path | None, typer.Option(help="JSON file to write, for github-action-benchmark")
-    ] = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Is a model slower than the one before? Passed (0), regressed (1) or inconclusive (3)."""
-    from compressor import gate
-    from compressor.files import check_writable, write_file
-    from compressor.gate import formats
-    from compressor.stages import watch
-
-    wanted = {formats.junit: junit, formats.markdown: markdown, formats.history: history}
-    for path in filter(None, wanted.values()):
-        check_writable(path)
-    shown = watch(quiet or as_json)
-    with shown.stage("race"):
-        found = gate.check(
-            new,
-            baseline,
-            max_regression=gate.percentage(max_regression),
-            max_growth=None if max_growth is None else gate.percentage(max_growth),
-            batch=batch,
-            threads=threads,
-            providers=provider,
-            max_seconds=seconds,
-            seed=seed,
-            progress=shown.advance,
-        )
-    for text, target in wanted.items():
-        if target is not None:
-            write_file(target, text(found, new.name).encode())
-    if as_json:
-        _print_json(found.to_json())
-    elif not quiet:
-        print(formats.markdown(found, new.name), end="")
-    raise typer.Exit(found.exit_code)
-
-
-@app.command()
-@exits
-def explain(
-    models: Annotated[list[Path], typer.Argument(help="one ONNX file, or two to compare")],
-    batch: Annotated[int, typer.Option(help="size of a dynamic first dimension")] = 1,
-    threads: Threads = 1,
-    runs: Annotated[int, typer.Option(min=1, help="runs under the profiler")] = 30,
-    most: Annotated[int, typer.Option(min=1, help="operators to show, the dearest first")] = 20,
-    seed: Seed = 0,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show where the time of ONNX models goes, and what bounds each operator."""
-    from compressor.explain import explain as run
-    from compressor.explain import render
-    from compressor.explain.roofline import measure
-    from compressor.stages import watch, wide_console
-
-    shown = watch(quiet or as_json)
-    with shown.stage("roofline"):
-        roofline = measure(threads)
-    found = {}
-    for name, path in _named(models).items():
-        with shown.stage(f"profile {name}"):
-            found[name] = run(
-                path, batch=batch, threads=threads, runs=runs, seed=seed, roofline=roofline
-            )
-    if as_json:
-        _print_json({name: one.to_json() for name, one in found.items()})
-    elif not quiet:
-        for table in render(found, most):
-            wide_console().print(table)
-
-
-def _named(models: list[Path]) -> dict[str, Path]:
-    """File names, or as much of the paths as tells them apart."""
-    names = [path.name for path in models]
-    if len(set(names)) < len(names):
-        names = [str(path) for path in models]
-    if len(set(names)) < len(names):
-        names = [f"{path} ({index})" for index, path in enumerate(models, 1)]
-    return dict(zip(names, models, strict=True))
-
-
-def _stdout_is_ours(as_json: bool) -> redirect_stdout[TextIO]:
-    """Where standard output is a document, what the user's code prints goes to standard error."""
-    return redirect_stdout(sys.stderr if as_json else sys.stdout)
-
-
-def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=1)
-    print()
+app.add_typer(onnx_commands.app)

@@ -306,7 +306,7 @@ def test_a_reader_that_goes_away_is_not_called_our_mistake(command, monkeypatch)
     def gone(found):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(cli, "_print_json", gone)
+    monkeypatch.setattr(cli, "print_json", gone)
     done = command("inspect net.py:net --json")
     assert done.exit_code != exits.BUG
     assert "Traceback" not in done.stderr

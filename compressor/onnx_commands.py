@@ -1,0 +1,196 @@
+"""Commands on ONNX files, ours or a stranger's: bench, align, check, explain. No torch here."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compressor.exits import exits
+from compressor.options import AsJson, Quiet, Seed, Threads, print_json
+
+app = typer.Typer()
+
+Batch = Annotated[int, typer.Option(help="size of a dynamic first dimension")]
+Providers = Annotated[
+    list[str] | None, typer.Option(help="execution provider, in order of preference; repeatable")
+]
+
+
+@app.command()
+@exits
+def bench(
+    models: Annotated[list[Path], typer.Argument(help="ONNX files; the first is the baseline")],
+    batch: Batch = 1,
+    threads: Threads = 1,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="execution provider; repeatable; default: all offered")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="rounds at least")] = 30,
+    seconds: Annotated[float, typer.Option(help="time at most, per provider")] = 60.0,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Race ONNX models side by side in ONNX Runtime."""
+    from compressor import bench as instrument
+    from compressor.stages import watch, wide_console
+
+    shown = watch(quiet or as_json)
+    races = []
+    for name in provider or instrument.offered_providers():
+        with shown.stage(f"race on {name}"):
+            races.append(
+                instrument.race(
+                    _named(models),
+                    batch=batch,
+                    threads=threads,
+                    providers=[name],
+                    rounds=rounds,
+                    max_seconds=seconds,
+                    seed=seed,
+                    progress=shown.advance,
+                )
+            )
+    if as_json:
+        print_json([race.to_json() for race in races])
+    elif not quiet:
+        for race in races:
+            wide_console().print(instrument.render(race))
+
+
+@app.command()
+@exits
+def align(
+    model: Annotated[Path, typer.Argument(help="ONNX file")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="ONNX file to write")],
+    batch: Batch = 1,
+    threads: Threads = 1,
+    provider: Providers = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="time for the race, at most")] = 30.0,
+    seed: Seed = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace the output")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pad the channels of an ONNX model with zeros where that makes it faster."""
+    from compressor import align as instrument
+    from compressor.bench import render
+    from compressor.files import check_writable, read_file, write_file
+    from compressor.stages import watch, wide_console
+
+    check_writable(output, force=force)
+    shown = watch(quiet or as_json)
+    with shown.stage("align"):
+        found = instrument.align(
+            read_file(model),
+            batch=batch,
+            threads=threads,
+            providers=provider,
+            max_seconds=seconds,
+            seed=seed,
+            progress=shown.advance,
+        )
+    write_file(output, found.data)
+    if as_json:
+        print_json(found.to_json())
+    elif not quiet:
+        if found.race is not None:
+            wide_console().print(render(found.race))
+        print(f"{found.verdict}: {output}")
+
+
+@app.command()
+@exits
+def check(
+    new: Annotated[Path, typer.Argument(help="ONNX file to judge")],
+    baseline: Annotated[Path, typer.Option(help="ONNX file that it must not be slower than")],
+    max_regression: Annotated[str, typer.Option(help="this much slower is still fine")] = "5%",
+    max_growth: Annotated[str | None, typer.Option(help="so much larger a file is fine")] = None,
+    batch: Batch = 1,
+    threads: Threads = 1,
+    provider: Providers = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="time at most")] = 30.0,
+    seed: Seed = 0,
+    junit: Annotated[Path | None, typer.Option(help="JUnit file to write, for a CI server")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write")] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="JSON file to write, for github-action-benchmark")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Is a model slower than the one before? Passed (0), regressed (1) or inconclusive (3)."""
+    from compressor import gate
+    from compressor.files import check_writable, write_file
+    from compressor.gate import formats
+    from compressor.stages import watch
+
+    wanted = {formats.junit: junit, formats.markdown: markdown, formats.history: history}
+    for path in filter(None, wanted.values()):
+        check_writable(path)
+    shown = watch(quiet or as_json)
+    with shown.stage("race"):
+        found = gate.check(
+            new,
+            baseline,
+            max_regression=gate.percentage(max_regression),
+            max_growth=None if max_growth is None else gate.percentage(max_growth),
+            batch=batch,
+            threads=threads,
+            providers=provider,
+            max_seconds=seconds,
+            seed=seed,
+            progress=shown.advance,
+        )
+    for text, target in wanted.items():
+        if target is not None:
+            write_file(target, text(found, new.name).encode())
+    if as_json:
+        print_json(found.to_json())
+    elif not quiet:
+        print(formats.markdown(found, new.name), end="")
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+@exits
+def explain(
+    models: Annotated[list[Path], typer.Argument(help="one ONNX file, or two to compare")],
+    batch: Batch = 1,
+    threads: Threads = 1,
+    runs: Annotated[int, typer.Option(min=1, help="runs under the profiler")] = 30,
+    most: Annotated[int, typer.Option(min=1, help="operators to show, the dearest first")] = 20,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show where the time of ONNX models goes, and what bounds each operator."""
+    from compressor.explain import explain as run
+    from compressor.explain import render
+    from compressor.explain.roofline import measure
+    from compressor.stages import watch, wide_console
+
+    shown = watch(quiet or as_json)
+    with shown.stage("roofline"):
+        roofline = measure(threads)
+    found = {}
+    for name, path in _named(models).items():
+        with shown.stage(f"profile {name}"):
+            found[name] = run(
+                path, batch=batch, threads=threads, runs=runs, seed=seed, roofline=roofline
+            )
+    if as_json:
+        print_json({name: one.to_json() for name, one in found.items()})
+    elif not quiet:
+        for table in render(found, most):
+            wide_console().print(table)
+
+
+def _named(models: list[Path]) -> dict[str, Path]:
+    """File names, or as much of the paths as tells them apart."""
+    names = [path.name for path in models]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in models]
+    if len(set(names)) < len(names):
+        names = [f"{path} ({index})" for index, path in enumerate(models, 1)]
+    return dict(zip(names, models, strict=True))
