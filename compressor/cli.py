@@ -231,6 +231,52 @@ def inspect(
 
 @app.command()
 @exits
+def sensitivity(
+    model: Model,
+    data: DataFrom,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="page to write, with a picture")
+    ] = None,
+    weights: Weights = None,
+    input_shape: InputShape = None,
+    inputs: InputsFrom = None,
+    dynamic: DynamicAxes = None,
+    evaluate: Evaluate = None,
+    eval_data: EvalData = None,
+    share: Annotated[
+        list[float] | None,
+        typer.Option(help="of a group's channels that goes; repeatable; default: 0.25, 0.5, 0.75"),
+    ] = None,
+    criterion: Criterion = "auto",
+    ignore: Ignore = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cut one group of channels at a time, repair, and show what that costs."""
+    from compressor import sensitivity as analysis
+    from compressor.freedom import parse
+    from compressor.inspection import Subject
+    from compressor.passes import Options
+    from compressor.stages import watch, wide_console
+
+    subject = Subject(model, weights, input_shape, inputs, parse(dynamic or ()))
+    options = Options(criterion, seed, ignore=tuple(ignore or ()))
+    asked = analysis.Asked(data, eval_data, tuple(evaluate or ()), tuple(share or ()))
+    with _stdout_is_ours(as_json):
+        found = analysis.run(subject, options, asked, watch(quiet or as_json))
+    if output is not None:
+        analysis.write(found, output)
+    if as_json:
+        _print_json(found.to_json())
+    elif not quiet:
+        wide_console().print(analysis.table(found))
+        if output is not None:
+            print(f"page: {output}")
+
+
+@app.command()
+@exits
 def plan(
     model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="plan.json to write")],
