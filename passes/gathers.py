@@ -104,17 +104,20 @@ def _follow(trace: Trace, first: Node) -> Gather | None:
 def _permutation(
     entry: Node, start: Value, exit: Node, end: Value, inside: tuple[Node, ...], ids: list[Tensor]
 ) -> Gather | None:
-    if start.rank != end.rank or len(start.arrays) != 1 or len(end.arrays) != 1:
+    if start.rank != end.rank or not start.arrays:
         return None
-    axes = varying(start.arrays[0])
-    if len(axes) != 1 or varying(end.arrays[0]) != axes:
+    moved = [a for a, one in enumerate(ids) if not torch.equal(one, position_ids(start, a))]
+    own = moved[0] if moved else varying(start.arrays[0])[0]
+    along = [[varying(array) for array in value.arrays if array.shape[own] > 1]
+             for value in (start, end)]  # fmt: skip
+    if along != [[(own,)], [(own,)]]:
         return None
-    source = ids[axes[0]].flatten() - 1
+    source = ids[own].flatten() - 1
     if exit.target not in PICKS and bool((source.diff() == 1).all()):
         return None  # a plain slice: its bounds follow
     for axis, array in enumerate(ids):
         if any(array.shape[other] > 1 and other != axis for other in range(array.dim())):
             return None
-        if axis != axes[0] and not torch.equal(array, position_ids(start, axis)):
+        if axis != own and not torch.equal(array, position_ids(start, axis)):
             return None
-    return Gather(entry, exit, inside, axes[0], source)
+    return Gather(entry, exit, inside, own, source)

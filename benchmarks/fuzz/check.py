@@ -116,7 +116,7 @@ def _check(genome: Genome, found: Found, onnx: bool, plans: int) -> None:
         found.checks[independently(network, plan, small, proof, inputs[-1][0])] += 1
         watch.lap("compare")
     if onnx:
-        _runtime(small, found.checks)
+        _runtime(network, small, found.checks)
         watch.lap("onnx")
 
 
@@ -125,8 +125,21 @@ def needs_export(genome: Genome) -> bool:
     return any(step.options.get("fn") == "item" for step in genome.steps)
 
 
-def _runtime(small: passes.Program, checks: Counter[str]) -> None:
+def takes_one(network: Network) -> bool:
+    """Whether the user's own module runs on a batch of one, which squeeze() would take out."""
+    try:
+        with torch.no_grad():
+            network(*(given[:1] for given in network.inputs))
+    except (RuntimeError, IndexError):
+        return False
+    return True
+
+
+def _runtime(network: Network, small: passes.Program, checks: Counter[str]) -> None:
     """ONNX Runtime beside torch. What torch's exporter cannot do is counted, not blamed."""
+    if small.batch and not takes_one(network):
+        checks["onnx refused: the network itself takes no batch of one"] += 1
+        return
     if any(
         torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
         for node in small.calls()

@@ -111,6 +111,13 @@ def cut(ledger: Ledger, call: Call) -> Value:
     return ledger.pin(x, rows, "is cut inside its rows") if middle else x
 
 
+def shuffled(ledger: Ledger, call: Call) -> Value:
+    """channel_shuffle: a gather takes its place, unless the channels are split into rows."""
+    x, array = call.x, call.x.on(1)
+    apart = array is not None and len(varying(array)) > 1
+    return ledger.pin(x, [1], "is shuffled") if apart else x
+
+
 def rolled(ledger: Ledger, call: Call) -> Value:
     """roll: the shift counts positions; a gather follows it along one axis that is not split."""
     x, axes = call.x, call.axes("dims")
@@ -309,13 +316,17 @@ def unflattened(new: Resizing) -> dict[str, Any]:
 
 
 def squeezed(new: Resizing) -> dict[str, Any]:
-    """squeeze: axes are named where one that was longer may have a single channel left."""
+    """squeeze: a single channel that is left of several is not taken out.
+
+    All other axes are named, whatever their size: a batch of one is taken out as before.
+    """
     x = new.call.x
-    if all(new.extent(x, axis) > 1 for axis in range(x.rank) if x.shape[axis] > 1):
+    single = [a for a in range(x.rank) if new.extent(x, a) == 1 and x.shape[a] > 1]
+    if not single:
         return {}
     axes = new.call.axes() if "dim" in new.call.given else range(x.rank)
-    gone = [axis for axis in axes if x.shape[axis] == 1]
-    return {"op": aten.squeeze.dims, "dim": gone} if gone else {"op": aten.alias.default}
+    rest = [axis for axis in axes if axis not in single]
+    return {"op": aten.squeeze.dims, "dim": rest} if rest else {"op": aten.alias.default}
 
 
 def piece_sizes(new: Resizing) -> dict[str, Any]:
@@ -422,7 +433,7 @@ RULES: RuleTable = {
     aten.repeat.default: Rule(stretched(tiled), repeats, tiled),
     aten.tile.default: row(tiled),
     aten.repeat_interleave.self_int: row(along_axis),
-    aten.channel_shuffle.default: row(in_full),
+    aten.channel_shuffle.default: row(in_full, prepared=shuffled),
     # joining
     aten.cat.default: Rule(concatenated),
     aten.concat.default: Rule(concatenated),
