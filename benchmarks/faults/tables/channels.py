@@ -233,20 +233,20 @@ GATHERS = [
     Fault(
         "a reordered axis is read backwards",
         "gathers.py",
-        "source = ids[axes[0]].flatten() - 1",
-        "source = ids[axes[0]].flatten().flip(0) - 1",
+        "source = ids[own].flatten() - 1",
+        "source = ids[own].flatten().flip(0) - 1",
     ),
     Fault(
         "a reordered axis is read from the next position",
         "gathers.py",
-        "source = ids[axes[0]].flatten() - 1",
-        "source = ids[axes[0]].flatten() % start.shape[axes[0]]",
+        "source = ids[own].flatten() - 1",
+        "source = ids[own].flatten() % start.shape[own]",
     ),
     Fault(
         "the rows of a shuffle are dealt as they are",
         "gathers.py",
-        "source = ids[axes[0]].flatten() - 1",
-        "source = torch.arange(end.shape[axes[0]])",
+        "source = ids[own].flatten() - 1",
+        "source = torch.arange(end.shape[own])",
     ),
     Fault(
         "a region may be read from in its middle",
@@ -258,7 +258,7 @@ GATHERS = [
     Fault(
         "a region may move other axes as well",
         "gathers.py",
-        "        if axis != axes[0] and not torch.equal(array, position_ids(start, axis)):\n"
+        "        if axis != own and not torch.equal(array, position_ids(start, axis)):\n"
         "            return None\n",
         "",
         ("own:turned",),
@@ -266,8 +266,8 @@ GATHERS = [
     Fault(
         "a region may end on another axis",
         "gathers.py",
-        "if len(axes) != 1 or varying(end.arrays[0]) != axes:",
-        "if len(axes) != 1:",
+        "if along != [[(own,)], [(own,)]]:",
+        "if along[0] != [(own,)]:",
         ("own:turned", "case:channel_shuffle_of_tokens"),
     ),
     Fault(

@@ -169,7 +169,7 @@ MOVEMENT = [
     Fault(
         "a channel shuffle is ignored",
         "rules/movement.py",
-        "    aten.channel_shuffle.default: row(in_full),\n",
+        "    aten.channel_shuffle.default: row(in_full, prepared=shuffled),\n",
         "    aten.channel_shuffle.default: row(lambda call, array: array),\n",
         ("case:channel_shuffle",),
     ),

@@ -55,15 +55,15 @@ PLAN = [
     ),
     Fault(
         "ranks stand for channels",
-        "plan.py",
-        "return [cell[torch.argsort(scores[cell], stable=True)] for cell in group.cells]",
-        "return [torch.argsort(scores[cell], stable=True) for cell in group.cells]",
+        "ranking.py",
+        "tuple(cell[torch.argsort(scores[cell], stable=True)] for cell in group.cells)",
+        "tuple(torch.argsort(scores[cell], stable=True) for cell in group.cells)",
     ),
     Fault(
         "the most important channels go first",
-        "plan.py",
-        "return [cell[torch.argsort(scores[cell], stable=True)] for cell in group.cells]",
-        "return [cell[torch.argsort(-scores[cell], stable=True)] for cell in group.cells]",
+        "ranking.py",
+        "tuple(cell[torch.argsort(scores[cell], stable=True)] for cell in group.cells)",
+        "tuple(cell[torch.argsort(-scores[cell], stable=True)] for cell in group.cells)",
     ),
     Fault(
         "a group may lose everything",
