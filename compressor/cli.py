@@ -263,12 +263,12 @@ def sensitivity(
     subject = Subject(model, weights, input_shape, inputs, parse(dynamic or ()))
     options = Options(criterion, seed, ignore=tuple(ignore or ()))
     asked = analysis.Asked(data, eval_data, tuple(evaluate or ()), tuple(share or ()))
-    with _stdout_is_ours(as_json):
+    with stdout_is_ours(as_json):
         found = analysis.run(subject, options, asked, watch(quiet or as_json))
     if output is not None:
         analysis.write(found, output)
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     elif not quiet:
         wide_console().print(analysis.table(found))
         if output is not None:
