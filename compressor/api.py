@@ -18,8 +18,9 @@ from typing import Any
 from torch import nn
 
 from compressor import passes, release, report
+from compressor import search as searching
 from compressor.data import Data, Source
-from compressor.evaluate import Evaluation, compared, evaluations, refuse_drop
+from compressor.evaluate import Evaluation, Pairs, compared, evaluations, refuse_drop
 from compressor.export import export, simplify
 from compressor.freedom import Sizes, other_sizes
 from compressor.inputs import Called, Inputs, as_call, at_sizes, check_runs, randomised
@@ -29,7 +30,7 @@ from compressor.passes.errors import CompressError, UsageError
 from compressor.passes.free import Dynamic
 from compressor.runtime import OnnxModel, Parity, parity
 from compressor.stages import Watch
-from compressor.train.nets import helper
+from compressor.train.nets import helper, processes_started
 from compressor.train.phases import Task, frozen_norms, sparsened, trained
 from compressor.train.settings import Training
 
@@ -129,12 +130,13 @@ def compress(
     model: nn.Module,
     example_inputs: Inputs,
     *,
-    budget: passes.Budget,
+    budget: passes.Budget | None = None,
     data: Source | None = None,
     evaluate: Any = None,
     eval_data: Source | None = None,
     max_drop: float | None = None,
     metric: str | None = None,
+    search: bool = False,
     training: Training | None = None,
     train_data: Source | None = None,
     criterion: str = "auto",
@@ -158,7 +160,8 @@ def compress(
     `evaluate` is a callable(predict), a name such as "accuracy" (see `compressor.evaluate.READY`),
     or several; both exported models are measured, by name on `eval_data` (by default `data`).
     `max_drop` is how much worse `metric` (by default the first) may become. `training` has the
-    epochs of distillation and fine-tuning, on `train_data` (by default `data`).
+    epochs of distillation and fine-tuning, on `train_data` (by default `data`). With `search`, the
+    result is the smallest model found that keeps to `max_drop`; `budget` is then the least.
 
     Raises UsageError for inputs or a budget that cannot be used, or an axis that cannot be free,
     GateError where the surgery is not equal to silencing the removed channels, or a metric drops by
@@ -185,52 +188,130 @@ def compress(
         coupling = passes.couple(program, options.ignore)
     task = _task(training, train_data, data, judged, metric, frozen)
     coupling, happened = _sparse(coupling, task, ignore, watch)
-    base = coupling.program
     calls = None if batches is None else [batch.call for batch in batches]
     measured = None
     if calls is not None:
         with watch.stage("measure"):
             measured = passes.Measured.of(coupling, calls, options)
-    curves = None if measured is None else measured.curves
-    with watch.stage("plan"):
-        plan = passes.choose(coupling, budget, options, curves=curves)
-    with watch.stage("shrink"):
-        result = passes.apply(passes.Shrink(plan), base)
-        result.program.module.eval()  # as it was captured
-    with watch.stage("prove"):
-        own = (program.args, dict(program.kwargs))
-        others = [randomised(at_sizes(own, program, one), seed) for one in sizes]
-        proof = passes.prove(plan, result.program, [own, *others], randomised(own, seed))
-    small, repaired = result.program, None
-    if calls is not None:
-        with watch.stage("repair"):
-            repaired = passes.mend(passes.Repair(plan, calls), small)
-            small = repaired.program
-    if task is not None:
-        small, more = trained(program, small, plan, task, watch)
-        happened += more
-    built = Built(
+    job = _Job(
         program,
-        small,
-        plan,
-        proof,
+        coupling,
         options,
-        own,
         name or type(model).__name__,
         watch,
-        result.changes,
         sizes,
         batches,
+        calls,
         measured,
-        repaired,
+        judged,
+        task,
+        tuple(happened),
     )
-    if happened:
-        built.measured["training"] = {"options": training.to_json(), "phases": happened}
-    if judged and not helper():
-        built.evaluate(judged)
+    if search:
+        return job.smallest(budget, max_drop, metric)
+    if budget is None:
+        raise UsageError("no budget is given", hint="for example Budget(macs=0.5), or --macs 0.5")
+    built = job.build(job.plan(budget), task)
     if max_drop is not None and not helper():
         refuse_drop(built.measured["accuracy"], max_drop, metric)
     return built
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A captured network with all that does not depend on the budget."""
+
+    program: passes.Program
+    coupling: passes.Coupling
+    options: passes.Options
+    name: str
+    watch: Watch
+    sizes: tuple[Sizes, ...]
+    data: Data | None
+    calls: Any
+    measured: passes.Measured | None
+    judged: tuple[Evaluation, ...]
+    task: Task | None
+    happened: tuple[dict[str, Any], ...]
+
+    def plan(self, budget: passes.Budget) -> passes.Plan:
+        """Which channels go."""
+        curves = None if self.measured is None else self.measured.curves
+        with self.watch.stage("plan"):
+            return passes.choose(self.coupling, budget, self.options, curves=curves)
+
+    def build(self, plan: passes.Plan, task: Task | None, like: Built | None = None) -> Built:
+        """Cut, prove, repair, train and measure. `like`: a build that knows the original."""
+        program, watch, seed = self.program, self.watch, self.options.seed
+        with watch.stage("shrink"):
+            result = passes.apply(passes.Shrink(plan), self.coupling.program)
+            result.program.module.eval()  # as it was captured
+        with watch.stage("prove"):
+            own = (program.args, dict(program.kwargs))
+            others = [randomised(at_sizes(own, program, one), seed) for one in self.sizes]
+            proof = passes.prove(plan, result.program, [own, *others], randomised(own, seed))
+        small, repaired = result.program, None
+        if self.calls is not None:
+            with watch.stage("repair"):
+                repaired = passes.mend(passes.Repair(plan, self.calls), small)
+                small = repaired.program
+        happened = list(self.happened)
+        if task is not None:
+            small, more = trained(program, small, plan, task, watch)
+            happened += more
+        built = Built(
+            program,
+            small,
+            plan,
+            proof,
+            self.options,
+            own,
+            self.name,
+            watch,
+            result.changes,
+            self.sizes,
+            self.data,
+            self.measured,
+            repaired,
+        )
+        if like is not None:
+            built.__dict__["original_onnx"] = like.original_onnx
+        if task is not None:
+            built.measured["training"] = {"options": task.settings.to_json(), "phases": happened}
+        if self.judged and not helper():
+            built.evaluate(self.judged)
+        return built
+
+    def smallest(
+        self, least: passes.Budget | None, limit: float | None, metric: str | None
+    ) -> Built:
+        """The smallest build that keeps to the limit."""
+        if limit is None:
+            raise UsageError(
+                "a search needs to know what to keep", hint="give --max-drop, or max_drop="
+            )
+        if processes_started() > 1:
+            raise UsageError(
+                "a search runs in one process", hint="search first, then train with its budget"
+            )
+        kind = "macs" if least is None else least.kind
+        first: list[Built] = []
+
+        def build(plan: passes.Plan) -> tuple[Built, Pairs]:
+            task = None if self.task is None else self.task.apart(f"{plan.reached:.0f}")
+            built = self.build(plan, task, first[0] if first else None)
+            first[:] = first or [built]  # it knows the original
+            return built, built.measured["accuracy"]
+
+        def plan(share: float) -> passes.Plan:
+            return self.plan(passes.Budget(**{kind: share}))
+
+        dense = passes.Costs(self.coupling, kind).dense
+        floor = searching.FLOOR if least is None else least.target(dense) / dense
+        built, tries = searching.smallest((floor, 1.0), plan, build, limit, metric)
+        built.measured["search"] = searching.to_json(tries, limit, kind)
+        assert isinstance(built, Built)
+        return built
 
 
 def _task(

@@ -21,7 +21,7 @@ class Request:
 
     model: str
     output: Path
-    budget: passes.Budget
+    budget: passes.Budget | None
     options: passes.Options
     weights: Path | None = None
     input_shape: str | None = None
@@ -32,6 +32,7 @@ class Request:
     eval_data: str | None = None
     max_drop: float | None = None
     metric: str | None = None
+    search: bool = False
     training: Training = field(default_factory=Training)
     train_data: str | None = None
     loss: str | None = None
@@ -63,6 +64,7 @@ def build(request: Request, watch: Watch) -> Built | None:
         eval_data=eval_data,
         max_drop=request.max_drop,
         metric=request.metric,
+        search=request.search,
         training=replace(request.training, loss=loss),
         train_data=train_data,
         criterion=options.criterion,

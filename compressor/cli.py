@@ -53,6 +53,10 @@ MaxDrop = Annotated[
 Metric = Annotated[
     str | None, typer.Option(help="which metric --max-drop is about; default: first")
 ]
+Search = Annotated[
+    bool,
+    typer.Option("--search", help="the smallest model within --max-drop; a budget is the least"),
+]
 Distill = Annotated[
     int, typer.Option(min=0, help="epochs towards the original's outputs and features; no labels")
 ]
@@ -106,6 +110,7 @@ def build(
     eval_data: EvalData = None,
     max_drop: MaxDrop = None,
     metric: Metric = None,
+    search: Search = False,
     distill: Distill = 0,
     finetune: Finetune = 0,
     sparse_train: SparseTrain = 0,
@@ -143,10 +148,11 @@ def build(
     from compressor.train.settings import Training
 
     quiet = quiet or helper()
+    given = {"macs": macs, "params": params, "channels": channels, "bytes": bytes_}
     request = Request(
         model=model,
         output=output,
-        budget=_budget(macs=macs, params=params, channels=channels, bytes=bytes_),
+        budget=None if search and not any(given.values()) else _budget(**given),
         options=Options(criterion, seed, uniform, round_to, min_channels, tuple(ignore or ())),
         weights=weights,
         input_shape=input_shape,
@@ -157,6 +163,7 @@ def build(
         eval_data=eval_data,
         max_drop=max_drop,
         metric=metric,
+        search=search,
         training=Training(
             sparse=sparse_train,
             distill=distill,

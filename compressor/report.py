@@ -20,6 +20,7 @@ from rich.table import Table
 from compressor import passes
 from compressor.environment import environment
 from compressor.passes.text import width
+from compressor.search import Try, told
 
 if TYPE_CHECKING:
     from compressor.api import Built
@@ -126,6 +127,8 @@ def warnings(built: "Built") -> list[str]:
         )
     if latency and not latency["converged"]:
         found.append("The race ran out of time before its interval was within 1 %.")
+    if "search" in built.measured:
+        found.append(_searched(built.measured["search"]))
     phases = [one["name"] for one in built.measured.get("training", {}).get("phases", ())]
     if phases and any("dropout" in str(node.target) for node in built.small.calls()):
         found.append("Dropout is captured switched off, and stayed off while it was trained.")
@@ -139,6 +142,12 @@ def warnings(built: "Built") -> list[str]:
     if built.repaired is not None and built.repaired.chosen == "sliced":
         found.append("No repair agreed better with the original than slicing alone.")
     return found
+
+
+def _searched(found: Mapping[str, Any]) -> str:
+    """What a search tried."""
+    lines = [told(Try(**one)) for one in found["tries"]]
+    return f"Shares of {found['kind']} that were tried: {'; '.join(lines)}."
 
 
 def table(found: Mapping[str, Any]) -> Table:

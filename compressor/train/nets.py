@@ -146,6 +146,11 @@ def helper() -> bool:
     return int(os.environ.get("RANK", "0")) > 0
 
 
+def processes_started() -> int:
+    """How many processes a launcher started, before they know of each other."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def processes() -> int:
     """How many processes train together."""
     group = torch.distributed

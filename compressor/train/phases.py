@@ -5,7 +5,7 @@ trained      the small network, distilled, then fine-tuned
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -46,6 +46,12 @@ class Task:
     metric: str | None = None
     frozen: tuple[str, ...] = ()
     """Modules whose batch norm was frozen by the user."""
+
+    def apart(self, name: str) -> "Task":
+        """The same with checkpoints of its own."""
+        folder = self.settings.checkpoints
+        settings = replace(self.settings, checkpoints=folder and folder / name)
+        return replace(self, settings=settings)
 
 
 def sparsened(coupling: Coupling, task: Task, watch: Watch) -> tuple[Program, list[dict[str, Any]]]:
