@@ -260,7 +260,7 @@ SCATTERED = {  # along the places, axis `d`; each channel may have an order of i
 def ordered(a: Tensor, axis: int) -> Tensor:
     """The order of the places along an axis, in each channel."""
     ramp = torch.arange(float(a.shape[axis])).sin().view(-1, *[1] * (a.dim() - axis - 1))
-    return (a + ramp).argsort(dim=axis, stable=True)
+    return (a + ramp).argsort(axis)
 
 
 def scattered(x: Stream, *, fns: list[str]) -> nn.Module:
