@@ -53,6 +53,26 @@ def run_halves(
         sys.exit(1)
 
 
+@app.command("accuracy")
+def run_accuracy(
+    only: Annotated[str, typer.Option(help="name pattern of the rows to run")] = "*",
+) -> None:
+    """What pruning keeps without training, on real data. Goes on where a run was stopped."""
+    from benchmarks.accuracy import networks, rows
+
+    if not networks.available():
+        sys.exit(f"error: there is no {networks.DATA}: the networks and their data")
+    path = RESULTS / "accuracy.jsonl"
+    known = rows.run(
+        path,
+        lambda name: fnmatch.fnmatchcase(name, only),
+        lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    Console(width=None if sys.stdout.isatty() else 170).print(*rows.tables(known))
+    found = {"environment": environment(), "summary": rows.summary(known)}
+    path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+
+
 @app.command("coverage")
 def run_coverage(
     zoo: Annotated[str, typer.Option(help=f"one of: {', '.join(ZOOS)}")] = "torchvision",

@@ -188,7 +188,7 @@ def compress(
         coupling = passes.couple(program, options.ignore)
     task = _task(training, train_data, data, judged, metric, frozen)
     coupling, happened = _sparse(coupling, task, ignore, watch)
-    calls = None if batches is None else [batch.call for batch in batches]
+    calls = None if batches is None else batches.calls
     measured = None
     if calls is not None:
         with watch.stage("measure"):

@@ -133,6 +133,21 @@ class Data:
         for number, item in enumerate(_told(self._source), 1):
             yield checked(item, self._signature, f"batch {number}")
 
+    @property
+    def calls(self) -> "Calls":
+        """The inputs alone, any number of times."""
+        return Calls(self)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The calls of some data; nothing is kept between passes."""
+
+    data: Data
+
+    def __iter__(self) -> Iterator[Called]:
+        return (batch.call for batch in self.data)
+
 
 def _told(source: Iterable[Any]) -> Iterator[Any]:
     """The items; what the user's code raises on the way is a UsageError."""

@@ -9,7 +9,7 @@ the values that are needed later, at the bar: one frontier for each chunk.
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from .modes import Shrunk
 from .program import Program, shares_batch
 from .state import attach, copied, tree
 
-CHUNK = 64
+CHUNK = 32
 """Samples that run together, at most, where the batch size is free."""
 
 SHARE = 6
@@ -41,23 +41,50 @@ class Chunk:
 
 
 def chunks_of(calls: Iterable[tuple[Any, Any]], program: Program, most: int = CHUNK) -> list[Chunk]:
-    """Calibration inputs in chunks of at most so many samples, `SHARE` chunks where possible.
+    """Calibration inputs in chunks of at most so many samples (see `sampled`)."""
+    return sampled(calls, program, most)[0]
 
-    Raises UsageError where there is only one: some have to be held out.
+
+def sampled(
+    calls: Iterable[tuple[Any, Any]],
+    program: Program,
+    most: int = CHUNK,
+    limit: Callable[[Chunk], int] | None = None,
+) -> tuple[list[Chunk], int]:
+    """Chunks of at most `most` samples, `SHARE` of them where possible; how many were given.
+
+    Of more chunks than `limit` says (asked with the first) those with the smallest keys are taken,
+    and the others forgotten on the way: the same ones in whatever order they come. Raises
+    UsageError where there is only one chunk: some have to be held out.
     """
     examples = pytree.tree_leaves((program.args, dict(program.kwargs)))
     flags = [shares_batch(example, program.batch) for example in examples]
-    given = [tuple(pytree.tree_leaves((args, dict(kwargs)))) for args, kwargs in calls]
-    total = sum(_samples(leaves, flags) for leaves in given)
-    size = min(most, max(total // SHARE, 1))
-    found = [part for leaves in given for part in _parts(leaves, flags, size)]
+    found: list[Chunk] = []
+    given, count = 0, None
+    for args, kwargs in calls:
+        leaves = tuple(pytree.tree_leaves((args, dict(kwargs))))
+        given += _samples(leaves, flags)
+        found += _parts(leaves, flags, most)
+        if limit is not None and count is None:
+            count = max(limit(found[0]), 2)
+        if count is not None and len(found) >= 2 * count:
+            found = _first(found, count)
+    found = _first(found, len(found) if count is None else count)
+    if len(found) < SHARE:
+        size = max(sum(chunk.samples for chunk in found) // SHARE, 1)
+        pieces = [part for chunk in found for part in _parts(chunk.leaves, flags, size)]
+        found = _first(pieces, len(pieces))
     if len(found) < 2:
         raise UsageError(
             "one calibration input is too few",
             why="weights are fitted to some, and judged by others",
             hint="some hundred are a good start",
         )
-    return sorted(found, key=lambda chunk: chunk.key)
+    return found, given
+
+
+def _first(chunks: list[Chunk], count: int) -> list[Chunk]:
+    return sorted(chunks, key=lambda chunk: chunk.key)[:count]
 
 
 def _samples(leaves: Sequence[Any], flags: Sequence[bool]) -> int:
@@ -148,11 +175,6 @@ def frontier(module: GraphModule, chunk: Chunk) -> int:
         strand.advance(stop)
         most = max(most, strand.held(0))
     return most
-
-
-def fitting(chunks: list[Chunk], each: int, memory: int) -> list[Chunk]:
-    """As many chunks as stay within the memory, two at least."""
-    return chunks[: max(memory // max(each, 1), 2)]
 
 
 def clone(program: Program) -> Program:

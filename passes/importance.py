@@ -8,7 +8,7 @@ as there are places it occupies, so a residual stream that runs through thirty l
 times as dear as a channel between two of them, and saves accordingly more.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,43 @@ def seeded(coupling: Coupling, weights: Weights, seed: int) -> Tensor:
     return torch.rand(count, generator=generator, dtype=torch.float64)
 
 
-CRITERIA: Mapping[str, Criterion] = {"bn-scale": bn_scale, "l1": l1, "l2": l2, "random": seeded}
+def fpgm(coupling: Coupling, weights: Weights, seed: int) -> Tensor:
+    """Distance from all others of its axis (He et al., "Filter Pruning via Geometric Median")."""
+
+    def places() -> Iterator[tuple[str, list[Tensor]]]:
+        for name, weight in _parameters(coupling, weights):
+            found = []
+            for array in coupling.state[name].arrays:
+                axes = varying(array)
+                rest = [axis for axis in range(weight.dim()) if axis not in axes]
+                slices = weight.double().permute(*axes, *rest)
+                flat = slices.reshape(array.numel(), -1)
+                found.append(torch.cdist(flat, flat).sum(1).reshape(slices.shape[: len(axes)]))
+            yield name, found
+
+    return shares(coupling, places())
+
+
+def lamp(coupling: Coupling, weights: Weights, seed: int) -> Tensor:
+    """Square over the squares of all that are no smaller (Lee et al., "LAMP", 2021)."""
+
+    def finish(total: Tensor) -> Tensor:
+        flat, order = total.reshape(-1).sort(descending=True)
+        found = torch.empty_like(flat)
+        found[order] = flat / flat.cumsum(0).clamp(min=1e-300)
+        return found.reshape(total.shape)
+
+    return _magnitude(coupling, weights, lambda weight: weight.square(), finish)
+
+
+CRITERIA: Mapping[str, Criterion] = {
+    "bn-scale": bn_scale,
+    "fpgm": fpgm,
+    "l1": l1,
+    "l2": l2,
+    "lamp": lamp,
+    "random": seeded,
+}
 
 
 def _magnitude(
@@ -71,17 +107,38 @@ def _magnitude(
     finish: Callable[[Tensor], Tensor],
     only: set[str] | None = None,
 ) -> Tensor:
-    score = torch.zeros(int(coupling.classes.max()) + 1, dtype=torch.float64)
+    def places() -> Iterator[tuple[str, list[Tensor]]]:
+        for name, weight in _parameters(coupling, weights, only):
+            arrays = coupling.state[name].arrays
+            yield name, [finish(total) for total in totals(weight, arrays, element)]
+
+    return shares(coupling, places())
+
+
+def _parameters(
+    coupling: Coupling, weights: Weights, only: set[str] | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """The parameters that carry channels, one after another."""
     for name, tensor in coupling.program.tensors().items():
         if not isinstance(tensor, nn.Parameter) or (only is not None and name not in only):
             continue
-        arrays = coupling.state[name].arrays
-        if not arrays:
-            continue
-        weight = weights[name].detach()
-        require_values([weight], "this criterion")
-        for array, total in zip(arrays, _totals(weight, arrays, element), strict=True):
-            place = finish(total)
+        if coupling.state[name].arrays:
+            weight = weights[name].detach()
+            require_values([weight], "this criterion")
+            yield name, weight
+
+
+def shares(
+    coupling: Coupling,
+    places: Mapping[str, list[Tensor]] | Iterable[tuple[str, list[Tensor]]],
+) -> Tensor:
+    """Scores of all classes, from a score for each slice along each label array of parameters.
+
+    Each counts by its share of the mean along its axis.
+    """
+    score = torch.zeros(int(coupling.classes.max()) + 1, dtype=torch.float64)
+    for name, scores in places.items() if isinstance(places, Mapping) else places:
+        for array, place in zip(coupling.state[name].arrays, scores, strict=True):
             mean = place.mean()
             if mean > 0:
                 classes = coupling.classes[array].reshape(-1)
@@ -89,7 +146,7 @@ def _magnitude(
     return score
 
 
-def _totals(
+def totals(
     weight: Tensor, arrays: Sequence[Tensor], element: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
     """For each label array: the sum of `element` over all axes along which it does not vary.
@@ -116,7 +173,11 @@ def channel_scores(
     `weights` are the program's own if they are not given.
     """
     weights = coupling.program.tensors() if weights is None else weights
-    score = CRITERIA[criterion](coupling, weights, seed)
+    return of_channels(coupling, CRITERIA[criterion](coupling, weights, seed))
+
+
+def of_channels(coupling: Coupling, score: Tensor) -> Tensor:
+    """From scores of classes to scores of channels: sums over what goes together."""
     classes, owner = coupling.members
     total = torch.zeros(int(owner[-1]) + 1 if len(owner) else 0, dtype=torch.float64)
     return total.index_add(0, owner, score[classes])

@@ -6,14 +6,17 @@
 So groups compete in one unit, the loss of the whole network, whatever says what goes first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from .coupling import Coupling
 from .curves import Curve, curve
-from .duet import Chunk, chunks_of
-from .importance import channel_scores
+from .duet import sampled
+from .evidence import DATA_CRITERIA, Evidence
+from .importance import channel_scores, of_channels
 from .options import Options
 from .readings import Reading, readings
 from .threads import one_thread
@@ -23,6 +26,9 @@ SAMPLES = 256
 
 TOGETHER = 16
 """Inputs that go backwards through the network together."""
+
+STEP = 8
+"""Inputs whose gradients are summed, for the criteria that square them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,30 +48,31 @@ class Measured:
         """Measure all groups on some calibration inputs: pairs (args, kwargs)."""
         criterion = "obs" if options.criterion == "auto" else options.criterion
         fallback = "l2" if options.criterion == "auto" else options.criterion
-        chunks = _some(chunks_of(calls, coupling.program, TOGETHER))
+        program = coupling.program
+        chunks, _ = sampled(calls, program, TOGETHER, lambda chunk: SAMPLES // chunk.samples)
         try:
             read = readings(coupling, chunks, options.seed)
         except (RuntimeError, NotImplementedError) as error:
             return cls(None, fallback, f"it has no gradients: {str(error).splitlines()[0]}")
         if not any(bool(reading.energy.any()) for reading in read):
             return cls(None, fallback, "nothing that can be refitted changes the outputs")
-        curves = _curves(coupling, read, criterion, options.seed)
+        evidence = (sampled(calls, program, STEP, lambda chunk: SAMPLES // chunk.samples)[0], read)
+        curves = _curves(coupling, evidence, criterion, options.seed)
         return cls(curves, criterion, "", sum(chunk.samples for chunk in chunks))
 
 
+def _curves(coupling: Coupling, evidence: Evidence, criterion: str, seed: int) -> tuple[Curve, ...]:
+    if criterion == "obs":
+        scores = None
+    elif criterion in DATA_CRITERIA:
+        scores = of_channels(coupling, DATA_CRITERIA[criterion](coupling, evidence, seed))
+    else:
+        scores = channel_scores(coupling, criterion, seed)
+    return _greedy(coupling, evidence[1], scores)
+
+
 @one_thread()
-def _curves(
-    coupling: Coupling, read: list[Reading], criterion: str, seed: int
+def _greedy(
+    coupling: Coupling, read: Sequence[Reading], scores: Tensor | None
 ) -> tuple[Curve, ...]:
-    scores = None if criterion == "obs" else channel_scores(coupling, criterion, seed)
     return tuple(curve(coupling, group, read, scores) for group in coupling.groups)
-
-
-def _some(chunks: list[Chunk]) -> list[Chunk]:
-    """The first chunks, of `SAMPLES` inputs together."""
-    found: list[Chunk] = []
-    for chunk in chunks:
-        if found and sum(one.samples for one in found) + chunk.samples > SAMPLES:
-            break
-        found.append(chunk)
-    return found

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 from .cost import KINDS
 from .errors import UsageError
+from .evidence import DATA_CRITERIA
 from .importance import CRITERIA
 
 UNITS = (16, 8, 4, 2, 1)
 """Block sizes of runtimes, largest first: AVX-512 and tensor cores, AVX2, and so on."""
 
-BY_DATA = ("auto", "obs")
-"""Criteria that are not read off the weights."""
+BY_DATA = ("auto", "obs", *DATA_CRITERIA)
+"""Criteria that are not read off the weights (see `evidence.py` and `curves.py`)."""
 
 
 @dataclass(frozen=True)

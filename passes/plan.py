@@ -24,6 +24,7 @@ from .curves import Curve
 from .errors import UsageError
 from .importance import Weights, channel_scores
 from .kept import kept_indices
+from .options import BY_DATA
 from .options import UNITS as UNITS
 from .options import Budget as Budget
 from .options import Options as Options
@@ -93,9 +94,9 @@ def choose(
         raise UsageError(f"the budget of {target:,.0f} {budget.kind} is met already: "
                          f"the model has {costs.dense:,.0f}")  # fmt: skip
     if curves is None:
-        if options.criterion == "obs":
+        if options.criterion in BY_DATA and options.criterion != "auto":
             raise UsageError(
-                "the criterion 'obs' needs calibration inputs",
+                f"the criterion '{options.criterion}' needs calibration inputs",
                 why="it is measured, not read off the weights",
                 hint="give some by --data, or take another criterion",
             )

@@ -45,6 +45,14 @@ class Reading:
     """float64 [columns, columns]"""
     energy: Tensor
     """float64 [columns, columns]"""
+    norm: Tensor
+    """Root of the mean square of every column: float64 [columns], and so on below."""
+    magnitude: Tensor
+    """Mean of the absolute values."""
+    alive: Tensor
+    """How often it is not zero."""
+    absolute: Tensor
+    """Sum of the absolute weights that read it."""
 
 
 def readings(coupling: Coupling, chunks: Sequence[Chunk], seed: int = 0) -> list[Reading]:
@@ -73,6 +81,7 @@ def readings(coupling: Coupling, chunks: Sequence[Chunk], seed: int = 0) -> list
         for other in others:
             if torch.equal(first.classes, other.classes):
                 first.energy += other.energy
+                first.absolute += other.absolute
                 first.results = torch.cat([first.results, other.results])
             else:
                 result.append(other)
@@ -87,7 +96,8 @@ class _Probe(Interpreter):
         super().__init__(module)
         self.layers = layers
         self.gains: dict[Node, Tensor] = {}
-        self.sums: dict[Node, tuple[int, Tensor, Tensor]] = {}
+        self.sums: dict[Node, list[Any]] = {}
+        """Rows, and sums of the columns, of their products, of magnitudes, and of what is not 0."""
         self._random = torch.Generator().manual_seed(seed)
         self._nudges: dict[Node, Tensor] = {}
         self._share = 1
@@ -125,12 +135,9 @@ class _Probe(Interpreter):
         x = self.env[layer.x].detach()
         rows = columns_of(layer, x, self._random, self._share)
         rows = rows.double()
-        count, total, square = self.sums.get(node, (0, 0.0, 0.0))
-        self.sums[node] = (
-            count + rows.shape[1],
-            total + rows.sum(1),
-            square + rows.mT @ rows,
-        )
+        new = [rows.shape[1], rows.sum(1), rows.mT @ rows, rows.abs().sum(1), (rows != 0).sum(1)]
+        before = self.sums.get(node, [0, 0, 0, 0, 0])
+        self.sums[node] = [a + b for a, b in zip(before, new, strict=True)]
 
 
 def columns_of(layer: View, x: Tensor, random: torch.Generator, share: int) -> Tensor:
@@ -169,7 +176,7 @@ def _blocks(coupling: Coupling, layer: View, probe: _Probe, samples: int) -> lis
     labels = coupling.state[str(layer.weight.target)]
     gain = probe.gains[node] / (2 * samples)  # [blocks, outputs]
     matrix = layer.matrix(weight)
-    count, total, square = probe.sums[node]
+    count, total, square, magnitude, alive = probe.sums[node]
     mean = total / count
     cov = square / count - mean[..., None] * mean[:, None]
     taps = matrix.shape[2] // cov.shape[2]
@@ -179,7 +186,16 @@ def _blocks(coupling: Coupling, layer: View, probe: _Probe, samples: int) -> lis
     inputs = classes[0][:, 0, ::taps]
     outputs = classes[1][:, :, 0]
     return [
-        Reading(inputs[block], outputs[block], cov[block], energy[block])
+        Reading(
+            inputs[block],
+            outputs[block],
+            cov[block],
+            energy[block],
+            (square[block].diagonal() / count).sqrt(),
+            magnitude[block] / count,
+            alive[block].double() / count,
+            parts[block].abs().sum((0, 2)),
+        )
         for block in range(len(matrix))
     ]
 

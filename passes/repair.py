@@ -20,7 +20,7 @@ from torch.fx import Node
 from .agreement import divergence
 from .contract import PassResult, apply
 from .coupling import Coupling
-from .duet import Chunk, Strand, chunks_of, clone, fitting, frontier, held_out
+from .duet import Chunk, Strand, clone, frontier, held_out, sampled
 from .errors import ContractError
 from .labels import Value
 from .norms import Norm, Sums, norm_of
@@ -94,10 +94,13 @@ class Repair:
 
     def run(self, before: Program) -> Repaired:
         original = self.plan.coupling.program
-        chunks = chunks_of(self.calls, original)
-        given = sum(chunk.samples for chunk in chunks)
-        each = frontier(original.module, chunks[0]) + frontier(before.module, chunks[0])
-        chunks = fitting(chunks, each, self.memory)
+        each = [0]
+
+        def limit(chunk: Chunk) -> int:
+            each[0] = frontier(original.module, chunk) + frontier(before.module, chunk)
+            return self.memory // max(each[0], 1)
+
+        chunks, given = sampled(self.calls, original, limit=limit)
         held = held_out(len(chunks))
         refit = Duet(self.plan, clone(before), chunks, held)
         refit.run()
@@ -129,7 +132,7 @@ class Repair:
                 "used": sum(chunk.samples for chunk in chunks),
                 "held_out": sum(c.samples for c, out in zip(chunks, held, strict=True) if out),
             },
-            each * len(chunks) + refit.moments,
+            each[0] * len(chunks) + refit.moments,
         )
 
     def ensures(self, before: Program, after: Program) -> None:

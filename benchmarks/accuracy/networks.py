@@ -1,0 +1,55 @@
+"""Trained networks with data, from the folder `shared/data` beside the checkout."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "load.py"
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A classifier, unlabelled calibration inputs, and labelled test inputs."""
+
+    model: nn.Module
+    calibration: Tensor
+    test: tuple[Tensor, Tensor]
+
+    def accuracy(self, predict: Callable[[Tensor], Tensor], first: int | None = None) -> float:
+        """The share of (the first) test inputs that it gets right."""
+        inputs, labels = (part[:first] for part in self.test)
+        with torch.no_grad():
+            found = torch.cat([predict(part).argmax(1) for part in inputs.split(BATCH)])
+        return float((found == labels).double().mean())
+
+
+@cache
+def _loaders() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("shared_data", DATA)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def available() -> bool:
+    """Whether the data are there."""
+    return DATA.is_file()
+
+
+@cache
+def network(name: str, inputs: int = 1024) -> Network:
+    """`resnet20` or `resnet56` on CIFAR-10, with so many training images without labels."""
+    load = _loaders()
+    images, _ = load.cifar10("train", inputs)
+    return Network(
+        load.cifar_resnet(int(name.removeprefix("resnet"))), images, load.cifar10("test")
+    )

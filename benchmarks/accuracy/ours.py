@@ -1,0 +1,91 @@
+"""One plan of ours: as sliced, with batch norms re-estimated, and repaired."""
+
+import time
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from compressor.passes.duet import chunks_of, clone, held_out
+from compressor.passes.repair import Duet
+from torch import Tensor
+
+from benchmarks.accuracy.networks import Network, network
+from compressor import passes
+
+TOGETHER = 32
+
+
+@cache
+def coupled(name: str) -> passes.Coupling:
+    """The groups of a network: they are the same for every plan."""
+    found = network(name)
+    return passes.couple(passes.capture(found.model, (found.calibration[:2],), {}))
+
+
+@cache
+def measured(name: str, inputs: int, criterion: str) -> tuple[passes.Measured, float]:
+    """Curves of all groups, and the seconds that they took."""
+    start = time.perf_counter()
+    options = passes.Options(criterion)
+    return (
+        passes.Measured.of(coupled(name), calls(network(name).calibration[:inputs]), options),
+        time.perf_counter() - start,
+    )
+
+
+def calls(inputs: Tensor) -> list[tuple[tuple[Tensor], dict[str, Any]]]:
+    """Inputs as calls of the model, in batches."""
+    return [((part,), {}) for part in inputs.split(TOGETHER)]
+
+
+def row(
+    name: str,
+    budget: float,
+    *,
+    criterion: str = "auto",
+    inputs: int = 1024,
+    first: int | None = None,
+    round_to: int | None = None,
+    by_curve: bool = True,
+) -> dict[str, Any]:
+    """Plan, cut and repair; accuracies on the (first) test inputs.
+
+    Without `by_curve` groups compete by the scores of their weights alone.
+    """
+    found, coupling = network(name), coupled(name)
+    curves, took = measured(name, inputs, criterion) if by_curve else (None, 0.0)
+    start = time.perf_counter()
+    plan = passes.choose(
+        coupling,
+        passes.Budget(macs=budget),
+        passes.Options(criterion, round_to=round_to),
+        curves=None if curves is None else curves.curves,
+    )
+    small = passes.apply(passes.Shrink(plan), coupling.program).program
+    cut = time.perf_counter()
+    repaired = passes.mend(passes.Repair(plan, calls(found.calibration[:inputs])), small)
+    mended = time.perf_counter()
+    return {
+        "macs": plan.reached / plan.dense,
+        "unit": plan.unit,
+        "loss": plan.loss,
+        "widths": [width for _, width in plan.widths],
+        "accuracy": {
+            "sliced": found.accuracy(small.module, first),
+            "statistics": found.accuracy(statistics(plan, small, found, inputs), first),
+            "refit": found.accuracy(repaired.program.module, first),
+        },
+        "chosen": repaired.chosen,
+        "divergences": dict(repaired.divergences),
+        "samples": dict(repaired.samples),
+        "peak_bytes": repaired.bytes,
+        "seconds": {"measure": took, "plan and cut": cut - start, "repair": mended - cut},
+    }
+
+
+def statistics(plan: passes.Plan, small: passes.Program, found: Network, inputs: int) -> Any:
+    """The sliced module with its batch norms re-estimated, layer by layer."""
+    chunks = chunks_of(calls(found.calibration[:inputs]), plan.coupling.program)
+    duet = Duet(plan, clone(small), chunks, held_out(len(chunks)), statistics=True)
+    duet.run()
+    return replace(duet.small).module

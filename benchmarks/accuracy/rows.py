@@ -1,0 +1,200 @@
+"""Every row of the experiment, and the tables that are made of them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from compressor.passes.evidence import DATA_CRITERIA
+from compressor.passes.importance import CRITERIA
+from rich.table import Table
+
+from benchmarks.accuracy import claims, ours, peer
+from benchmarks.accuracy.networks import network
+from models.catalog import CATALOG
+
+BUDGETS = (0.7, 0.5, 0.33)
+WANTED = {0.7: 0.925, 0.5: 0.90, 0.33: 0.82}
+"""Of ResNet-56."""
+
+FEW = {"inputs": 512, "first": 2000}
+"""Of the tables of criteria: calibration inputs and test inputs."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A name such as ``ours/resnet56/0.5``, and how it is measured."""
+
+    name: str
+    run: Callable[[], dict[str, Any]]
+
+
+def rows() -> list[Row]:
+    """All of them, the most telling first."""
+    found = [Row(f"dense/{name}", partial(_dense, name)) for name in ("resnet56", "resnet20")]
+    for name in ("resnet56", "resnet20"):
+        found += [Row(f"ours/{name}/{b}", partial(ours.row, name, b)) for b in BUDGETS]
+    found += [
+        Row(f"never worse/{name}/{b}", partial(claims.never_worse, name, b))
+        for name in CATALOG
+        for b in (0.7, 0.5)
+    ]
+    found += [Row(f"memory/{n}", partial(claims.memory, n)) for n in (512, 2048, 8192)]
+    for name in ("resnet20", "resnet56"):
+        found += [
+            Row(f"criteria/{name}/{b}/{one}", partial(ours.row, name, b, criterion=one, **FEW))
+            for b in (0.5, 0.7)
+            for one in ("obs", *CRITERIA, *DATA_CRITERIA)
+        ]
+        found += [
+            Row(f"peer/{name}/{b}/{one}", partial(peer.row, name, b, one))
+            for b in BUDGETS
+            for one in peer.CRITERIA
+        ]
+        found += [
+            Row(f"no curves/{name}/{b}", partial(ours.row, name, b, criterion="l2", by_curve=False))
+            for b in BUDGETS
+        ]
+    return found
+
+
+def _dense(name: str) -> dict[str, Any]:
+    found = network(name)
+    return {"accuracy": {"original": found.accuracy(found.model)}}
+
+
+Known = Mapping[str, Mapping[str, Any]]
+"""Rows by name."""
+
+
+def tables(known: Known) -> list[Table]:
+    """What is known so far."""
+    return [_budgets(known), _criteria(known), _worse(known), _memory(known)]
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def best_peer(known: Known, name: str, budget: float) -> tuple[str, float] | None:
+    """The criterion of the peer with which it does best, and its accuracy."""
+    start = f"peer/{name}/{budget}/"
+    found = {
+        key.removeprefix(start): row["accuracy"]["statistics"]
+        for key, row in known.items()
+        if key.startswith(start) and "accuracy" in row
+    }
+    best = max(found, key=lambda one: found[one], default=None)
+    return None if best is None else (best, found[best])
+
+
+def _budgets(known: Known) -> Table:
+    table = _table("Test accuracy without training (%)", "network", "MACs", "sliced",
+                   "+ batch norm", "repaired", "wanted", "peer + batch norm", "its criterion",
+                   "seconds")  # fmt: skip
+    for name in ("resnet56", "resnet20"):
+        for budget in BUDGETS:
+            row = known.get(f"ours/{name}/{budget}")
+            if row is None or "accuracy" not in row:
+                continue
+            one, other = row["accuracy"], best_peer(known, name, budget)
+            wanted = WANTED[budget] if name == "resnet56" else None
+            table.add_row(name, f"{row['macs']:.3f}", _percent(one["sliced"]),
+                          _percent(one["statistics"]), _percent(one["refit"]), _percent(wanted),
+                          _percent(other[1]) if other else "", other[0] if other else "",
+                          f"{sum(row['seconds'].values()):.0f}")  # fmt: skip
+    return table
+
+
+def _criteria(known: Known) -> Table:
+    columns = [(name, b) for name in ("resnet20", "resnet56") for b in (0.7, 0.5)]
+    heads = [f"{name} {b} {what}" for name, b in columns for what in ("+ norm", "repaired")]
+    table = _table("Criteria, with batch norms re-estimated and with repair (%)", "", *heads)
+    for one in ("obs", *CRITERIA, *DATA_CRITERIA):
+        cells = []
+        for name, b in columns:
+            accuracy = known.get(f"criteria/{name}/{b}/{one}", {}).get("accuracy", {})
+            cells += [_percent(accuracy.get("statistics")), _percent(accuracy.get("refit"))]
+        if any(cells):
+            table.add_row(one, *cells)
+    return table
+
+
+def _worse(known: Known) -> Table:
+    table = _table("Agreement with the original (%)", "model", "MACs", "sliced", "+ batch norm",
+                   "repaired", "kept", "")  # fmt: skip
+    for key, row in known.items():
+        if key.startswith("never worse/") and "agreement" in row:
+            one = row["agreement"]
+            worse = one["repaired"] < one["statistics"]
+            table.add_row(key.split("/")[1], f"{row['macs']:.3f}", _percent(one["sliced"]),
+                          _percent(one["statistics"]), _percent(one["repaired"]), row["chosen"],
+                          "WORSE" if worse else "")  # fmt: skip
+    return table
+
+
+def _memory(known: Known) -> Table:
+    table = _table("Memory of a repair", "inputs", "used", "peak (MiB)", "before (MiB)")
+    for key, row in known.items():
+        if key.startswith("memory/") and "peak_kib" in row:
+            table.add_row(key.split("/")[1], str(row["used"]), f"{row['peak_kib'] / 1024:.0f}",
+                          f"{row['before_kib'] / 1024:.0f}")  # fmt: skip
+    return table
+
+
+def summary(known: Known) -> dict[str, Any]:
+    """The claims, as plain values."""
+    worse = [
+        key.removeprefix("never worse/")
+        for key, row in known.items()
+        if key.startswith("never worse/")
+        and row.get("agreement", {}).get("repaired", 0)
+        < row.get("agreement", {}).get("statistics", 0)
+    ]
+    return {
+        "errors": sorted(key for key, row in known.items() if "error" in row),
+        "repaired is worse than re-estimated": worse,
+        "budgets": {
+            f"{name} {b}": {
+                "repaired": known[f"ours/{name}/{b}"]["accuracy"]["refit"],
+                "wanted": WANTED[b] if name == "resnet56" else None,
+                "peer": best_peer(known, name, b),
+            }
+            for name in ("resnet56", "resnet20")
+            for b in BUDGETS
+            if "accuracy" in known.get(f"ours/{name}/{b}", {})
+        },
+    }
+
+
+def run(
+    path: Any, matches: Callable[[str], bool], say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Rows that match and are not in the file yet are measured, and written one by one."""
+    import json
+    import time
+    import traceback
+
+    lines: Iterable[str] = path.read_text().splitlines() if path.is_file() else ()
+    known = {row["name"]: row for row in map(json.loads, lines)}
+    for row in rows():
+        if row.name in known or not matches(row.name):
+            continue
+        start = time.perf_counter()
+        try:
+            found = row.run()
+        except Exception:  # whatever a network or the peer raises: it is a row as well
+            found = {"error": traceback.format_exc().strip().splitlines()[-1]}
+        found = {"name": row.name, **found, "took": round(time.perf_counter() - start, 1)}
+        known[row.name] = found
+        with path.open("a") as file:
+            file.write(json.dumps(found) + "\n")
+        say(f"{row.name}: {found.get('error') or found.get('accuracy') or found}")
+    return known
