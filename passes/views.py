@@ -227,6 +227,33 @@ def view(node: Node, tensors: Mapping[str, Tensor], rank: int) -> View | str:
     return ""
 
 
+def recurrent(node: Node, tensors: Mapping[str, Tensor]) -> list[Contraction]:
+    """The weights with which a recurrent call reads its input, one for each direction."""
+    name = getattr(getattr(node.target, "_schema", None), "name", "").removeprefix("aten::")
+    if name not in _RECURRENT or not isinstance(node.target, torch._ops.OpOverload):
+        return []
+    given = by_name(node)
+    if "batch_sizes" in given:  # a packed sequence: rows are there for every step alike
+        xs, out = "ai", "ao"
+    else:
+        xs, out = "abi", "abo"
+    params = list(given["params"])
+    directions = 2 if given["bidirectional"] else 1
+    each = len(params) // (directions * int(given["num_layers"]))
+    found = []
+    for direction in range(directions):
+        own = params[direction * each : (direction + 1) * each]
+        bias = own[2] if given["has_biases"] else None
+        stored = [_parameter(one, tensors) for one in (own[0], bias) if one is not None]
+        if all(one is not None for one in stored):
+            x = given.get("input", given.get("data"))
+            found.append(Contraction(node, x, own[0], bias, xs, "oi", out))
+    return found
+
+
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+
+
 def by_name(node: Node) -> dict[str, Any]:
     """The arguments of a call by the names of the operator's schema."""
     assert isinstance(node.target, torch._ops.OpOverload)

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from compressor.passes.duet import chunks_of, clone, held_out
-from compressor.passes.repair import Duet
+from compressor.passes.refit import Duet
 from torch import Tensor
 
 from benchmarks.accuracy.networks import Network, network

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from compressor.passes import Budget
+from compressor.passes import Budget, refit
 from compressor.passes.coupling import Coupling
 from compressor.passes.errors import ContractError, UsageError
 from compressor.passes.plan import Plan
@@ -334,3 +334,50 @@ def test_a_repair_for_another_plan_is_refused():
     small = passes.apply(passes.Shrink(plans[0]), program).program
     with pytest.raises(ContractError, match="not as this plan cuts it"):
         passes.apply(Repair(plans[1], [((x,), {})]), small)
+
+
+# ---------------------------------------------------------------------------- wide, recurrent
+
+
+@pytest.mark.parametrize("name", ["conv2d", "transposed", "strided"])
+def test_a_wide_layer_is_solved_by_channels(name, monkeypatch):
+    monkeypatch.setattr(refit, "COLUMNS", 20)
+    first, second, x = LAYERS[name]
+    with torch.no_grad():
+        second.bias.zero_()
+    model = Twice(doubled(first), second)
+    small, result = repaired(model, x, "first.weight[0]", [4, 5, 6, 7])
+    assert worst(small.module(x), model(x)) > 0.1
+    assert worst(result.program.module(x), model(x)) < 1e-5
+
+
+def test_a_wide_layer_that_cannot_be_solved_says_so(monkeypatch):
+    monkeypatch.setattr(refit, "COLUMNS", 3)
+    first, second, x = LAYERS["linear"]
+    _, result = repaired(Twice(doubled(first), second), x, "first.weight[0]", [4, 5, 6, 7])
+    assert "more than can be solved" in result.layers[-1].why
+
+
+class Sequence(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.first, self.layer = doubled(nn.Linear(6, 8)), layer
+
+    def forward(self, x):
+        return self.layer(torch.relu(self.first(x)))[0]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LSTM(8, 5, batch_first=True),
+        nn.GRU(8, 5, bidirectional=True, batch_first=True),
+        nn.RNN(8, 5, num_layers=2, batch_first=True),
+        nn.LSTM(8, 5, bias=False, batch_first=True),
+    ],
+)
+def test_recurrent_layers_read_on_what_stays(layer):
+    model, x = Sequence(layer), seeded(60, 7, 6)
+    small, result = repaired(model, x, "first.weight[0]", [4, 5, 6, 7])
+    assert worst(small.module(x), model(x)) > 0.01
+    assert worst(result.program.module(x), model(x)) < 1e-5
