@@ -246,7 +246,7 @@ def recurrent(node: Node, tensors: Mapping[str, Tensor]) -> list[Contraction]:
         bias = own[2] if given["has_biases"] else None
         stored = [_parameter(one, tensors) for one in (own[0], bias) if one is not None]
         if all(one is not None for one in stored):
-            x = given.get("input", given.get("data"))
+            x = given["data"] if "data" in given else given["input"]
             found.append(Contraction(node, x, own[0], bias, xs, "oi", out))
     return found
 

@@ -126,7 +126,7 @@ REFUSED = {
     "no budget": ("net.py:net", ("exactly one of channels, macs, params, bytes", "none")),
     "an unknown criterion": (
         "net.py:net --macs 0.5 --criterion l3",
-        ("unknown criterion 'l3'; one of: auto, bn-scale, l1, l2, obs, random",),
+        ("unknown criterion 'l3'; one of: activation, auto, bn-scale, fisher, fpgm",),
     ),
     "an unknown option": ("net.py:net --macs 0.5 --exact", ("No such option", "--exact")),
     "a pattern that matches nothing": (
