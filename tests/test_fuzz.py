@@ -111,7 +111,7 @@ def every_step(kind: str, drawn: int = 300) -> Network:
             others = step.find(rng, x, [x])
             if options is None or others is None or options.get("fn") == "item":
                 continue
-            words = [word for value in options.values() for word in flat(value)] or [""]
+            words = [(key, word) for key in options for word in flat(options[key])] or [("", "")]
             new = {(op, word) for word in words} - done
             if new:
                 try:
