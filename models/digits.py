@@ -6,6 +6,7 @@ r"""A trained network and its data: the ResNet of `residual.py` on scikit-learn'
     digits_resnet()     the network, with the weights in models/weights/digits.safetensors
     example_inputs()    two training images
     calibration()       320 training images without their labels, in batches
+    training()          all training images with their labels, as a data set
     accuracy(predict)   the share of held-out images that `predict` gets right
 
 `python -m models.digits` trains it again, in about a minute, and overwrites the weights.
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from models.residual import Residual
 
@@ -73,6 +75,11 @@ def example_inputs() -> Tensor:
 def calibration() -> Iterator[Tensor]:
     """320 training images without labels, five batches of 64."""
     return iter(data().train_images[: 5 * BATCH].split(BATCH))
+
+
+def training() -> TensorDataset:
+    """All 1198 training images with their labels."""
+    return TensorDataset(data().train_images, data().train_labels)
 
 
 def accuracy(predict: Callable[[Tensor], Any]) -> dict[str, float]:
