@@ -9,7 +9,7 @@ from compressor.passes.evidence import DATA_CRITERIA
 from compressor.passes.importance import CRITERIA
 from rich.table import Table
 
-from benchmarks.accuracy import claims, ours, peer
+from benchmarks.accuracy import claims, ours, peer, text_and_sound
 from benchmarks.accuracy.networks import network
 from models.catalog import CATALOG
 
@@ -38,6 +38,11 @@ def rows() -> list[Row]:
         Row(f"never worse/{name}/{b}", partial(claims.never_worse, name, b))
         for name in CATALOG
         for b in (0.7, 0.5)
+    ]
+    found += [
+        Row(f"text and sound/{name}/{b}", partial(text_and_sound.measured, name, b))
+        for name in text_and_sound.NAMES
+        for b in text_and_sound.SHARES
     ]
     found += [Row(f"memory/{n}", partial(claims.memory, n)) for n in (512, 2048, 8192)]
     for name in ("resnet20", "resnet56"):
@@ -69,7 +74,8 @@ Known = Mapping[str, Mapping[str, Any]]
 
 def tables(known: Known) -> list[Table]:
     """What is known so far."""
-    return [_budgets(known), _criteria(known), _worse(known), _memory(known)]
+    heard = text_and_sound.table(text_and_sound.known_rows(known.values()))
+    return [_budgets(known), heard, _criteria(known), _worse(known), _memory(known)]
 
 
 def _table(title: str, *columns: str) -> Table:

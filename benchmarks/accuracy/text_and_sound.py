@@ -15,8 +15,8 @@ import copy
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,6 +34,7 @@ from compressor.environment import environment
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SHARES = (0.7, 0.5)
+NAMES = ("questions (transformer)", "keywords (DS-CNN)")
 CRITERIA = ("group l2", "group l1", "group taylor", "lamp", "random")
 
 
@@ -85,7 +86,7 @@ def subjects(load: ModuleType) -> Iterator[Subject]:
     """The networks of `load`, the loaders beside the data."""
     questions, kinds = load.trec6("test")
     yield Subject(
-        "questions (transformer)",
+        NAMES[0],
         load.trec6_encoder(),
         load.trec6("train")[0][:512],
         questions,
@@ -93,9 +94,7 @@ def subjects(load: ModuleType) -> Iterator[Subject]:
         heads=True,
     )
     clips, words = load.keywords()
-    yield Subject(
-        "keywords (DS-CNN)", load.keyword_spotter(), clips[:250], clips[250:], words[250:]
-    )
+    yield Subject(NAMES[1], load.keyword_spotter(), clips[:250], clips[250:], words[250:])
 
 
 def loaders(folder: Path = DATA) -> ModuleType:
@@ -120,6 +119,12 @@ def rows(report: Callable[[Row], None] = lambda row: None) -> list[Row]:
             found.append(row(subject, share))
             report(found[-1])
     return found
+
+
+def measured(name: str, share: float) -> dict[str, Any]:
+    """One row by the name of its network."""
+    (subject,) = [one for one in subjects(loaders()) if one.name == name]
+    return {"text and sound": row(subject, share).to_json()}
 
 
 def row(subject: Subject, share: float) -> Row:
@@ -250,6 +255,16 @@ def macs(model: nn.Module, inputs: Tensor) -> float:
 def _accuracy(subject: Subject, model: nn.Module) -> float:
     found = torch.cat([model(part).argmax(1) for part in subject.inputs.split(250)])
     return float((found == subject.targets).double().mean())
+
+
+def known_rows(known: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """The rows among those of the whole experiment."""
+    names = {field.name for field in fields(Row)}
+    return [
+        Row(**{key: value for key, value in one["text and sound"].items() if key in names})
+        for one in known
+        if "text and sound" in one
+    ]
 
 
 def table(found: Sequence[Row]) -> Table:
