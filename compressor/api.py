@@ -28,7 +28,7 @@ from compressor.load import check_finite
 from compressor.load.words import near
 from compressor.passes.errors import CompressError, UsageError
 from compressor.passes.free import Dynamic
-from compressor.runtime import OnnxModel, Parity, parity
+from compressor.runtime import OnnxModel, Parity, batches_of, parity
 from compressor.stages import Watch
 from compressor.train.nets import helper, processes_started
 from compressor.train.phases import Task, frozen_norms, sparsened, trained
@@ -88,9 +88,17 @@ class Built:
         with self.watch.stage(f"export{which}"):
             data = export(program)
         with self.watch.stage(f"parity{which}"):
-            found = parity(program, data, self.call, self.options.seed, self.sizes)
+            found = self._parity(program, data)
         with self.watch.stage(f"simplify{which}"):
             return self._simplified(program, data, found)
+
+    @cached_property
+    def batches(self) -> tuple[int, ...]:
+        """Batch sizes that the original takes, among those that are looked at."""
+        return batches_of(self.original, self.call)
+
+    def _parity(self, program: passes.Program, data: bytes) -> list[Parity]:
+        return parity(program, data, self.call, self.options.seed, self.sizes, self.batches)
 
     def _simplified(self, program: passes.Program, data: bytes, found: list[Parity]) -> Onnx:
         """onnxsim's version where it makes one that agrees with torch, else the exporter's."""
@@ -98,7 +106,7 @@ class Built:
         if tried.data is None:
             return Onnx(data, False, tried.why, tuple(found))
         try:
-            again = parity(program, tried.data, self.call, self.options.seed, self.sizes)
+            again = self._parity(program, tried.data)
         except CompressError as error:
             return Onnx(data, False, f"onnxsim's result was discarded: {error.what}", tuple(found))
         return Onnx(tried.data, True, "", tuple(again))

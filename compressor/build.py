@@ -91,10 +91,11 @@ def build(request: Request, watch: Watch) -> Built | None:
 def _race(
     original: bytes, small: bytes, built: Built, request: Request, watch: Watch
 ) -> dict[str, Any]:
-    """Original and small side by side, batch 1, in one run."""
+    """Original and small side by side in one run, at a batch of 1 if the model takes that."""
+    batch = built.batches[0]
     race = bench.race(
         {"original": original, "small": small},
-        inputs=OnnxModel(small, built.small).feed(*at_batch(built.call, built.small.batch, 1)),
+        inputs=OnnxModel(small, built.small).feed(*at_batch(built.call, built.small.batch, batch)),
         threads=request.threads,
         max_seconds=request.bench_seconds,
         progress=watch.advance,
@@ -115,7 +116,7 @@ def _race(
         "noise": {"ratio": race.noise.median, "low": race.noise.low, "high": race.noise.high},
         "rounds": race.rounds,
         "converged": race.converged,
-        "batch": 1,
+        "batch": batch,
         "threads": race.threads,
         "provider": race.provider,
         "samples": {side: asdict(row.samples) for side, row in rows.items()},

@@ -126,14 +126,15 @@ def parity(
     call: Called,
     seed: int = 0,
     others: Sequence[Mapping[str, int]] = (),
+    batches: Sequence[int] = BATCHES,
 ) -> list[Parity]:
-    """Compare on the example inputs and on random ones, at two batch sizes where it is dynamic.
+    """Compare on the example inputs and on random ones, at `batches` where the batch is dynamic.
 
     `others` are sizes of free axes to look at as well. Raises GateError where any difference
     exceeds `tolerance(program)`.
     """
     model = OnnxModel(data, program)
-    batches = (1,) if program.batch is None else BATCHES
+    batches = (1,) if program.batch is None else batches
     found = []
     for sizes in ({}, *others):
         for index, batch in enumerate(batches):
@@ -155,6 +156,25 @@ def parity(
     return found
 
 
+def batches_of(program: Program, call: Called) -> tuple[int, ...]:
+    """Those of `BATCHES` at which the program runs, else the batch size of its example.
+
+    A model may not take a batch of one: ``x.squeeze()`` then drops the batch as well.
+    """
+    if program.batch is None:
+        return (1,)
+    found = []
+    for batch in BATCHES:
+        args, kwargs = at_batch(call, program.batch, batch)
+        try:
+            with torch.no_grad():
+                program.module(*fresh(args), **fresh(kwargs))
+        except Exception:  # whatever the user's operators raise there: it is not a size for them
+            continue
+        found.append(batch)
+    return tuple(found) or (program.batch,)
+
+
 def tolerance(program: Program) -> float:
     """`TOLERANCE`, or 8 steps of the coarsest number that the model computes with, if that is more.
 
@@ -173,8 +193,15 @@ def _compare(
     sizes: Mapping[str, int],
 ) -> Parity:
     args, kwargs = call
-    with torch.no_grad():
-        wanted = _tensors(program.module(*fresh(args), **fresh(kwargs)))
+    try:
+        with torch.no_grad():
+            wanted = _tensors(program.module(*fresh(args), **fresh(kwargs)))
+    except Exception as error:
+        raise GateError(
+            f"the small network does not run at a batch of {batch}, which the original does",
+            why=reason(error),
+            hint="report this model; nothing was written",
+        ) from error
     found = _tensors(model(*args, **kwargs))
     if len(wanted) != len(found):
         raise GateError(f"the ONNX model gives {len(found)} tensors, torch gives {len(wanted)}")

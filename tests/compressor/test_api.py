@@ -378,3 +378,20 @@ def test_an_unknown_name_of_the_package_is_an_attribute_error():
     assert Path(compressor.__file__).name == "__init__.py"
     with pytest.raises(AttributeError, match="squeeze"):
         compressor.squeeze  # noqa: B018
+
+
+class Squeezing(nn.Module):
+    """Takes no batch of one: `squeeze` would take the batch away too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).relu().mean((2, 3), keepdim=True).squeeze().flatten(1))
+
+
+def test_a_model_that_takes_no_batch_of_one_is_compared_at_others():
+    built = compress(Squeezing(), torch.randn(4, 3, 8, 8), budget=Budget(channels=0.5))
+    assert built.batches == (5,)
+    assert {one.batch for one in built.onnx.parity} == {5}
