@@ -1,6 +1,7 @@
 """The accuracy benchmark: rows are resumed, claims are told from rows, one model is run."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -23,7 +24,7 @@ def three(monkeypatch):
             raise ValueError("no such thing")
         return {"accuracy": {"refit": 0.5}}
 
-    made = [rows.Row(name, lambda name=name: run(name)) for name in "abc"]
+    made = [rows.Row(name, partial(run, name)) for name in "abc"]
     monkeypatch.setattr(rows, "rows", lambda: made)
     return ran
 
