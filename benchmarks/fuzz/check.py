@@ -31,7 +31,7 @@ from benchmarks.fuzz.trace import traced
 from compressor import passes
 from compressor.export import export
 from compressor.inputs import at_batch
-from compressor.runtime import parity
+from compressor.runtime import batches_of, parity
 
 CLOSE = 1e-9
 EXPORTED = 4
@@ -116,7 +116,7 @@ def _check(genome: Genome, found: Found, onnx: bool, plans: int) -> None:
         found.checks[independently(network, plan, small, proof, inputs[-1][0])] += 1
         watch.lap("compare")
     if onnx:
-        _runtime(network, small, found.checks)
+        _runtime(program, small, found.checks)
         watch.lap("onnx")
 
 
@@ -125,21 +125,8 @@ def needs_export(genome: Genome) -> bool:
     return any(step.options.get("fn") == "item" for step in genome.steps)
 
 
-def takes_one(network: Network) -> bool:
-    """Whether the user's own module runs on a batch of one, which squeeze() would take out."""
-    try:
-        with torch.no_grad():
-            network(*(given[:1] for given in network.inputs))
-    except (RuntimeError, IndexError):
-        return False
-    return True
-
-
-def _runtime(network: Network, small: passes.Program, checks: Counter[str]) -> None:
+def _runtime(original: passes.Program, small: passes.Program, checks: Counter[str]) -> None:
     """ONNX Runtime beside torch. What torch's exporter cannot do is counted, not blamed."""
-    if small.batch and not takes_one(network):
-        checks["onnx refused: the network itself takes no batch of one"] += 1
-        return
     if any(
         torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
         for node in small.calls()
@@ -147,7 +134,8 @@ def _runtime(network: Network, small: passes.Program, checks: Counter[str]) -> N
         checks["onnx refused: draws random numbers, which ONNX Runtime draws differently"] += 1
         return
     try:
-        parity(small, export(small), (small.args, dict(small.kwargs)))
+        call = (small.args, dict(small.kwargs))
+        parity(small, export(small), call, batches=batches_of(original, call))
     except passes.GateError:
         raise
     except passes.CompressError as error:
