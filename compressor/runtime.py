@@ -10,12 +10,14 @@ import onnxruntime as ort
 import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from torch import Tensor
+from torch.fx import Interpreter
 from torch.utils import _pytree as pytree
 
 from compressor.inputs import Called, at_batch, at_sizes, fresh, randomised
 from compressor.load.words import reason
 from compressor.passes.errors import CompressError, GateError, UsageError
 from compressor.passes.program import Program
+from compressor.passes.state import float64_by_default, in_float64, widened
 
 TOLERANCE = 1e-4
 """Largest difference between ONNX Runtime and torch, over the largest output; see `tolerance`."""
@@ -131,20 +133,21 @@ def parity(
     """Compare on the example inputs and on random ones, at `batches` where the batch is dynamic.
 
     `others` are sizes of free axes to look at as well. Raises GateError where any difference
-    exceeds `tolerance(program)`.
+    exceeds `tolerance(program)`, and what torch itself loses to rounding there.
     """
     model = OnnxModel(data, program)
     batches = (1,) if program.batch is None else batches
-    found = []
+    found: list[tuple[Parity, Called]] = []
     for sizes in ({}, *others):
         for index, batch in enumerate(batches):
             given = at_batch(at_sizes(call, program, sizes), program.batch, batch)
-            found.append(_compare(program, model, given, "example", batch, sizes))
             noise = randomised(given, seed + index)
-            found.append(_compare(program, model, noise, "random", batch, sizes))
-    worst = max(found, key=lambda one: one.max_rel)
+            for name, inputs in (("example", given), ("random", noise)):
+                found.append((_compare(program, model, inputs, name, batch, sizes), inputs))
     limit = tolerance(program)
-    if not worst.max_rel <= limit:
+    for worst, inputs in sorted(found, key=lambda pair: -pair[0].max_rel):
+        if worst.max_rel <= limit or worst.max_rel <= _rounding(program, inputs):
+            continue
         raise GateError(
             f"ONNX Runtime and torch differ by {worst.max_rel:.2g} (limit {limit:.2g})",
             where=", ".join(
@@ -153,7 +156,32 @@ def parity(
             ),
             hint="report this model; nothing was written",
         )
-    return found
+    return [one for one, _ in found]
+
+
+ROUNDINGS, MOST = 8, 1e-2
+"""ONNX Runtime may lose as many times what torch loses to rounding; never more than the second."""
+
+
+def _rounding(program: Program, call: Called) -> float:
+    """How far ONNX Runtime may be from torch where torch itself is far from exact.
+
+    Weights that nearly cancel make any order of adding up look different: torch is compared with
+    itself in float64. 0 where it has no kernels for that.
+    """
+    wide = [widened(leaf) for leaf in pytree.tree_leaves(fresh(call))]
+    try:
+        with torch.no_grad(), float64_by_default():
+            exact = Interpreter(in_float64(program)).run(*wide, enable_io_processing=False)
+    except (RuntimeError, NotImplementedError) as error:
+        if "not implemented for" not in str(error):
+            raise
+        return 0.0
+    wanted = _tensors(exact)
+    with torch.no_grad():
+        own = _tensors(program.module(*fresh(call[0]), **fresh(call[1])))
+    gaps = [_gap(a, b)[1] for a, b in zip(wanted, own, strict=True) if a.is_floating_point()]
+    return min(ROUNDINGS * max(gaps, default=0.0), MOST)
 
 
 def batches_of(program: Program, call: Called) -> tuple[int, ...]:
@@ -214,14 +242,20 @@ def _compare(
             )
         if not torch.equal(torch.isfinite(a), torch.isfinite(b)):
             return Parity(name, batch, sizes, float("inf"), float("inf"), None)
-        a, b = (torch.nan_to_num(t.double(), nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
-        gap = float((a - b).abs().max()) if a.numel() else 0.0
-        scale = float(a.abs().max()) if a.numel() else 0.0
-        absolute = max(absolute, gap)
-        relative = max(relative, gap / scale if scale else gap)
+        gaps = _gap(a, b)
+        absolute, relative = max(absolute, gaps[0]), max(relative, gaps[1])
         if a.dim() >= 2 and a.shape[-1] > 1:
             rows.append(float((a.argmax(-1) == b.argmax(-1)).double().mean()))
     return Parity(name, batch, sizes, absolute, relative, min(rows, default=None))
+
+
+def _gap(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """Largest difference of the finite numbers, and over the largest of them."""
+    if not a.numel():
+        return 0.0, 0.0
+    a, b = (torch.nan_to_num(t.double(), nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
+    gap, scale = float((a - b).abs().max()), float(a.abs().max())
+    return gap, gap / scale if scale else gap
 
 
 def _tensors(output: Any) -> list[Tensor]:

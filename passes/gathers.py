@@ -16,7 +16,7 @@ from torch.fx import Node
 from .aliases import is_copied, is_written_later
 from .interpret import Trace
 from .labels import Value, compact, varying
-from .rules import rule_for
+from .rules import Call, rule_for
 from .rules.table import position_ids
 
 aten = torch.ops.aten
@@ -45,6 +45,11 @@ REORDERS = {
     aten.slice.Tensor,
 }
 """Calls that pick positions of an axis in a way that literals cannot follow."""
+
+
+WHATEVER = {*PICKS, aten.roll.default, aten.channel_shuffle.default}
+"""Of these, the calls whose literals count positions: they reorder what stays, even where they
+leave the whole as it is (a roll by as many positions as there are)."""
 
 
 def find_gathers(trace: Trace) -> tuple[Gather, ...]:
@@ -98,26 +103,27 @@ def _follow(trace: Trace, first: Node) -> Gather | None:
             return None
     if not is_copied([*inside, node]) and is_written_later(node):
         return None
-    return _permutation(entry, start, node, trace.results[node], tuple(inside), ids)
+    return _permutation(entry, start, call, trace.results[node], tuple(inside), ids)
 
 
 def _permutation(
-    entry: Node, start: Value, exit: Node, end: Value, inside: tuple[Node, ...], ids: list[Tensor]
+    entry: Node, start: Value, exit: Call, end: Value, inside: tuple[Node, ...], ids: list[Tensor]
 ) -> Gather | None:
     if start.rank != end.rank or not start.arrays:
         return None
     moved = [a for a, one in enumerate(ids) if not torch.equal(one, position_ids(start, a))]
-    own = moved[0] if moved else varying(start.arrays[0])[0]
+    rolled = exit.axes("dims") if exit.op is aten.roll.default else ()
+    own = moved[0] if moved else rolled[0] if rolled else varying(start.arrays[0])[0]
     along = [[varying(array) for array in value.arrays if array.shape[own] > 1]
              for value in (start, end)]  # fmt: skip
     if along != [[(own,)], [(own,)]]:
         return None
     source = ids[own].flatten() - 1
-    if exit.target not in PICKS and bool((source.diff() == 1).all()):
+    if exit.op not in WHATEVER and bool((source.diff() == 1).all()):
         return None  # a plain slice: its bounds follow
     for axis, array in enumerate(ids):
         if any(array.shape[other] > 1 and other != axis for other in range(array.dim())):
             return None
         if axis != own and not torch.equal(array, position_ids(start, axis)):
             return None
-    return Gather(entry, exit, inside, own, source)
+    return Gather(entry, exit.node, inside, own, source)

@@ -36,7 +36,8 @@ from compressor.runtime import batches_of, parity
 CLOSE = 1e-9
 EXPORTED = 4
 """Every so many networks are captured by torch.export; the others are traced, which is quick."""
-ONNX_REFUSALS = ("torch.onnx.export failed", "ONNX Runtime refuses", "torch.onnx.export made")
+ONNX_REFUSALS = ("torch.onnx.export failed", "ONNX Runtime refuses", "torch.onnx.export made",
+    "ONNX Runtime cannot run",)  # fmt: skip
 
 
 class Wrong(Exception):

@@ -160,6 +160,25 @@ def test_a_difference_is_refused(plain, monkeypatch, change, what):
     assert what in caught.value.what
 
 
+class Cancelling(nn.Module):
+    """Large numbers that nearly cancel: single precision loses four digits in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large = nn.Parameter(torch.full((6, 6), 3e3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + x @ self.large) - x @ self.large
+
+
+def test_more_is_allowed_where_torch_itself_is_that_inexact(plain, monkeypatch):
+    program = passes.capture(Cancelling(), (x(0),), {})
+    assert max(one.max_rel for one in compared(program, monkeypatch, lambda y: y * 1.0005)) > 4e-4
+    for network, factor in ((program, 1.05), (plain, 1.0005)):
+        with pytest.raises(GateError, match="differ by"):
+            compared(network, monkeypatch, lambda y, factor=factor: y * factor)
+
+
 def test_the_worst_batch_is_named(plain, monkeypatch):
     with pytest.raises(GateError, match="differ by") as caught:
         compared(plain, monkeypatch, lambda y: y + 0.1 * (len(y) == 5))
