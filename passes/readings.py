@@ -4,6 +4,10 @@
     energy   Σ over outputs o of  gain_o · weight_o weight_oᵀ                   (the weights)
     gain_o   mean over inputs of (d loss / d result_o)², summed over positions  (backward)
 
+Errors at the positions of one input add up where they, and the gradients, are alike: before a
+mean over positions, all of them do. So the variance of means over positions counts with the gradient
+of the mean, and the rest with that of the rest.
+
 With small errors δ in a result, the loss rises by half the mean of (Σ gradient · δ)²: so errors of
 all layers are told in the same unit. The loss is that of the original against its own outputs:
 the squared difference over their variance. The mean square of its gradient in a random direction is
@@ -100,11 +104,13 @@ class _Probe(Interpreter):
         """Rows, and sums of the columns, of their products, of magnitudes, and of what is not 0."""
         self._random = torch.Generator().manual_seed(seed)
         self._nudges: dict[Node, Tensor] = {}
-        self._share = 1
+        self._share = self._samples = 1
+        self.spreads: dict[Node, list[Any]] = {}
+        """Samples, and sums of the means over positions and of squares, whole and of the means."""
 
     def measure(self, chunk: Chunk, count: int) -> None:
         """One chunk forwards and backwards."""
-        self._nudges, self._share = {}, count
+        self._nudges, self._share, self._samples = {}, count, chunk.samples
         with torch.enable_grad():
             outputs = self.run(*fresh(chunk.leaves), enable_io_processing=False)
             loss = own_loss(outputs, self._random)
@@ -117,8 +123,15 @@ class _Probe(Interpreter):
             layer = self.layers[node]
             grad = torch.zeros_like(nudge) if grad is None else grad
             rows = layer.targets(grad, torch.arange(layer.count(grad)))
-            square = rows.double().square().sum(1)
-            self.gains[node] = self.gains.get(node, 0) + square
+            self.gains[node] = self.gains.get(node, 0) + self._gain(node, rows.double())
+
+    def _gain(self, node: Node, rows: Tensor) -> Tensor:
+        """Squared gradients, [2, blocks, outputs]: of the mean over positions, and of the rest."""
+        samples = self._samples if rows.shape[1] % self._samples == 0 else rows.shape[1]
+        parts = rows.unflatten(1, (samples, -1))
+        whole = parts.sum(2).square().sum(1)
+        rest = parts.square().sum((1, 2)) - whole / parts.shape[2]
+        return torch.stack([whole, rest.clamp(min=0)])
 
     def run_node(self, n: Node) -> Any:
         layer = self.layers.get(n)
@@ -131,8 +144,24 @@ class _Probe(Interpreter):
             result = result + nudge
         return result
 
+    def common(self, node: Node) -> Tensor:
+        """Which share of the variance of what a layer reads is that of means over positions."""
+        if node not in self.spreads:
+            return torch.ones(1, dtype=torch.float64)
+        count, total, square, every = self.spreads[node]
+        mean = (total / count).square()
+        between = (square / count - mean).clamp(min=0).sum(1)
+        return (between / (every / count - mean).sum(1).clamp(min=1e-30)).clamp(max=1)
+
     def _see(self, node: Node, layer: View) -> None:
         x = self.env[layer.x].detach()
+        every = columns_of(layer, x, self._random, 0)
+        if every.shape[1] % self._samples == 0:
+            means = every.unflatten(1, (self._samples, -1)).mean(2).double()
+            seen = [self._samples, means.sum(1), means.square().sum(1),
+                    every.square().mean(1).double() * self._samples]  # fmt: skip
+            known = self.spreads.get(node, [0, 0, 0, 0])
+            self.spreads[node] = [a + b for a, b in zip(known, seen, strict=True)]
         rows = columns_of(layer, x, self._random, self._share)
         rows = rows.double()
         new = [rows.shape[1], rows.sum(1), rows.mT @ rows, rows.abs().sum(1), (rows != 0).sum(1)]
@@ -148,6 +177,8 @@ def columns_of(layer: View, x: Tensor, random: torch.Generator, share: int) -> T
     else:
         assert isinstance(layer, Contraction)
         rows = layer.rows(x, (), torch.arange(layer.length(x)))
+    if not share:
+        return rows
     wanted = max(ROWS * rows.shape[2], LEAST_ROWS) // share + 1
     if rows.shape[1] <= wanted:
         return rows
@@ -174,7 +205,9 @@ def _blocks(coupling: Coupling, layer: View, probe: _Probe, samples: int) -> lis
     node = layer.node
     weight = coupling.program.tensors()[str(layer.weight.target)].detach().double()
     labels = coupling.state[str(layer.weight.target)]
-    gain = probe.gains[node] / (2 * samples)  # [blocks, outputs]
+    whole, rest = probe.gains[node] / (2 * samples)  # [blocks, outputs]
+    common = probe.common(node)[:, None]
+    gain = common * whole + (1 - common) * rest
     matrix = layer.matrix(weight)
     count, total, square, magnitude, alive = probe.sums[node]
     mean = total / count
