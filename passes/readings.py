@@ -4,9 +4,9 @@
     energy   Σ over outputs o of  gain_o · weight_o weight_oᵀ                   (the weights)
     gain_o   mean over inputs of (d loss / d result_o)², summed over positions  (backward)
 
-Errors at the positions of one input add up where they, and the gradients, are alike: before a
-mean over positions, all of them do. So the variance of means over positions counts with the gradient
-of the mean, and the rest with that of the rest.
+Errors at the positions of one input add up where they, and the gradients, are alike: before a mean
+over positions, all of them do. So the variance of means over positions counts with the gradient of
+the mean, and the rest with that of the rest.
 
 With small errors δ in a result, the loss rises by half the mean of (Σ gradient · δ)²: so errors of
 all layers are told in the same unit. The loss is that of the original against its own outputs:
