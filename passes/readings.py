@@ -151,7 +151,8 @@ class _Probe(Interpreter):
         count, total, square, every = self.spreads[node]
         mean = (total / count).square()
         between = (square / count - mean).clamp(min=0).sum(1)
-        return (between / (every / count - mean).sum(1).clamp(min=1e-30)).clamp(max=1)
+        found: Tensor = (between / (every / count - mean).sum(1).clamp(min=1e-30)).clamp(max=1)
+        return found
 
     def _see(self, node: Node, layer: View) -> None:
         x = self.env[layer.x].detach()
