@@ -27,9 +27,10 @@ def check_writable(path: Path, *, force: bool = True) -> None:
 def write_file(path: Path, data: bytes) -> None:
     """Beside its name first, then renamed: the file is there as a whole, or as it was.
 
-    Raises UsageError where it cannot be written.
+    Folders above it are made. Raises UsageError where it cannot be written.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
@@ -42,4 +43,8 @@ def write_file(path: Path, data: bytes) -> None:
                 os.unlink(file.name)
                 raise
     except OSError as error:
-        raise UsageError(f"cannot write {path}", why=error.strerror or str(error)) from error
+        raise UsageError(
+            f"cannot write {path}",
+            why=error.strerror or str(error),
+            hint="name a file with -o",
+        ) from error

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 COSTS = {
@@ -30,8 +30,8 @@ COSTS = {
 NOTHING = "–"  # noqa: RUF001 (a dash in an empty cell)
 
 
-def render(found: Mapping[str, Any]) -> str:
-    """The page of a report (see `compressor.report`): any section of it may be missing."""
+def template(name: str) -> Template:
+    """A page of ours: escaped, with our ways of writing numbers; what is missing is an error."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -41,7 +41,12 @@ def render(found: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"thin": thin, "fixed": fixed, "percent": percent}
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(name)
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """The page of a report (see `compressor.report`): any section of it may be missing."""
+    return template("report.html.j2").render(
         model=found["model"],
         asked=asked(found),
         verdicts=list(verdicts(found)),

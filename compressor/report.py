@@ -20,6 +20,7 @@ from rich.table import Table
 from compressor import passes
 from compressor.environment import environment
 from compressor.passes.text import width
+from compressor.runtime import BATCHES
 from compressor.search import Try, told
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def warnings(built: "Built") -> list[str]:
         )
     if built.original.batch is None:
         found.append("The model fixes its batch size, and so does the exported one.")
+    elif "batches" in built.__dict__ and (left := set(BATCHES) - set(built.batches)):
+        found.append(f"The model does not run at a batch of {min(left)}: not compared there.")
     if "onnx" in built.__dict__ and built.onnx.note:
         found.append(built.onnx.note)
     latency = built.measured.get("latency")

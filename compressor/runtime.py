@@ -197,7 +197,7 @@ def batches_of(program: Program, call: Called) -> tuple[int, ...]:
         try:
             with torch.no_grad():
                 program.module(*fresh(args), **fresh(kwargs))
-        except Exception:  # whatever the user's operators raise there: it is not a size for them
+        except (RuntimeError, IndexError, ValueError):  # not a size for them; the report says so
             continue
         found.append(batch)
     return tuple(found) or (program.batch,)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.table import Table
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -22,10 +21,11 @@ from torch.utils import _pytree as pytree
 from compressor import passes
 from compressor.data import Data
 from compressor.evaluate import Evaluation, evaluations
+from compressor.files import write_file
 from compressor.inputs import Called, fresh
 from compressor.inspection import Subject, captured
 from compressor.load import load_data
-from compressor.page import TEMPLATES, thin
+from compressor.page import template
 from compressor.passes.agreement import divergence
 from compressor.passes.errors import UsageError
 from compressor.passes.importance import channel_scores
@@ -273,17 +273,8 @@ def _nearest(cells: Mapping[float, Cut], share: float) -> Cut | None:
 
 def page(found: Sensitivity) -> str:
     """The same as a page with a picture; no scripts."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["thin"] = thin
     largest = max((c.divergence for row in found.rows for c in row.cuts), default=0.0) or 1.0
-    return environment.get_template("sensitivity.html.j2").render(
+    return template("sensitivity.html.j2").render(
         found=found, weights=found.weights, curves=[_curve(row, largest) for row in found.rows]
     )
 
@@ -298,13 +289,5 @@ def _height(cut: Cut, largest: float) -> float:
 
 
 def write(found: Sensitivity, output: Path) -> None:
-    """The page, under the name that was asked for."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(page(found), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {output}",
-            why=error.strerror or str(error),
-            hint="name a file with -o",
-        ) from error
+    """The page, under the name that was asked for: as a whole, or not at all."""
+    write_file(output, page(found).encode())

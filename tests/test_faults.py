@@ -92,10 +92,15 @@ def test_what_is_wrong_with_a_release_counts_and_what_differs_only_in_the_choice
     assert outcome(fault, "network:residual") == {("harmless", ""), ("untouched", "")}
 
 
+def on_all_threads():
+    torch.ones(512, 512) @ torch.ones(512, 512)
+
+
 def test_a_fault_that_kills_or_hangs_its_process_is_found_there_and_others_are_still_tried(
     monkeypatch,
 ):
     def harmful(own, fault, network):
+        on_all_threads()
         if network.name == "case:relu":
             os.abort()
         while network.name == "case:sigmoid":
@@ -104,6 +109,8 @@ def test_a_fault_that_kills_or_hangs_its_process_is_found_there_and_others_are_s
 
     monkeypatch.setattr(runner, "judge", harmful)
     monkeypatch.setattr(runner, "SECONDS", 1)
+    monkeypatch.setattr(runner, "WALL_SECONDS", 60)
+    on_all_threads()  # a process forked after that must not wait for these threads
     fault = FAULTS["the tie of an addition is forgotten"]
     found = verdicts(fault, ["case:add", "case:relu", "case:sigmoid", "case:glu"])
     assert [(one.network, one.kind, one.by) for one in found] == [

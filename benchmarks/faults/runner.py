@@ -128,7 +128,6 @@ def run(
 
     The processes are forked, so that each has the networks as they were captured here.
     """
-    torch.set_num_threads(1)  # a forked process has no other
     covered = coverage(names)
     rows = []
     for fault in faults:
@@ -165,6 +164,7 @@ def _judge_all(fault: Fault, names: Sequence[str], path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (most, most + 5))
     resource.setrlimit(resource.RLIMIT_AS, (GIGABYTES << 30, GIGABYTES << 30))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    torch.set_num_threads(1)  # a fork has no other: it would wait for them forever
     faulthandler.disable()  # the parent says what became of it
     with path.open("a") as file, open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

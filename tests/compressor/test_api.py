@@ -395,3 +395,4 @@ def test_a_model_that_takes_no_batch_of_one_is_compared_at_others():
     built = compress(Squeezing(), torch.randn(4, 3, 8, 8), budget=Budget(channels=0.5))
     assert built.batches == (5,)
     assert {one.batch for one in built.onnx.parity} == {5}
+    assert any("does not run at a batch of 1" in line for line in built.report["warnings"])
