@@ -17,15 +17,15 @@ if not (_HERE / "passes").is_dir():  # a checkout: passes/ is our sibling
     __path__.append(str(_HERE.parent))  # a wheel: passes/ is inside us
 
 if TYPE_CHECKING:
-    from compressor.api import Built as Built
     from compressor.api import compress as compress
+    from compressor.built import Built as Built
     from compressor.passes.plan import Budget as Budget
     from compressor.train.settings import Training as Training
     from compressor.train.sparse import SparseGroups as SparseGroups
 
 _HOMES = {
     "Budget": "compressor.passes.plan",
-    "Built": "compressor.api",
+    "Built": "compressor.built",
     "SparseGroups": "compressor.train.sparse",
     "Training": "compressor.train.settings",
     "compress": "compressor.api",

@@ -8,130 +8,43 @@ built.save("build/net")  model.onnx, weights, plan, report: all of them, or noth
 """
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from compressor import passes, release, report
+from compressor import passes
 from compressor import search as searching
+from compressor.built import Built as Built
 from compressor.data import Data, Source
-from compressor.evaluate import Evaluation, Pairs, compared, evaluations, refuse_drop
-from compressor.export import export, simplify
+from compressor.evaluate import Evaluation, Pairs, evaluations, refuse_drop
 from compressor.freedom import Sizes, other_sizes
-from compressor.inputs import Called, Inputs, as_call, at_sizes, check_runs, randomised
+from compressor.inputs import Inputs, as_call, at_sizes, check_runs, randomised
 from compressor.load import check_finite
 from compressor.load.words import near
-from compressor.passes.errors import CompressError, UsageError
+from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
-from compressor.runtime import OnnxModel, Parity, batches_of, parity
+from compressor.recipe import Recipe
 from compressor.stages import Watch
-from compressor.train.nets import helper, processes_started
+from compressor.train.nets import helper, processes_started, with_tensors
 from compressor.train.phases import Task, frozen_norms, sparsened, trained
 from compressor.train.settings import Training
 
 
 @dataclass(frozen=True, eq=False)
-class Onnx:
-    """The exported small model, what onnxsim did to it, and how it compares with torch."""
+class Given:
+    """What only Python can say: a budget, and things that run or hold data."""
 
-    data: bytes
-    simplified: bool
-    note: str
-    parity: tuple[Parity, ...]
-
-
-@dataclass(eq=False)
-class Built:
-    """A shrunk network with the evidence that the surgery was right."""
-
-    original: passes.Program
-    small: passes.Program
-    plan: passes.Plan
-    proof: passes.Proof
-    options: passes.Options
-    call: Called
-    name: str
-    watch: Watch
-    changes: tuple[str, ...]
-    sizes: tuple[Sizes, ...] = ()
-    """Other sizes of free axes: proof and parity look at these as well."""
-    data: Data | None = None
-    """The calibration data, where some were given."""
-    groups: passes.Measured | None = None
-    """What was measured of every group before the plan was made, where there were data."""
-    repaired: passes.Repaired | None = None
-    """What the repair did: `small` is its result where there were data."""
-    measured: dict[str, Any] = field(default_factory=dict)
-    """Accuracy, latency and file sizes, where they were measured."""
-
-    @property
-    def module(self) -> nn.Module:
-        """The small network: called like the original, trainable, exportable."""
-        return self.small.module
-
-    @cached_property
-    def onnx(self) -> Onnx:
-        """The deployable model, exported once and compared with torch in ONNX Runtime."""
-        return self._deployed(self.small, "")
-
-    @cached_property
-    def original_onnx(self) -> Onnx:
-        """The original, exported the same way: what the small one is raced against."""
-        return self._deployed(self.original, " original")
-
-    def _deployed(self, program: passes.Program, which: str) -> Onnx:
-        with self.watch.stage(f"export{which}"):
-            data = export(program)
-        with self.watch.stage(f"parity{which}"):
-            found = self._parity(program, data)
-        with self.watch.stage(f"simplify{which}"):
-            return self._simplified(program, data, found)
-
-    @cached_property
-    def batches(self) -> tuple[int, ...]:
-        """Batch sizes that the original takes, among those that are looked at."""
-        return batches_of(self.original, self.call)
-
-    def _parity(self, program: passes.Program, data: bytes) -> list[Parity]:
-        return parity(program, data, self.call, self.options.seed, self.sizes, self.batches)
-
-    def _simplified(self, program: passes.Program, data: bytes, found: list[Parity]) -> Onnx:
-        """onnxsim's version where it makes one that agrees with torch, else the exporter's."""
-        tried = simplify(data)
-        if tried.data is None:
-            return Onnx(data, False, tried.why, tuple(found))
-        try:
-            again = self._parity(program, tried.data)
-        except CompressError as error:
-            return Onnx(data, False, f"onnxsim's result was discarded: {error.what}", tuple(found))
-        return Onnx(tried.data, True, "", tuple(again))
-
-    def evaluate(self, wanted: Sequence[Evaluation]) -> None:
-        """Measure both exported models in ONNX Runtime."""
-        small, original = self.onnx.data, self.original_onnx.data
-        with self.watch.stage("evaluate"):
-            self.measured["accuracy"] = compared(
-                wanted, OnnxModel(original, self.original), OnnxModel(small, self.small)
-            )
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """Everything that is known so far, as plain values."""
-        return report.build(self)
-
-    def save(self, directory: str | Path, *, force: bool = False) -> Path:
-        """Write the release directory; beside its name first, so that it is complete or absent.
-
-        Raises UsageError where the directory exists (unless `force`) or cannot be written.
-        """
-        with release.prepared(Path(directory), force=force) as folder:
-            release.write(self, folder)
-        return Path(directory)
+    budget: passes.Budget | None = None
+    data: Source | None = None
+    evaluate: Any = None
+    eval_data: Source | None = None
+    training: Training = field(default_factory=Training)
+    train_data: Source | None = None
+    finetune: Callable[[nn.Module], object] | None = None
+    dynamic: Dynamic | None = None
 
 
 def compress(
@@ -142,137 +55,169 @@ def compress(
     data: Source | None = None,
     evaluate: Any = None,
     eval_data: Source | None = None,
-    max_drop: float | None = None,
-    metric: str | None = None,
-    search: bool = False,
     training: Training | None = None,
     train_data: Source | None = None,
-    criterion: str = "auto",
-    ignore: Sequence[str] = (),
-    uniform: bool = False,
-    round_to: int | None = None,
-    least: int = 1,
-    seed: int = 0,
+    finetune: Callable[[nn.Module], object] | None = None,
     dynamic: Dynamic | None = None,
     name: str = "",
     watch: Watch | None = None,
+    **options: Any,
 ) -> Built:
     """Remove channels of `model` until it meets the budget, and prove that it was done right.
 
     `model` is left untouched. `example_inputs` is a tensor, a tuple, or a dict of keyword
-    arguments; `data` is an iterable of such inputs, or of (inputs, target) pairs. `ignore` holds
-    name patterns of parameters never to touch, `round_to` the unit of kept widths (found if None),
-    `least` how many channels always stay in a group. `dynamic` names axes whose sizes stay free,
-    ``{"input_ids": {1: "sequence"}}``; equal names are equal sizes.
+    arguments; `data` is an iterable of such inputs, or of (inputs, target) pairs. `dynamic` names
+    axes whose sizes stay free, ``{"input_ids": {1: "sequence"}}``; equal names are equal sizes.
 
     `evaluate` is a callable(predict), a name such as "accuracy" (see `compressor.evaluate.READY`),
     or several; both exported models are measured, by name on `eval_data` (by default `data`).
-    `max_drop` is how much worse `metric` (by default the first) may become. `training` has the
-    epochs of distillation and fine-tuning, on `train_data` (by default `data`). With `search`, the
-    result is the smallest model found that keeps to `max_drop`; `budget` is then the least.
+    `training` has the epochs of distillation and fine-tuning, on `train_data` (by default `data`);
+    `finetune` is a function of yours that trains the small module in place.
+
+    `options` are those of the recipe about the choice and the limits: criterion, uniform, round_to,
+    min_channels, ignore, seed, max_drop, metric, search. With `search`, the result is the smallest
+    model found that keeps to `max_drop`; `budget` is then the least.
 
     Raises UsageError for inputs or a budget that cannot be used, or an axis that cannot be free,
     GateError where the surgery is not equal to silencing the removed channels, or a metric drops by
     more than `max_drop`.
     """
-    ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
-    options = passes.Options(criterion, seed, uniform, round_to, least, ignore)
-    watch = watch or Watch()
-    training = training or Training()
+    if unknown := options.keys() - OPTIONS:
+        raise UsageError(f"unknown option {min(unknown)!r}", hint=near(min(unknown), OPTIONS))
+    given = Given(
+        budget, data, evaluate, eval_data, training or Training(), train_data, finetune, dynamic
+    )
+    recipe = Recipe.of(**options)
+    return prepared(model, example_inputs, given, recipe, name, watch or Watch()).run()
+
+
+OPTIONS = frozenset(
+    {
+        *("criterion", "uniform", "round_to", "min_channels", "ignore", "seed"),
+        *("max_drop", "metric", "search"),
+    }
+)
+"""Fields of the recipe that `compress` takes; the others are about files and commands."""
+
+
+def prepared(
+    model: nn.Module,
+    example_inputs: Inputs,
+    given: Given,
+    recipe: Recipe,
+    name: str,
+    watch: Watch,
+) -> "Job":
+    """Capture, couple and measure: all that does not depend on how much goes."""
+    options = recipe.options()
     check_finite(model)
     frozen = frozen_norms(model)
     args, kwargs = as_call(example_inputs)
     with in_eval_mode(model):
         check_runs(model, (args, kwargs))
         with watch.stage("capture"):
-            program = passes.capture(model, args, kwargs, dynamic)
+            program = passes.capture(model, args, kwargs, given.dynamic)
             sizes = other_sizes(model, program, (program.args, dict(program.kwargs)))
-    check_ignored(model, program, ignore)
-    batches = None if data is None else Data(data, program)
-    judged = evaluations(evaluate, batches if eval_data is None else Data(eval_data, program))
-    if max_drop is not None and not judged:
-        raise UsageError("a drop is limited, and nothing is evaluated", hint="give --evaluate")
+    check_ignored(model, program, options.ignore)
+    data, judged = _measuring(given, recipe, program)
     with watch.stage("couple"):
         coupling = passes.couple(program, options.ignore)
-    task = _task(training, train_data, data, judged, metric, frozen)
-    coupling, happened = _sparse(coupling, task, ignore, watch)
-    calls = None if batches is None else batches.calls
+    task = _task(given, judged, recipe.metric, frozen)
+    coupling, happened = _sparse(coupling, task, options.ignore, watch)
     measured = None
-    if calls is not None:
+    if data is not None:
         with watch.stage("measure"):
-            measured = passes.Measured.of(coupling, calls, options)
-    job = _Job(
+            measured = passes.Measured.of(coupling, data.calls, options)
+    return Job(
         program,
         coupling,
-        options,
+        given,
+        recipe,
         name or type(model).__name__,
         watch,
         sizes,
-        batches,
-        calls,
+        data,
         measured,
         judged,
         task,
         tuple(happened),
     )
-    if search:
-        return job.smallest(budget, max_drop, metric)
-    if budget is None:
-        raise UsageError("no budget is given", hint="for example Budget(macs=0.5), or --macs 0.5")
-    built = job.build(job.plan(budget), task)
-    if max_drop is not None and not helper():
-        refuse_drop(built.measured["accuracy"], max_drop, metric)
-    return built
+
+
+def _measuring(
+    given: Given, recipe: Recipe, program: passes.Program
+) -> tuple[Data | None, tuple[Evaluation, ...]]:
+    """What is repaired with, and what is measured."""
+    data = None if given.data is None else Data(given.data, program)
+    pairs = data if given.eval_data is None else Data(given.eval_data, program)
+    judged = evaluations(given.evaluate, pairs)
+    if recipe.max_drop is not None and not judged:
+        raise UsageError("a drop is limited, and nothing is evaluated", hint="give --evaluate")
+    return data, judged
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
+class Job:
     """A captured network with all that does not depend on the budget."""
 
     program: passes.Program
     coupling: passes.Coupling
-    options: passes.Options
+    given: Given
+    recipe: Recipe
     name: str
     watch: Watch
     sizes: tuple[Sizes, ...]
     data: Data | None
-    calls: Any
     measured: passes.Measured | None
     judged: tuple[Evaluation, ...]
     task: Task | None
     happened: tuple[dict[str, Any], ...]
 
+    def run(self) -> Built:
+        """What the recipe asks for: a build of one size, or the smallest that is good enough."""
+        if self.recipe.search:
+            return self.smallest()
+        built = self.build(self.plan(self.budget), self.task)
+        if self.recipe.max_drop is not None and not helper():
+            refuse_drop(built.measured["accuracy"], self.recipe.max_drop, self.recipe.metric)
+        return built
+
+    @property
+    def budget(self) -> passes.Budget:
+        """How much may stay. Raises UsageError where nobody said."""
+        if self.given.budget is None:
+            raise UsageError(
+                "no budget is given", hint="for example Budget(macs=0.5), or --macs 0.5"
+            )
+        return self.given.budget
+
     def plan(self, budget: passes.Budget) -> passes.Plan:
         """Which channels go."""
         curves = None if self.measured is None else self.measured.curves
         with self.watch.stage("plan"):
-            return passes.choose(self.coupling, budget, self.options, curves=curves)
+            return passes.choose(self.coupling, budget, self.recipe.options(), curves=curves)
 
     def build(self, plan: passes.Plan, task: Task | None, like: Built | None = None) -> Built:
         """Cut, prove, repair, train and measure. `like`: a build that knows the original."""
-        program, watch, seed = self.program, self.watch, self.options.seed
+        program, watch = self.program, self.watch
+        own = (program.args, dict(program.kwargs))
         with watch.stage("shrink"):
             result = passes.apply(passes.Shrink(plan), self.coupling.program)
             result.program.module.eval()  # as it was captured
         with watch.stage("prove"):
-            own = (program.args, dict(program.kwargs))
-            others = [randomised(at_sizes(own, program, one), seed) for one in self.sizes]
-            proof = passes.prove(plan, result.program, [own, *others], randomised(own, seed))
+            proof = self._prove(plan, result.program)
         small, repaired = result.program, None
-        if self.calls is not None:
+        if self.data is not None:
             with watch.stage("repair"):
-                repaired = passes.mend(passes.Repair(plan, self.calls), small)
+                repaired = passes.mend(passes.Repair(plan, self.data.calls), small)
                 small = repaired.program
-        happened = list(self.happened)
-        if task is not None:
-            small, more = trained(program, small, plan, task, watch)
-            happened += more
+        small, happened = self._trained(small, plan, task)
         built = Built(
             program,
             small,
             plan,
             proof,
-            self.options,
+            self.recipe.options(),
             own,
             self.name,
             watch,
@@ -281,19 +226,45 @@ class _Job:
             self.data,
             self.measured,
             repaired,
+            self.recipe,
         )
         if like is not None:
             built.__dict__["original_onnx"] = like.original_onnx
-        if task is not None:
-            built.measured["training"] = {"options": task.settings.to_json(), "phases": happened}
+        if happened:
+            built.measured["training"] = {
+                "options": self.given.training.to_json(),
+                "phases": happened,
+            }
         if self.judged and not helper():
             built.evaluate(self.judged)
         return built
 
-    def smallest(
-        self, least: passes.Budget | None, limit: float | None, metric: str | None
-    ) -> Built:
+    def _prove(self, plan: passes.Plan, small: passes.Program) -> passes.Proof:
+        own = (self.program.args, dict(self.program.kwargs))
+        seed = self.recipe.seed
+        others = [randomised(at_sizes(own, self.program, one), seed) for one in self.sizes]
+        return passes.prove(plan, small, [own, *others], randomised(own, seed))
+
+    def _trained(
+        self, small: passes.Program, plan: passes.Plan, task: Task | None
+    ) -> tuple[passes.Program, list[dict[str, Any]]]:
+        """After the phases that were asked for, and the user's own; what happened in each."""
+        happened = list(self.happened)
+        if task is not None:
+            small, more = trained(self.program, small, plan, task, self.watch)
+            happened += more
+        if self.given.finetune is not None:
+            small = with_tensors(small, small.tensors())  # what is known of it stays as it was
+            with self.watch.stage("finetune"):
+                self.given.finetune(small.module)
+            small.module.eval()
+            check_finite(small.module)
+            happened.append({"name": "finetune", "by": "the user's function"})
+        return small, happened
+
+    def smallest(self) -> Built:
         """The smallest build that keeps to the limit."""
+        least, limit, metric = self.given.budget, self.recipe.max_drop, self.recipe.metric
         if limit is None:
             raise UsageError(
                 "a search needs to know what to keep", hint="give --max-drop, or max_drop="
@@ -323,22 +294,17 @@ class _Job:
 
 
 def _task(
-    training: Training,
-    train_data: Source | None,
-    data: Source | None,
-    judged: tuple[Evaluation, ...],
-    metric: str | None,
-    frozen: tuple[str, ...],
+    given: Given, judged: tuple[Evaluation, ...], metric: str | None, frozen: tuple[str, ...]
 ) -> Task | None:
     """What is to be trained. Raises UsageError where there is nothing to train on."""
-    if not training.wanted:
+    if not given.training.wanted:
         return None
-    source = data if train_data is None else train_data
+    source = given.data if given.train_data is None else given.train_data
     if source is None:
         raise UsageError(
             "there is nothing to train on", hint="give --train-data or --data, or train_data="
         )
-    return Task(training, source, judged, metric, frozen)
+    return Task(given.training, source, judged, metric, frozen)
 
 
 def _sparse(

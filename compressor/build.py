@@ -1,105 +1,110 @@
 """`compressor build`: load, compress, export, evaluate, race, write. One straight function."""
 
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from compressor import bench, passes, release
-from compressor.api import Built, compress
-from compressor.inputs import at_batch
-from compressor.load import load_callable, load_data, load_inputs, load_model
-from compressor.passes.free import Dynamic
+from compressor.api import Given, Job, prepared
+from compressor.built import Built
+from compressor.inputs import Inputs, at_batch
+from compressor.load import load_callable, load_data, load_inputs, load_model, with_code
+from compressor.passes.errors import UsageError
+from compressor.recipe import Recipe
+from compressor.report import amounts, groups
 from compressor.runtime import OnnxModel
 from compressor.stages import Watch
 from compressor.train.nets import helper
-from compressor.train.settings import Training
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for."""
-
-    model: str
-    output: Path
-    budget: passes.Budget | None
-    options: passes.Options
-    weights: Path | None = None
-    input_shape: str | None = None
-    inputs: str | None = None
-    data: str | None = None
-    dynamic: Dynamic = field(default_factory=dict)
-    evaluate: tuple[str, ...] = ()
-    eval_data: str | None = None
-    max_drop: float | None = None
-    metric: str | None = None
-    search: bool = False
-    training: Training = field(default_factory=Training)
-    train_data: str | None = None
-    loss: str | None = None
-    threads: int = 1
-    bench_seconds: float = 20.0
-    force: bool = False
-
-
-def build(request: Request, watch: Watch) -> Built | None:
+def build(recipe: Recipe, watch: Watch, *, force: bool = False) -> Built | None:
     """Make the release that was asked for and return it; nothing is left behind on an error.
 
     Where several processes train together, all but the first return None when that is done.
     """
-    release.check(request.output, force=request.force)
-    with watch.stage("load"):
-        model, namespace = load_model(request.model, request.weights)
-        inputs = load_inputs(namespace, request.input_shape, request.inputs)
-        data = load_data(request.data) if request.data else None
-        eval_data = load_data(request.eval_data) if request.eval_data else None
-        train_data = load_data(request.train_data) if request.train_data else None
-        loss = load_callable(request.loss) if request.loss else None
-    options = request.options
-    built = compress(
-        model,
-        inputs,
-        budget=request.budget,
-        data=data,
-        evaluate=request.evaluate,
-        eval_data=eval_data,
-        max_drop=request.max_drop,
-        metric=request.metric,
-        search=request.search,
-        training=replace(request.training, loss=loss),
-        train_data=train_data,
-        criterion=options.criterion,
-        ignore=options.ignore,
-        uniform=options.uniform,
-        round_to=options.round_to,
-        least=options.least,
-        seed=options.seed,
-        dynamic=request.dynamic,
-        name=request.model,
-        watch=watch,
-    )
+    if recipe.output is None:
+        raise UsageError("there is no directory to write", hint="name one with -o")
+    release.check(recipe.output, force=force)
+    built = _job(recipe, watch).run()
     if helper():
         return None
     small, original = built.onnx.data, built.original_onnx.data
     built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
     with watch.stage("race"):
-        built.measured["latency"] = _race(original, small, built, request, watch)
+        built.measured["latency"] = _race(original, small, built, recipe, watch)
     with watch.stage("write"):
-        built.save(request.output, force=request.force)
+        built.save(recipe.output, force=force)
     return built
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What a build would do, as far as that can be known without doing it."""
+
+    model: str
+    plan: passes.Plan
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, like the report of a build."""
+        return {
+            "model": self.model,
+            "budget": {"kind": self.plan.budget.kind, "amount": self.plan.budget.amount},
+            "unit": self.plan.unit,
+            "cost": amounts(self.plan),
+            "groups": groups(self.plan),
+        }
+
+
+def expect(recipe: Recipe, watch: Watch) -> Expected:
+    """The plan of a build, and what it would save. Nothing is written."""
+    job = _job(recipe, watch)
+    return Expected(job.name, job.plan(job.budget))
+
+
+def _job(recipe: Recipe, watch: Watch) -> Job:
+    with watch.stage("load"):
+        recipe = with_code(recipe)
+        model, inputs, given = _loaded(recipe)
+    return prepared(model, inputs, given, recipe, recipe.model or "", watch)
+
+
+def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
+    """Everything that the recipe names, loaded."""
+    assert recipe.model is not None
+    budget, dynamic, _ = recipe.budget(), recipe.axes(), recipe.options()  # refused early
+    model, namespace = load_model(recipe.model, recipe.weights)
+    inputs = load_inputs(namespace, recipe.input_shape, recipe.inputs)
+    data, eval_data, train_data = (
+        None if spec is None else load_data(spec)
+        for spec in (recipe.data, recipe.eval_data, recipe.train_data)
+    )
+    loss, finetune = (
+        None if spec is None else load_callable(spec) for spec in (recipe.loss, recipe.train_with)
+    )
+    given = Given(
+        budget=budget,
+        data=data,
+        evaluate=recipe.evaluate,
+        eval_data=eval_data,
+        training=recipe.training(loss),
+        train_data=train_data,
+        finetune=finetune,
+        dynamic=dynamic,
+    )
+    return model, inputs, given
+
+
 def _race(
-    original: bytes, small: bytes, built: Built, request: Request, watch: Watch
+    original: bytes, small: bytes, built: Built, recipe: Recipe, watch: Watch
 ) -> dict[str, Any]:
     """Original and small side by side in one run, at a batch of 1 if the model takes that."""
     batch = built.batches[0]
     race = bench.race(
         {"original": original, "small": small},
         inputs=OnnxModel(small, built.small).feed(*at_batch(built.call, built.small.batch, batch)),
-        threads=request.threads,
-        max_seconds=request.bench_seconds,
+        threads=recipe.threads,
+        max_seconds=recipe.bench_seconds,
         progress=watch.advance,
-        seed=request.options.seed,
+        seed=recipe.seed,
     )
     rows = {row.name: row for row in race.rows}
     clock = race.primary

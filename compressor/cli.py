@@ -1,16 +1,22 @@
-"""The command line: what each command takes. The work is done elsewhere, and imported late."""
+"""The command line: what each command takes. The work is done elsewhere, and imported late.
+
+What describes a build is declared in `compressor.recipe`; here are only the names of it.
+"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from compressor import onnx_commands
 from compressor.exits import exits
-from compressor.options import AsJson, Quiet, Seed, Threads, print_json, stdout_is_ours
+from compressor.options import AsJson, Quiet, print_json, stdout_is_ours
+from compressor.recipe import Recipe
+from compressor.recipe.options import BUDGET, CHOICE, SUBJECT, takes
 
 if TYPE_CHECKING:
-    from compressor.passes import Budget
+    from compressor.build import Expected
+    from compressor.built import Built
 
 app = typer.Typer(
     help="Remove whole channels of a trained PyTorch model, prove it, and export a smaller ONNX.",
@@ -20,174 +26,67 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Model = Annotated[
-    str, typer.Argument(help="module:callable or path/file.py:callable that returns the model")
-]
-Weights = Annotated[
-    Path | None, typer.Option(help="state dict to load: .safetensors, or .pt read weights-only")
-]
-InputShape = Annotated[
-    str | None, typer.Option(help="example input, such as 1,3,224,224 or 1,16:int64;1,8")
-]
-InputsFrom = Annotated[
-    str | None, typer.Option("--inputs", help="callable that returns the example inputs")
-]
-DataFrom = Annotated[
-    str | None,
-    typer.Option("--data", help="callable that returns batches of inputs, for calibration"),
-]
-Evaluate = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="callable(predict) that returns a number, or several by name; or "
-        "accuracy, f1, recall, mse, agreement; repeatable"
-    ),
-]
-EvalData = Annotated[
-    str | None,
-    typer.Option(help="callable that returns (inputs, target) pairs; default: those of --data"),
-]
-MaxDrop = Annotated[
-    float | None, typer.Option(min=0, help="fail if the metric becomes worse by more than this")
-]
-Metric = Annotated[
-    str | None, typer.Option(help="which metric --max-drop is about; default: first")
-]
-Search = Annotated[
-    bool,
-    typer.Option("--search", help="the smallest model within --max-drop; a budget is the least"),
-]
-Distill = Annotated[
-    int, typer.Option(min=0, help="epochs towards the original's outputs and features; no labels")
-]
-Finetune = Annotated[int, typer.Option(min=0, help="epochs with labels")]
-SparseTrain = Annotated[
-    int, typer.Option(min=0, help="epochs of the original that make whole groups small; labels")
-]
-TrainData = Annotated[
-    str | None,
-    typer.Option(help="callable that returns a DataLoader, a Dataset or batches; default: --data"),
-]
-LossOf = Annotated[
-    str | None, typer.Option("--loss", help="callable(outputs, target); default: by the targets")
-]
-Checkpoints = Annotated[
-    Path | None, typer.Option(help="folder from which training that was killed goes on")
-]
-DynamicAxes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--dynamic", help="axis whose size stays free, such as input_ids:1=sequence; repeatable"
-    ),
-]
-Ignore = Annotated[
-    list[str] | None, typer.Option(help="parameters never to touch, such as 'head.*'; repeatable")
-]
-Criterion = Annotated[str, typer.Option(help="how channels are scored")]
-Uniform = Annotated[bool, typer.Option(help="the same share of every group")]
-RoundTo = Annotated[
-    int | None, typer.Option(min=1, help="kept widths are multiples of this; default: found")
-]
-MinChannels = Annotated[int, typer.Option(min=1, help="always keep this many in a group")]
-Kept = typer.Option(help="keep this many, as a ratio (0.5) or a whole number")
+Force = Annotated[bool, typer.Option("--force", help="replace what is there")]
 
 
 @app.command()
 @exits
+@takes(*Recipe.model_fields)
 def build(
-    model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="directory to write")],
-    macs: Annotated[float | None, Kept] = None,
-    params: Annotated[float | None, Kept] = None,
-    channels: Annotated[float | None, Kept] = None,
-    bytes_: Annotated[float | None, typer.Option("--bytes", help="keep this many")] = None,
-    weights: Weights = None,
-    input_shape: InputShape = None,
-    inputs: InputsFrom = None,
-    data: DataFrom = None,
-    dynamic: DynamicAxes = None,
-    evaluate: Evaluate = None,
-    eval_data: EvalData = None,
-    max_drop: MaxDrop = None,
-    metric: Metric = None,
-    search: Search = False,
-    distill: Distill = 0,
-    finetune: Finetune = 0,
-    sparse_train: SparseTrain = 0,
-    train_data: TrainData = None,
-    loss: LossOf = None,
-    learning_rate: Annotated[float, typer.Option(help="of training, at its largest")] = 1e-3,
-    batch_size: Annotated[int, typer.Option(help="of training, of all processes together")] = 64,
-    accumulate: Annotated[int, typer.Option(help="batches that make one step")] = 1,
-    precision: Annotated[str, typer.Option(help="of training: no, bf16 or fp16")] = "no",
-    patience: Annotated[int, typer.Option(help="epochs without a better score, at most")] = 3,
-    penalty: Annotated[
-        str, typer.Option(help="of --sparse-train: group-lasso or bn-scale")
-    ] = "group-lasso",
-    penalty_weight: Annotated[float, typer.Option(help="beside the loss")] = 1e-4,
-    checkpoints: Checkpoints = None,
-    criterion: Criterion = "auto",
-    uniform: Uniform = False,
-    round_to: RoundTo = None,
-    min_channels: MinChannels = 1,
-    ignore: Ignore = None,
-    seed: Seed = 0,
-    threads: Threads = 1,
-    bench_seconds: Annotated[float, typer.Option(min=0.1, help="time for the race, at most")] = 20,
-    force: Annotated[bool, typer.Option("--force", help="replace an earlier release")] = False,
+    recipe: Recipe,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show the plan and the expected gain; write nothing")
+    ] = False,
+    save_config: Annotated[
+        Path | None, typer.Option(help="write the recipe that these options make, and end")
+    ] = None,
+    force: Force = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a smaller, proven, measured ONNX model with its report."""
-    from compressor.build import Request
-    from compressor.build import build as run
-    from compressor.freedom import parse
-    from compressor.passes import Options
+    if save_config is not None:
+        _save(recipe, save_config, force)
+        return
+    from compressor import build as builds
     from compressor.stages import watch
     from compressor.train.nets import helper
-    from compressor.train.settings import Training
 
     quiet = quiet or helper()
-    given = {"macs": macs, "params": params, "channels": channels, "bytes": bytes_}
-    request = Request(
-        model=model,
-        output=output,
-        budget=None if search and not any(given.values()) else _budget(**given),
-        options=Options(criterion, seed, uniform, round_to, min_channels, tuple(ignore or ())),
-        weights=weights,
-        input_shape=input_shape,
-        inputs=inputs,
-        data=data,
-        dynamic=parse(dynamic or ()),
-        evaluate=tuple(evaluate or ()),
-        eval_data=eval_data,
-        max_drop=max_drop,
-        metric=metric,
-        search=search,
-        training=Training(
-            sparse=sparse_train,
-            distill=distill,
-            finetune=finetune,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            precision=precision,
-            patience=patience,
-            penalty=penalty,
-            penalty_weight=penalty_weight,
-            checkpoints=checkpoints,
-            seed=seed,
-        ),
-        train_data=train_data,
-        loss=loss,
-        threads=threads,
-        bench_seconds=bench_seconds,
-        force=force,
-    )
+    shown = watch(quiet or as_json)
     with stdout_is_ours(as_json):
-        built = run(request, watch(quiet or as_json))
-    if built is None:
-        return
+        if dry_run:
+            expected, built = builds.expect(recipe, shown), None
+        else:
+            built = builds.build(recipe, shown, force=force)
+    if dry_run:
+        _show_expected(expected, quiet, as_json)
+    elif built is not None:
+        _show_built(built, recipe, quiet, as_json)
+
+
+def _save(recipe: Recipe, path: Path, force: bool) -> None:
+    from compressor.files import check_writable, write_file
+    from compressor.recipe.toml import commented
+
+    check_writable(path, force=force)
+    write_file(path, commented(recipe).encode())
+
+
+def _show_expected(expected: "Expected", quiet: bool, as_json: bool) -> None:
+    found = expected.to_json()
+    if as_json:
+        print_json(found)
+    elif not quiet:
+        from compressor.report import table
+        from compressor.stages import wide_console
+
+        _print_plan(expected.plan, {})
+        wide_console().print(table(found))
+        print("nothing was run or written")
+
+
+def _show_built(built: "Built", recipe: Recipe, quiet: bool, as_json: bool) -> None:
     found = built.report
     if as_json:
         print_json(found)
@@ -199,37 +98,53 @@ def build(
         console.print(table(found))
         for line in found["warnings"]:
             console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True)
-        console.print(f"report: {output / 'report.html'}", highlight=False, soft_wrap=True)
+        assert recipe.output is not None
+        page = recipe.output / "report.html"
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 
-def _budget(**given: float | None) -> "Budget":
-    from compressor.passes import Budget
+def _print_plan(plan: Any, cost: dict[str, dict[str, int]]) -> None:
+    from compressor.passes.text import plan_to_text
 
-    return Budget(**given)
+    print(plan_to_text(plan), end="")
+    for kind, pair in cost.items():
+        print(f"{kind}: {pair['original']:,} -> {pair['small']:,}")
 
 
 @app.command()
 @exits
-def inspect(
-    model: Model,
-    weights: Weights = None,
-    input_shape: InputShape = None,
-    inputs: InputsFrom = None,
-    dynamic: DynamicAxes = None,
-    ignore: Ignore = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
+@takes(*SUBJECT, "ignore", "output")
+def init(recipe: Recipe, force: Force = False) -> None:
+    """Write a commented recipe (compressor.toml, or -o) after a look at the model."""
+    from compressor.files import check_writable, write_file
+    from compressor.recipe.init import first
+    from compressor.recipe.sources import NAME
+    from compressor.stages import watch
+
+    path = recipe.output or Path(NAME)
+    check_writable(path, force=force)
+    write_file(path, first(recipe.model_copy(update={"output": None}), watch(False)).encode())
+    print(f"recipe: {path}")
+
+
+@app.command()
+@exits
+def schema() -> None:
+    """Print the JSON schema of a recipe."""
+    print_json(Recipe.model_json_schema())
+
+
+@app.command()
+@exits
+@takes(*SUBJECT, "ignore")
+def inspect(recipe: Recipe, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Show which channels stand or fall together, and what must stay and why."""
-    from compressor.freedom import parse
-    from compressor.inspection import Subject, tree
     from compressor.inspection import inspect as run
+    from compressor.inspection import tree
     from compressor.stages import watch, wide_console
 
-    shown = watch(quiet or as_json)
     with stdout_is_ours(as_json):
-        subject = Subject(model, weights, input_shape, inputs, parse(dynamic or ()))
-        found = run(subject, tuple(ignore or ()), shown)
+        found = run(recipe, watch(quiet or as_json))
     if as_json:
         print_json(found)
     elif not quiet:
@@ -238,94 +153,49 @@ def inspect(
 
 @app.command()
 @exits
+@takes(*SUBJECT, "data", "evaluate", "eval_data", "criterion", "ignore", "seed", "output")
 def sensitivity(
-    model: Model,
-    data: DataFrom,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="page to write, with a picture")
-    ] = None,
-    weights: Weights = None,
-    input_shape: InputShape = None,
-    inputs: InputsFrom = None,
-    dynamic: DynamicAxes = None,
-    evaluate: Evaluate = None,
-    eval_data: EvalData = None,
+    recipe: Recipe,
     share: Annotated[
         list[float] | None,
         typer.Option(help="of a group's channels that goes; repeatable; default: 0.25, 0.5, 0.75"),
     ] = None,
-    criterion: Criterion = "auto",
-    ignore: Ignore = None,
-    seed: Seed = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cut one group of channels at a time, repair, and show what that costs."""
+    """Cut one group of channels at a time, repair, and show what that costs; -o writes a page."""
     from compressor import sensitivity as analysis
-    from compressor.freedom import parse
-    from compressor.inspection import Subject
-    from compressor.passes import Options
     from compressor.stages import watch, wide_console
 
-    subject = Subject(model, weights, input_shape, inputs, parse(dynamic or ()))
-    options = Options(criterion, seed, ignore=tuple(ignore or ()))
-    asked = analysis.Asked(data, eval_data, tuple(evaluate or ()), tuple(share or ()))
     with stdout_is_ours(as_json):
-        found = analysis.run(subject, options, asked, watch(quiet or as_json))
-    if output is not None:
-        analysis.write(found, output)
+        found = analysis.run(recipe, share or (), watch(quiet or as_json))
+    if recipe.output is not None:
+        analysis.write(found, recipe.output)
     if as_json:
         print_json(found.to_json())
     elif not quiet:
         wide_console().print(analysis.table(found))
-        if output is not None:
-            print(f"page: {output}")
+        if recipe.output is not None:
+            print(f"page: {recipe.output}")
 
 
 @app.command()
 @exits
-def plan(
-    model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="plan.json to write")],
-    macs: Annotated[float | None, Kept] = None,
-    params: Annotated[float | None, Kept] = None,
-    channels: Annotated[float | None, Kept] = None,
-    bytes_: Annotated[float | None, typer.Option("--bytes", help="keep this many")] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="safetensors, a file or a folder of shards: read tensor by tensor"),
-    ] = None,
-    input_shape: InputShape = None,
-    inputs: InputsFrom = None,
-    dynamic: DynamicAxes = None,
-    criterion: Criterion = "auto",
-    uniform: Uniform = False,
-    round_to: RoundTo = None,
-    min_channels: MinChannels = 1,
-    ignore: Ignore = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Choose which channels go, without running the model: it may be on the meta device."""
-    from compressor.freedom import parse
-    from compressor.inspection import Subject
-    from compressor.passes import Options
-    from compressor.passes.text import plan_to_text
+@takes(*SUBJECT, *BUDGET, *CHOICE, "output")
+def plan(recipe: Recipe, quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Write a plan (-o plan.json) without running the model: it may be on the meta device.
+
+    The weights may be a folder of safetensors shards; they are read tensor by tensor.
+    """
     from compressor.planning import plan as run
     from compressor.stages import watch
 
-    budget = _budget(macs=macs, params=params, channels=channels, bytes=bytes_)
-    options = Options(criterion, seed, uniform, round_to, min_channels, tuple(ignore or ()))
-    subject = Subject(model, None, input_shape, inputs, parse(dynamic or ()))
     with stdout_is_ours(as_json):
-        found = run(subject, budget, options, weights, output, watch(quiet or as_json))
+        found = run(recipe, watch(quiet or as_json))
     if as_json:
         print_json(found.to_json())
     elif not quiet:
-        print(plan_to_text(found.plan), end="")
-        for kind, pair in found.to_json()["cost"].items():
-            print(f"{kind}: {pair['original']:,} -> {pair['small']:,}")
+        _print_plan(found.plan, found.to_json()["cost"])
 
 
 @app.command()

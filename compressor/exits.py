@@ -1,8 +1,9 @@
 """How a command ends.
 
-0    done                       2    the command, the model or its inputs are wrong
-1    a check said no            70   our bug: a traceback, and a request to report it
-3    too noisy to judge         130  interrupted
+0    done                                  4    nothing of the model can shrink
+1    a limit of yours is not kept          5    proof or parity failed: nothing is published
+2    the command, recipe or input is wrong 70   our bug: a traceback, a folder to reproduce it
+3    too noisy to judge                    130  interrupted
 """
 
 import functools

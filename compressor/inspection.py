@@ -1,8 +1,6 @@
 """`compressor inspect`: the groups of a model in the user's own names."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,49 +11,40 @@ from compressor import passes
 from compressor.api import check_ignored
 from compressor.freedom import other_sizes
 from compressor.inputs import as_call, check_runs
-from compressor.load import load_inputs, load_model
-from compressor.passes.free import Dynamic
+from compressor.load import load_inputs, load_model, with_code
 from compressor.passes.text import width
 from compressor.passes.valueless import has_values
+from compressor.recipe import Recipe
 from compressor.report import frozen
 from compressor.stages import Watch
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What the user wants looked at: no values are needed, so it may be on the meta device."""
-
-    model: str
-    weights: Path | None = None
-    input_shape: str | None = None
-    inputs: str | None = None
-    dynamic: Dynamic = field(default_factory=dict)
-
-
-def captured(subject: Subject, ignore: Sequence[str], watch: Watch) -> passes.Program:
-    """The program of a model that may have no values."""
+def captured(recipe: Recipe, watch: Watch) -> passes.Program:
+    """The program of the recipe's model, which may have no values."""
     with watch.stage("load"):
-        module, namespace = load_model(subject.model, subject.weights, values=False)
-        args, kwargs = as_call(load_inputs(namespace, subject.input_shape, subject.inputs))
+        recipe = with_code(recipe)
+        assert recipe.model is not None
+        module, namespace = load_model(recipe.model, recipe.weights, values=False)
+        args, kwargs = as_call(load_inputs(namespace, recipe.input_shape, recipe.inputs))
     runs = all(has_values(tensor) for tensor in (*module.parameters(), *module.buffers()))
     if runs:
         check_runs(module, (args, kwargs))
     with watch.stage("capture"):
-        program = passes.capture(module, args, kwargs, subject.dynamic)
+        program = passes.capture(module, args, kwargs, recipe.axes())
         if runs:
             other_sizes(module, program, (program.args, dict(program.kwargs)))
-    check_ignored(module, program, ignore)
+    check_ignored(module, program, recipe.ignore)
     return program
 
 
-def inspect(subject: Subject, ignore: Sequence[str], watch: Watch) -> dict[str, Any]:
+def inspect(recipe: Recipe, watch: Watch) -> dict[str, Any]:
     """Groups with their sizes and what goes with them, and frozen axes with reasons."""
-    program = captured(subject, ignore, watch)
+    program = captured(recipe, watch)
     with watch.stage("couple"):
-        coupling = passes.couple(program, ignore)
+        coupling = passes.couple(program, recipe.ignore)
     costs = {kind: passes.Costs(coupling, kind) for kind in ("params", "macs")}
     return {
-        "model": subject.model,
+        "model": recipe.model or str(recipe.code),
         "engine": program.engine,
         "operators": sum(1 for _ in program.calls()),
         **{kind: round(one.dense) for kind, one in costs.items()},

@@ -20,7 +20,7 @@ _declared: list[object] = []
 
 def torchmetrics() -> ModuleType:
     """The torchmetrics package. Raises UsageError where it is not installed."""
-    _loadable_torchvision()
+    loadable_torchvision()
     return _needed("torchmetrics", "the ready-made metrics")
 
 
@@ -41,8 +41,8 @@ def _needed(name: str, what: str) -> ModuleType:
         ) from error
 
 
-def _loadable_torchvision() -> None:
-    """torchmetrics imports torchvision where it is installed, and fails where that fails."""
+def loadable_torchvision() -> None:
+    """torchmetrics, timm and transformers import torchvision where it is, and fail with it."""
     try:
         torchvision()
     except ImportError:

@@ -10,7 +10,6 @@ Nothing is run, so nothing is proven here: `compressor build` does that, of a mo
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,10 +17,11 @@ from torch.nn import Parameter
 
 from compressor import passes
 from compressor.files import check_writable, write_file
-from compressor.inspection import Subject, captured
+from compressor.inspection import captured
 from compressor.load.words import listed, near
 from compressor.passes.errors import UsageError
-from compressor.report import groups
+from compressor.recipe import Recipe
+from compressor.report import amounts, groups
 from compressor.shards import Checkpoint, cut_of
 from compressor.stages import Watch
 
@@ -37,31 +37,25 @@ class Planned:
     def to_json(self) -> dict[str, Any]:
         """Everything but the indices, which are in plan.json."""
         plan = self.plan
-        costs = {kind: passes.Costs(plan.coupling, kind) for kind in passes.KINDS}
         return {
             "model": self.model,
             "budget": {"kind": plan.budget.kind, "amount": plan.budget.amount},
             "options": asdict(self.options) | {"unit": plan.unit},
-            "cost": {
-                kind: {"original": round(one.dense), "small": round(one.amount(plan.channels))}
-                for kind, one in costs.items()
-            },
+            "cost": amounts(plan),
             "groups": groups(plan),
         }
 
 
-def plan(
-    subject: Subject,
-    budget: passes.Budget,
-    options: passes.Options,
-    weights: Path | None,
-    output: Path,
-    watch: Watch,
-) -> Planned:
-    """Choose what goes, and write it to `output`: as a whole, or not at all."""
+def plan(recipe: Recipe, watch: Watch) -> Planned:
+    """Choose what goes, and write it to the output: as a whole, or not at all."""
+    output, budget, options = recipe.output, recipe.budget(), recipe.options()
+    if output is None or budget is None:
+        raise UsageError(
+            "a plan needs a budget and a file to write", hint="give --macs 0.5 and -o plan.json"
+        )
     check_writable(output)
-    checkpoint = Checkpoint(weights) if weights is not None else None
-    program = captured(subject, options.ignore, watch)
+    checkpoint = Checkpoint(recipe.weights) if recipe.weights is not None else None
+    program = captured(recipe.model_copy(update={"weights": None}), watch)
     scores = None if checkpoint is None else ByName(checkpoint, program)
     with watch.stage("couple"):
         coupling = passes.couple(program, options.ignore)
@@ -70,7 +64,7 @@ def plan(
     with watch.stage("write"):
         text = json.dumps(cut_of(found).to_json(), separators=(",", ":")) + "\n"
         write_file(output, text.encode())
-    return Planned(found, subject.model, options)
+    return Planned(found, recipe.model or str(recipe.code), options)
 
 
 class ByName(Mapping[str, Tensor]):

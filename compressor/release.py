@@ -3,6 +3,7 @@
 model.onnx          the deployable model
 model.safetensors   the small weights
 plan.json           kept indices of every parameter, by the user's own names
+recipe.toml         what to run to get it again: every option, given or by default
 report.json         everything that was found out
 report.html         the same as a page
 """
@@ -20,9 +21,16 @@ from compressor.load.words import listed
 from compressor.passes.errors import UsageError
 
 if TYPE_CHECKING:
-    from compressor.api import Built
+    from compressor.built import Built
 
-FILES = ("model.onnx", "model.safetensors", "plan.json", "report.json", "report.html")
+FILES = (
+    "model.onnx",
+    "model.safetensors",
+    "plan.json",
+    "recipe.toml",
+    "report.json",
+    "report.html",
+)
 
 
 @contextmanager
@@ -127,6 +135,7 @@ def write(built: "Built", folder: Path) -> None:
     from safetensors.torch import save_file
 
     from compressor import page
+    from compressor.recipe.toml import resolved
     from compressor.shards import cut_of
 
     onnx = built.onnx
@@ -134,6 +143,7 @@ def write(built: "Built", folder: Path) -> None:
     save_file(_stored(built), folder / "model.safetensors")
     (folder / "model.safetensors").chmod(0o644)  # safetensors keeps it private
     _write_json(folder / "plan.json", cut_of(built.plan).to_json())
+    (folder / "recipe.toml").write_text(resolved(built.recipe), encoding="utf-8")
     found = built.report
     _write_json(folder / "report.json", found)
     (folder / "report.html").write_text(page.render(found), encoding="utf-8")

@@ -24,7 +24,7 @@ from compressor.runtime import BATCHES
 from compressor.search import Try, told
 
 if TYPE_CHECKING:
-    from compressor.api import Built
+    from compressor.built import Built
 
 
 def build(built: "Built") -> dict[str, Any]:
@@ -35,7 +35,7 @@ def build(built: "Built") -> dict[str, Any]:
         "engine": built.original.engine,
         "budget": {"kind": built.plan.budget.kind, "amount": built.plan.budget.amount},
         "options": asdict(built.options) | {"unit": built.plan.unit},
-        "cost": costs(built),
+        "cost": amounts(built.plan),
         "groups": groups(built.plan),
         "frozen": frozen(built.plan.coupling),
         "proof": asdict(built.proof),
@@ -61,12 +61,12 @@ def build(built: "Built") -> dict[str, Any]:
     return plain
 
 
-def costs(built: "Built") -> dict[str, dict[str, int]]:
+def amounts(plan: passes.Plan) -> dict[str, dict[str, int]]:
     """Every kind of cost, before and after."""
     found = {}
     for kind in passes.KINDS:
-        counted = passes.Costs(built.plan.coupling, kind)
-        after = counted.amount(built.plan.channels)
+        counted = passes.Costs(plan.coupling, kind)
+        after = counted.amount(plan.channels)
         found[kind] = {"original": round(counted.dense), "small": round(after)}
     return found
 

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.inputs import Called, at_batch, at_sizes, fresh, randomised
 from compressor.load.words import reason
-from compressor.passes.errors import CompressError, GateError, UsageError
+from compressor.passes.errors import CompressError, UsageError, WrongError
 from compressor.passes.program import Program
 from compressor.passes.state import float64_by_default, in_float64, widened
 
@@ -132,7 +132,7 @@ def parity(
 ) -> list[Parity]:
     """Compare on the example inputs and on random ones, at `batches` where the batch is dynamic.
 
-    `others` are sizes of free axes to look at as well. Raises GateError where any difference
+    `others` are sizes of free axes to look at as well. Raises WrongError where any difference
     exceeds `tolerance(program)`, and what torch itself loses to rounding there.
     """
     model = OnnxModel(data, program)
@@ -148,7 +148,7 @@ def parity(
     for worst, inputs in sorted(found, key=lambda pair: -pair[0].max_rel):
         if worst.max_rel <= limit or worst.max_rel <= _rounding(program, inputs):
             continue
-        raise GateError(
+        raise WrongError(
             f"ONNX Runtime and torch differ by {worst.max_rel:.2g} (limit {limit:.2g})",
             where=", ".join(
                 [f"{worst.inputs} inputs", f"batch {worst.batch}"]
@@ -225,19 +225,19 @@ def _compare(
         with torch.no_grad():
             wanted = _tensors(program.module(*fresh(args), **fresh(kwargs)))
     except Exception as error:
-        raise GateError(
+        raise WrongError(
             f"the small network does not run at a batch of {batch}, which the original does",
             why=reason(error),
             hint="report this model; nothing was written",
         ) from error
     found = _tensors(model(*args, **kwargs))
     if len(wanted) != len(found):
-        raise GateError(f"the ONNX model gives {len(found)} tensors, torch gives {len(wanted)}")
+        raise WrongError(f"the ONNX model gives {len(found)} tensors, torch gives {len(wanted)}")
     absolute = relative = 0.0
     rows: list[float] = []
     for a, b in zip(wanted, found, strict=True):
         if a.shape != b.shape:
-            raise GateError(
+            raise WrongError(
                 f"ONNX Runtime gives {tuple(b.shape)} where torch gives {tuple(a.shape)}"
             )
         if not torch.equal(torch.isfinite(a), torch.isfinite(b)):

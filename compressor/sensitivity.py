@@ -23,13 +23,14 @@ from compressor.data import Data
 from compressor.evaluate import Evaluation, evaluations
 from compressor.files import write_file
 from compressor.inputs import Called, fresh
-from compressor.inspection import Subject, captured
-from compressor.load import load_data
+from compressor.inspection import captured
+from compressor.load import load_data, with_code
 from compressor.page import template
 from compressor.passes.agreement import divergence
 from compressor.passes.errors import UsageError
 from compressor.passes.importance import channel_scores
 from compressor.passes.text import width
+from compressor.recipe import Recipe
 from compressor.stages import Watch
 
 SHARES = (0.25, 0.5, 0.75)
@@ -94,33 +95,23 @@ class Sensitivity:
         return asdict(self) | {"rows": rows, "weights": self.weights}
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the user named on the command line."""
-
-    data: str | None
-    eval_data: str | None = None
-    evaluate: tuple[str, ...] = ()
-    shares: tuple[float, ...] = ()
-
-
-def run(subject: Subject, options: passes.Options, asked: Asked, watch: Watch) -> Sensitivity:
+def run(recipe: Recipe, shares: Sequence[float], watch: Watch) -> Sensitivity:
     """Load what was named, and analyse it."""
-    if asked.data is None:
+    recipe = with_code(recipe)
+    if recipe.data is None:
         raise UsageError(
             "there is nothing to measure on", hint="give inputs with --data path/file.py:callable"
         )
-    program = captured(subject, options.ignore, watch)
-    data = Data(load_data(asked.data), program)
-    other = data if asked.eval_data is None else Data(load_data(asked.eval_data), program)
-    judged = evaluations(asked.evaluate, other)
+    options, name = recipe.options(), recipe.model or ""
+    program = captured(recipe, watch)
+    data = Data(load_data(recipe.data), program)
+    other = data if recipe.eval_data is None else Data(load_data(recipe.eval_data), program)
+    judged = evaluations(recipe.evaluate, other)
     with watch.stage("couple"):
         coupling = passes.couple(program, options.ignore)
     calls = [batch.call for batch in data]
     with watch.stage("cut"):
-        return analyse(
-            coupling, calls, options, judged, asked.shares or SHARES, subject.model, watch
-        )
+        return analyse(coupling, calls, options, judged, shares or SHARES, name, watch)
 
 
 def analyse(

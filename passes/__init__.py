@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from .errors import CompressError as CompressError
     from .errors import ContractError as ContractError
     from .errors import GateError as GateError
+    from .errors import NothingError as NothingError
     from .errors import UsageError as UsageError
+    from .errors import WrongError as WrongError
     from .importance import CRITERIA as CRITERIA
     from .measure import Measured as Measured
     from .options import Budget as Budget
@@ -49,7 +51,10 @@ _HOMES = {
     "contract": ["PassResult", "apply"],
     "cost": ["KINDS", "Costs"],
     "coupling": ["Axis", "Coupling", "Frozen", "Group", "couple"],
-    "errors": ["CompressError", "ContractError", "GateError", "UsageError"],
+    "errors": [
+        *("CompressError", "ContractError", "GateError", "NothingError", "UsageError"),
+        "WrongError",
+    ],
     "importance": ["CRITERIA"],
     "measure": ["Measured"],
     "options": ["Budget", "Options"],

@@ -3,7 +3,9 @@
     Exception
     ├── CompressError          something the user can act on: printed without a traceback
     │   ├── UsageError         wrong command, model, inputs, weights or budget         exit code 2
-    │   └── GateError          a check said no: proof, parity or accuracy              exit code 1
+    │   │   └── NothingError   nothing of the model can shrink                         exit code 4
+    │   └── GateError          a limit of the user's is not kept                       exit code 1
+    │       └── WrongError     proof or parity failed: the result is not right         exit code 5
     └── ContractError          a pass broke its own promise: traceback, please report
 
 Each says *what* went wrong, *where*, *why*, and what to do next (*hint*).
@@ -32,10 +34,22 @@ class UsageError(CompressError):
     exit_code = 2
 
 
+class NothingError(UsageError):
+    """The model is not supported: nothing of it can shrink."""
+
+    exit_code = 4
+
+
 class GateError(CompressError):
     """A check of the result failed; nothing is written."""
 
     exit_code = 1
+
+
+class WrongError(GateError):
+    """The result is not equal to what it has to be equal to: proof or parity failed."""
+
+    exit_code = 5
 
 
 class ContractError(AssertionError):

@@ -21,7 +21,7 @@ from torch import Tensor
 from .cost import NONE, Costs
 from .coupling import Coupling, Group
 from .curves import Curve
-from .errors import UsageError
+from .errors import NothingError, UsageError
 from .importance import Weights, channel_scores
 from .kept import kept_indices
 from .options import BY_DATA
@@ -85,7 +85,7 @@ def choose(
     reachable amount, and what is frozen.
     """
     if not coupling.groups:
-        raise UsageError(
+        raise NothingError(
             "no channel of this model can go", where=_where(coupling), why=_why(coupling)
         )
     costs = Costs(coupling, budget.kind)

@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Interpreter
 from torch.utils import _pytree as pytree
 
 from .contract import apply
-from .errors import GateError, UsageError
+from .errors import UsageError, WrongError
 from .plan import Plan
 from .program import Program, where
 from .shrink import Shrink
@@ -55,14 +55,14 @@ def prove(
     """Compare the small program with the silenced original on every (args, kwargs) of `inputs`.
 
     It is compared once more with other weights, on `other` (by default the last of the inputs).
-    Raises GateError that names the smallest set of groups which shows the difference.
+    Raises WrongError that names the smallest set of groups which shows the difference.
     """
     require_values(plan.coupling.program.tensors().values(), "a proof")
     proof = compare_twice(plan, small, inputs, other)
     if not proof.holds:
         _refuse_chance(plan.coupling.program, inputs)
         guilty = _bisect(plan, inputs, other)
-        raise GateError(
+        raise WrongError(
             f"the surgery is wrong: relative error {proof.max_rel:.2g} (limit {proof.tolerance:g})",
             where="; ".join(guilty) or "only the whole plan shows it",
             why="removing these channels is not the same as silencing them",

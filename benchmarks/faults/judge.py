@@ -158,7 +158,7 @@ def _stopped(network: Network, plan: str, error: Exception) -> Verdict:
     note = f"{kind}: {error}".splitlines()[0][:150]
     if refused(error):
         return Verdict(network.name, plan, "harmless", "refusal", note)
-    by = {"GateError": "proof", "ContractError": "contract"}.get(kind, "crash")
+    by = {"WrongError": "proof", "ContractError": "contract"}.get(kind, "crash")
     return Verdict(network.name, plan, "found", by, note)
 
 

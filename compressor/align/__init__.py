@@ -21,7 +21,7 @@ from compressor.align.widths import widths_of
 from compressor.bench import Race, race
 from compressor.bench.contest import Progress
 from compressor.bench.inputs import asked_inputs, random_feeds
-from compressor.passes.errors import GateError, UsageError
+from compressor.passes.errors import UsageError, WrongError
 
 UNITS = (4, 8, 16, 32)
 """Blocks of the kernels of ONNX Runtime: 4 input channels, 8 (AVX2) or 16 (AVX-512) of a block."""
@@ -79,7 +79,7 @@ def align(
     """Pad the channels of an ONNX model where that is measured faster.
 
     `data` is the serialised model, under 2 GB; the other options are those of `bench.race`. Widths
-    of inputs and outputs stay. Raises UsageError for what is no ONNX model, GateError where a
+    of inputs and outputs stay. Raises UsageError for what is no ONNX model, WrongError where a
     padded model computes something else.
     """
     model = _parsed(data)
@@ -138,7 +138,7 @@ def _checked(
     batch: int,
     seed: int,
 ) -> float:
-    """The largest difference of the two on random inputs. Raises GateError if it is too large."""
+    """The largest difference of the two on random inputs. Raises WrongError if it is too large."""
     sessions = [_session(one) for one in (data, other)]
     wanted = asked_inputs(sessions[0])
     given = inputs or random_feeds(wanted, batch, np.random.default_rng(seed))
@@ -150,7 +150,7 @@ def _checked(
             gap = np.abs(np.nan_to_num(a).astype(np.float64) - np.nan_to_num(b)).max()
             worst = max(worst, float(gap / max(np.abs(np.nan_to_num(a)).max(), 1e-30)))
     if not worst <= TOLERANCE:
-        raise GateError(
+        raise WrongError(
             f"the padded model differs from the original by {worst:.2g} (limit {TOLERANCE:g})",
             hint="report this model; nothing was written",
         )

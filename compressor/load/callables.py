@@ -84,14 +84,25 @@ def find(spec: str) -> Found:
             why="expected module:callable or path/file.py:callable",
             hint=f"for example {spec if spec.endswith('.py') else 'models/net.py'}:resnet",
         )
+    folders: tuple[Path, ...]
     if source.endswith(".py") or "/" in source or "\\" in source:
         path = existing_file(Path(source))
-        folders = tuple(dict.fromkeys((Path.cwd(), path.parent)))
+        folders = _folders(path)
         namespace = _import_file(path, folders)
     else:
         folders = (Path.cwd(),)
         namespace = _import_module(source, folders)
     return Found(spec, _attribute(namespace, name, source), namespace, folders)
+
+
+def find_file(path: Path) -> ModuleType:
+    """Import a Python file of the user's, for what is in it."""
+    path = existing_file(path)
+    return _import_file(path, _folders(path))
+
+
+def _folders(path: Path) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys((Path.cwd(), path.parent)))
 
 
 # ---------------------------------------------------------------------------- finding

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from compressor.passes.errors import UsageError
 
 from .callables import find
+from .short import is_short, load_short
 from .weights import load_weights
 from .words import kind_of, listed
 
@@ -20,20 +21,27 @@ def load_model(
 ) -> tuple["nn.Module", ModuleType]:
     """The model that `spec` builds, in eval mode, and the module that defines it.
 
-    `spec` names a callable without arguments, or a model itself. `weights` replaces every
-    parameter and buffer. Without `values` the model may be on the meta device, or fake.
+    `spec` names a callable without arguments, a model itself, or a model of a library (see
+    `short`). `weights` replaces every parameter and buffer. Without `values` the model may be on
+    the meta device, or fake.
     """
+    if is_short(spec):
+        model, namespace = load_short(spec, trained=values and weights is None)
+    else:
+        model, namespace = _found(spec)
+    if weights is not None:
+        load_weights(model, weights)
+    check_finite(model, values=values)
+    return model.eval(), namespace
+
+
+def _found(spec: str) -> tuple["nn.Module", ModuleType]:
     from torch import nn
 
     found = find(spec)
     if isinstance(found.value, nn.Module):
-        model = _as_model(found.value, spec)
-    else:
-        model = _as_model(found.call_without_arguments(), f"what {spec} returned")
-    if weights is not None:
-        load_weights(model, weights)
-    check_finite(model, values=values)
-    return model.eval(), found.namespace
+        return _as_model(found.value, spec), found.namespace
+    return _as_model(found.call_without_arguments(), f"what {spec} returned"), found.namespace
 
 
 def _as_model(value: Any, name: str) -> "nn.Module":

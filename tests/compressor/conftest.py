@@ -13,7 +13,8 @@ import pytest
 from compressor.passes import Budget, Program
 from typer.testing import CliRunner, Result
 
-from compressor import Built, api, compress
+from compressor import Built, compress
+from compressor import built as built_parts
 from compressor.cli import app
 from compressor.export import Simplified, export
 from tests.compressor import samples
@@ -94,5 +95,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
             _exported[key] = export(program)
         return _exported[key]
 
-    monkeypatch.setattr(api, "export", once)
-    monkeypatch.setattr(api, "simplify", lambda data: Simplified(None, "onnxsim was left out"))
+    monkeypatch.setattr(built_parts, "export", once)
+    monkeypatch.setattr(
+        built_parts, "simplify", lambda data: Simplified(None, "onnxsim was left out")
+    )

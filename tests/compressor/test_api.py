@@ -12,7 +12,8 @@ from compressor.passes.errors import GateError, UsageError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from compressor import Budget, Built, api, compress, passes
+from compressor import Budget, Built, compress, passes
+from compressor import built as built_parts
 from compressor.export import Simplified
 from models import grouped
 from tests.compressor import samples
@@ -269,7 +270,9 @@ def test_the_criterion_decides_what_goes():
 
 def test_widths_are_multiples_of_what_is_asked_for():
     budget = Budget(channels=0.78)
-    built = compress(samples.net(), samples.example_inputs(), budget=budget, round_to=8, least=16)
+    built = compress(
+        samples.net(), samples.example_inputs(), budget=budget, round_to=8, min_channels=16
+    )
     assert sum(kept for _, kept in built.plan.widths) == 56
     assert {kept for _, kept in built.plan.widths} <= {16, 24, 32}
 
@@ -323,7 +326,7 @@ class Tied(nn.Module):
 
 
 def test_tensors_that_share_memory_can_be_saved(monkeypatch, tmp_path):
-    monkeypatch.setattr(api, "simplify", lambda data: Simplified(None, "left out"))
+    monkeypatch.setattr(built_parts, "simplify", lambda data: Simplified(None, "left out"))
     built = quarter(Tied(), torch.randn(3, 6))
     state = load_file(built.save(tmp_path / "net") / "model.safetensors")
     torch.testing.assert_close(state, dict(built.module.state_dict()), rtol=0, atol=0)
@@ -346,19 +349,21 @@ def noted(built: Built) -> str:
 
 
 def test_what_onnxsim_cannot_simplify_is_kept_and_noted(built, fast, monkeypatch):
-    monkeypatch.setattr(api, "simplify", lambda data: Simplified(None, "onnxsim failed: no"))
+    monkeypatch.setattr(
+        built_parts, "simplify", lambda data: Simplified(None, "onnxsim failed: no")
+    )
     assert noted(built) == "onnxsim failed: no"
 
 
 def test_what_onnxsim_breaks_is_discarded_and_noted(built, fast, monkeypatch):
     other = compress(samples.net(), samples.example_inputs(), budget=Budget(macs=0.4))
-    broken = api.export(other.small)  # type: ignore[attr-defined]
-    monkeypatch.setattr(api, "simplify", lambda data: Simplified(broken))
+    broken = built_parts.export(other.small)  # type: ignore[attr-defined]
+    monkeypatch.setattr(built_parts, "simplify", lambda data: Simplified(broken))
     assert noted(built).startswith("onnxsim's result was discarded: ONNX Runtime and torch differ")
 
 
 def test_what_the_runtime_refuses_is_discarded_and_noted(built, fast, monkeypatch):
-    monkeypatch.setattr(api, "simplify", lambda data: Simplified(b"no model"))
+    monkeypatch.setattr(built_parts, "simplify", lambda data: Simplified(b"no model"))
     assert noted(built).startswith("onnxsim's result was discarded: ONNX Runtime refuses")
 
 

@@ -17,15 +17,16 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from compressor.passes.errors import ContractError, GateError
+from compressor.passes.errors import ContractError, WrongError
 from safetensors.torch import load_file, save_file
 
-from compressor import api, cli, exits, passes
+from compressor import built as built_parts
+from compressor import cli, exits, passes
 from compressor import release as releases
 from compressor.export import export
 from tests.compressor import samples
 
-FILES = {"model.onnx", "model.safetensors", "plan.json", "report.json", "report.html"}
+FILES = set(releases.FILES)
 HALF = "build net.py:net --macs 0.5"
 
 
@@ -312,7 +313,7 @@ def test_a_reader_that_goes_away_is_not_called_our_mistake(command, monkeypatch)
     assert "Traceback" not in done.stderr
 
 
-def test_surgery_that_is_wrong_ends_with_1_and_writes_nothing(command, monkeypatch, tmp_path):
+def test_surgery_that_is_wrong_ends_with_5_and_writes_nothing(command, monkeypatch, tmp_path):
     def clumsy(step, program):
         result = passes.contract.apply(step, program)
         with torch.no_grad():
@@ -321,14 +322,14 @@ def test_surgery_that_is_wrong_ends_with_1_and_writes_nothing(command, monkeypat
 
     monkeypatch.setattr(passes, "apply", clumsy)
     done = command(f"{HALF} -o {tmp_path}/out")
-    assert done.exit_code == GateError.exit_code == 1
+    assert done.exit_code == WrongError.exit_code == 5
     assert "error: the surgery is wrong: relative error" in done.stderr
     assert "(limit 1e-09)" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_that_differs_ends_with_1_and_writes_nothing(
+def test_an_export_that_differs_ends_with_5_and_writes_nothing(
     command, fast, monkeypatch, tmp_path
 ):
     def clumsy(program):
@@ -337,9 +338,9 @@ def test_an_export_that_differs_ends_with_1_and_writes_nothing(
         bias.CopyFrom(onnx.numpy_helper.from_array(np.ones(10, np.float32), bias.name))
         return model.SerializeToString()
 
-    monkeypatch.setattr(api, "export", clumsy)
+    monkeypatch.setattr(built_parts, "export", clumsy)
     done = command(f"{HALF} -o {tmp_path}/out")
-    assert done.exit_code == 1
+    assert done.exit_code == 5
     assert "error: ONNX Runtime and torch differ by" in done.stderr
     assert "example inputs, batch" in done.stderr or "random inputs, batch" in done.stderr
     assert "Traceback" not in done.stderr

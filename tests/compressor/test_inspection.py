@@ -10,8 +10,9 @@ import pytest
 from compressor.passes.errors import UsageError
 from rich.console import Console
 
-from compressor.inspection import Subject, inspect, tree
+from compressor.inspection import inspect, tree
 from compressor.load import load_model
+from compressor.recipe import Recipe
 from compressor.stages import Watch
 from models.catalog import CATALOG
 
@@ -24,7 +25,7 @@ def found(request) -> dict[str, Any]:
 
 
 def look(name: str, ignore: tuple[str, ...] = ()) -> dict[str, Any]:
-    return inspect(Subject(f"{ROOT}/{CATALOG[name]}"), ignore, Watch())
+    return inspect(Recipe.of(model=f"{ROOT}/{CATALOG[name]}", ignore=ignore), Watch())
 
 
 both = pytest.mark.parametrize("found", ["residual", "vit"], indirect=True)
@@ -37,7 +38,7 @@ def test_a_pattern_that_protects_nothing_is_refused():
 
 def test_inputs_that_do_not_fit_are_refused():
     with pytest.raises(UsageError, match="does not run on the example inputs"):
-        inspect(Subject(f"{ROOT}/{CATALOG['residual']}", None, "1,5,8,8"), (), Watch())
+        inspect(Recipe.of(model=f"{ROOT}/{CATALOG['residual']}", input_shape="1,5,8,8"), Watch())
 
 
 @both

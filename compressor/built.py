@@ -1,0 +1,127 @@
+"""What a build is: a shrunk network, the evidence that it is right, and how it is deployed.
+
+module            torch, called like the original
+onnx              exported, compared with torch, simplified: made when first asked for
+measured          what was measured of both
+save(directory)   all of it as files, or nothing
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compressor import passes, release, report
+from compressor.data import Data
+from compressor.evaluate import Evaluation, compared
+from compressor.export import export, simplify
+from compressor.freedom import Sizes
+from compressor.inputs import Called
+from compressor.passes.errors import CompressError
+from compressor.recipe import Recipe
+from compressor.runtime import OnnxModel, Parity, batches_of, parity
+from compressor.stages import Watch
+
+
+@dataclass(frozen=True, eq=False)
+class Onnx:
+    """The exported small model, what onnxsim did to it, and how it compares with torch."""
+
+    data: bytes
+    simplified: bool
+    note: str
+    parity: tuple[Parity, ...]
+
+
+@dataclass(eq=False)
+class Built:
+    """A shrunk network with the evidence that the surgery was right."""
+
+    original: passes.Program
+    small: passes.Program
+    plan: passes.Plan
+    proof: passes.Proof
+    options: passes.Options
+    call: Called
+    name: str
+    watch: Watch
+    changes: tuple[str, ...]
+    sizes: tuple[Sizes, ...] = ()
+    """Other sizes of free axes: proof and parity look at these as well."""
+    data: Data | None = None
+    """The calibration data, where some were given."""
+    groups: passes.Measured | None = None
+    """What was measured of every group before the plan was made, where there were data."""
+    repaired: passes.Repaired | None = None
+    """What the repair did: `small` is its result where there were data."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """What was asked for, as far as options say it."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """Accuracy, latency and file sizes, where they were measured."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The small network: called like the original, trainable, exportable."""
+        return self.small.module
+
+    @cached_property
+    def onnx(self) -> Onnx:
+        """The deployable model, exported once and compared with torch in ONNX Runtime."""
+        return self._deployed(self.small, "")
+
+    @cached_property
+    def original_onnx(self) -> Onnx:
+        """The original, exported the same way: what the small one is raced against."""
+        return self._deployed(self.original, " original")
+
+    def _deployed(self, program: passes.Program, which: str) -> Onnx:
+        with self.watch.stage(f"export{which}"):
+            data = export(program)
+        with self.watch.stage(f"parity{which}"):
+            found = self._parity(program, data)
+        with self.watch.stage(f"simplify{which}"):
+            return self._simplified(program, data, found)
+
+    @cached_property
+    def batches(self) -> tuple[int, ...]:
+        """Batch sizes that the original takes, among those that are looked at."""
+        return batches_of(self.original, self.call)
+
+    def _parity(self, program: passes.Program, data: bytes) -> list[Parity]:
+        return parity(program, data, self.call, self.options.seed, self.sizes, self.batches)
+
+    def _simplified(self, program: passes.Program, data: bytes, found: list[Parity]) -> Onnx:
+        """onnxsim's version where it makes one that agrees with torch, else the exporter's."""
+        tried = simplify(data)
+        if tried.data is None:
+            return Onnx(data, False, tried.why, tuple(found))
+        try:
+            again = self._parity(program, tried.data)
+        except CompressError as error:
+            return Onnx(data, False, f"onnxsim's result was discarded: {error.what}", tuple(found))
+        return Onnx(tried.data, True, "", tuple(again))
+
+    def evaluate(self, wanted: Sequence[Evaluation]) -> None:
+        """Measure both exported models in ONNX Runtime."""
+        small, original = self.onnx.data, self.original_onnx.data
+        with self.watch.stage("evaluate"):
+            self.measured["accuracy"] = compared(
+                wanted, OnnxModel(original, self.original), OnnxModel(small, self.small)
+            )
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Everything that is known so far, as plain values."""
+        return report.build(self)
+
+    def save(self, directory: str | Path, *, force: bool = False) -> Path:
+        """Write the release directory; beside its name first, so that it is complete or absent.
+
+        Raises UsageError where the directory exists (unless `force`) or cannot be written.
+        """
+        with release.prepared(Path(directory), force=force) as folder:
+            release.write(self, folder)
+        return Path(directory)

@@ -1,0 +1,107 @@
+"""Where a recipe comes from: flag > environment > file > default.
+
+    compressor.toml                    the keys, at the top
+    pyproject.toml                     the same under [tool.compressor]
+    COMPRESSOR_MAX_DROP=0.01           numbers and words as on the command line, lists with commas
+
+Names of files and callables are looked up from the current folder, as on the command line.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_origin
+
+from compressor.load.words import near
+from compressor.passes.errors import UsageError
+
+from .model import Recipe, option_name
+
+NAME, PYPROJECT = "compressor.toml", "pyproject.toml"
+PREFIX = "COMPRESSOR_"
+LARGEST = 1_000_000
+"""Bytes of a recipe that are read."""
+
+
+def resolve(flags: Mapping[str, Any], config: Path | None = None) -> Recipe:
+    """The recipe of a command. `flags` has what was given on the command line, by key.
+
+    Without `config` and without a model, the recipe of the current folder is read. Raises
+    UsageError for an unknown key or a value that cannot be used, and says where it stands.
+    """
+    if config is None and "model" not in flags:
+        config = _here()
+    stored = {} if config is None else read(config)
+    environment = from_environment(os.environ)
+    values = {**stored, **environment, **flags}
+
+    def place(key: str) -> str:
+        if key in flags:
+            return f"--{key} on the command line"
+        return _variable(key) if key in environment else str(config)
+
+    return Recipe.checked(values, place)
+
+
+def _here() -> Path | None:
+    """`compressor.toml`, else a pyproject with our table, in the current folder."""
+    if Path(NAME).is_file():
+        return Path(NAME)
+    project = Path(PYPROJECT)
+    return project if project.is_file() and _table(project) is not None else None
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """The keys of a recipe file, not yet checked."""
+    table = _table(path)
+    if table is None:
+        raise UsageError(f"{path} has no table [tool.compressor]")
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{path}: tool.compressor is not a table")
+    return table
+
+
+def _table(path: Path) -> Any:
+    """None where a pyproject says nothing about us."""
+    found: Any = _toml(path)
+    if path.name != PYPROJECT:
+        return found
+    tool = found.get("tool")
+    return tool.get("compressor") if isinstance(tool, Mapping) else None
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise UsageError(f"{path} is larger than {LARGEST:,} bytes", why="it is no recipe")
+        return tomllib.loads(data.decode())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML", why=str(error).splitlines()[0]) from error
+    except RecursionError:
+        raise UsageError(f"{path} is not TOML", why="it is nested too deeply") from None
+
+
+def from_environment(variables: Mapping[str, str]) -> dict[str, Any]:
+    """The keys that the environment sets. Raises UsageError for one that is nearly ours."""
+    fields = {_variable(option_name(name)): name for name in Recipe.model_fields}
+    found: dict[str, Any] = {}
+    for variable, text in variables.items():
+        if not variable.startswith(PREFIX):
+            continue
+        if variable not in fields:
+            raise UsageError(
+                f"unknown environment variable {variable}", hint=near(variable, fields)
+            )
+        name = fields[variable]
+        several = get_origin(Recipe.model_fields[name].annotation) is tuple
+        found[option_name(name)] = text.split(",") if several else text
+    return found
+
+
+def _variable(key: str) -> str:
+    return PREFIX + key.replace("-", "_").upper()
