@@ -215,7 +215,7 @@ def test_a_planted_fault_is_found(name):
         prove(plan, small)
     assert "only the whole plan shows it" in caught.value.where
     assert "report the model" in caught.value.hint
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 5
 
 
 def test_a_small_network_that_cannot_run_is_a_failed_proof():
