@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from .labels import Column, varying
-from .stacks import Columns, Places, once
+from .stacks import Columns, Places, once, tally
 
 Array = np.ndarray[Any, Any]
 Stuck = tuple[Node | None, Array]
@@ -53,20 +53,22 @@ class Grids:
         self._columns = Columns(columns, classes)
 
     def _breaks(self, classes: Array) -> list[int]:
-        """The grids that would not be rectangles without these classes."""
-        gone = np.sort(self._places.of(once(classes)))
-        owner = np.searchsorted(self._ends, gone, side="right")
-        return [
-            int(index)
-            for index in once(owner)
-            if not _rectangle_without(
-                tuple(self.tables[index].shape),
-                gone[owner == index] - self._ends[index] + self.tables[index].numel(),
-            )
-        ]
+        """The grids that would not be rectangles without these classes (ascending, each once)."""
+        gone = np.sort(self._places.of(classes))
+        owners, counts = tally(np.searchsorted(self._ends, gone, side="right"))
+        found = []
+        for index, end, count in zip(owners.tolist(), counts.cumsum(), counts, strict=True):
+            table = self.tables[index]
+            own = gone[end - count : end] - self._ends[index] + table.numel()
+            if not _rectangle_without(tuple(table.shape), own):
+                found.append(index)
+        return found
 
     def can_lose(self, classes: Array) -> bool:
-        """Whether every grid stays a rectangle without these classes, and no column runs empty."""
+        """Whether every grid stays a rectangle without these classes, and no column runs empty.
+
+        The classes are ascending, and each is there once.
+        """
         return not self._breaks(classes) and self._columns.can_lose(classes)
 
     def cells(self, groups: Sequence[Array]) -> tuple[list[list[Array]], list[Stuck]]:
@@ -95,7 +97,7 @@ class Grids:
             cells = [
                 cell for index in together for cell in _split(groups[index], pattern[groups[index]])
             ]
-            uneven = self._breaks(np.array([cell[0] for cell in cells]))
+            uneven = self._breaks(once(np.array([cell[0] for cell in cells])))
             if uneven and min(map(len, cells)) > 1:
                 stuck.append((self.nodes[uneven[0]], own))
             else:
@@ -158,13 +160,18 @@ class Grids:
 
 
 def _rectangle_without(shape: tuple[int, ...], gone: Array) -> bool:
-    """Whether a table of this shape stays a rectangle without some positions (flat, each once)."""
+    """Whether a table of this shape stays a rectangle without these positions.
+
+    They are flat, ascending, and each is there once.
+    """
     lead = shape[:-1]
-    rows, lost = np.unique(gone // shape[-1], return_counts=True)
+    rows, lost = tally(gone // shape[-1])
     whole, partly = rows[lost == shape[-1]], lost[lost < shape[-1]]
     left = math.prod(lead) - len(whole)
     if left == 0 or (len(partly) and (len(partly) < left or (partly != partly[0]).any())):
         return False
+    if not len(whole):
+        return True
     extents = [
         size - (np.bincount(index, minlength=size) == math.prod(lead) // size).sum()
         for index, size in zip(np.unravel_index(whole, lead), lead, strict=True)

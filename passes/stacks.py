@@ -136,13 +136,22 @@ def once(numbers: Array) -> Array:
     return found
 
 
+def tally(ordered: Array) -> tuple[Array, Array]:
+    """Each of some ascending numbers once, and how often it is there."""
+    if not len(ordered):
+        return ordered, ordered
+    edges = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    first = np.concatenate([[0], edges])
+    return ordered[first], np.concatenate([edges, [len(ordered)]]) - first
+
+
 class Places:
     """Where each number stands in a flat array: an index the other way round."""
 
     def __init__(self, flat: Array) -> None:
         self._order = np.argsort(flat, kind="stable")
-        self._numbers, first = np.unique(flat[self._order], return_index=True)
-        self._ends = np.append(first, len(flat))
+        self._numbers, counts = tally(flat[self._order])
+        self._ends = np.append(0, counts.cumsum())
 
     def of(self, numbers: Array) -> Array:
         """All places of these numbers (each once), those that do not occur left out."""
@@ -173,10 +182,15 @@ class Columns:
         self._places = Places(np.concatenate([none, *narrow, *wide]))
 
     def can_lose(self, classes: Array) -> bool:
-        """Whether no column runs empty without these classes, or loses only its narrow side."""
-        places = self._places.of(once(classes))
+        """Whether no column runs empty without these classes, or loses only its narrow side.
+
+        The classes are ascending, and each is there once.
+        """
+        places = self._places.of(classes)
+        if not len(places):
+            return True
         narrow = once(self._slot[places[places < self._slots]])
-        slots, lost = np.unique(self._slot[places[places >= self._slots]], return_counts=True)
+        slots, lost = tally(np.sort(self._slot[places[places >= self._slots]]))
         return np.array_equal(narrow, slots[lost == self._rows[slots]])
 
 

@@ -104,7 +104,7 @@ def cut(ledger: Ledger, call: Call) -> Value:
     first, end = span(call)
     if any(isinstance(raw, Node) for raw in call.node.args[2:4]):
         return ledger.pin(x, [axis], "is cut where the batch size says")
-    apart = rows or len(x.arrays) > 1 or is_written_later(call.node)
+    apart = len(varying(array)) > 1 or len(x.arrays) > 1 or is_written_later(call.node)
     if call.get("step", 1) != 1 and apart:  # else it is a gather
         return ledger.pin(x, [axis], "is cut in steps")
     middle = first > 0 and end < x.shape[axis]

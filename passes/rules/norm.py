@@ -111,7 +111,22 @@ def statistic(ledger: Ledger, call: Call) -> Value:
         labelled = []
     if labelled:
         ledger.inexact.append(call.node)
+        _some_stay(ledger, call, labelled)
     return summed(ledger, x, axes, call.shape)
+
+
+def _some_stay(ledger: Ledger, call: Call, axes: list[int]) -> None:
+    """An unbiased deviation is 0/0 over a single entry: the first two stay."""
+    correction = call["correction"] if "correction" in call.given else call.get("unbiased", 0)
+    least = 1 + (1 if correction is None else int(correction))
+    for axis in call.axes() if least > 1 else ():
+        if axis not in axes:
+            least = -(-least // call.x.shape[axis])
+    if least > 1:
+        for array in call.x.arrays:
+            if array.shape[axes[0]] > 1:
+                ledger.freeze(array.narrow(axes[0], 0, min(least, array.shape[axes[0]])),
+                              "is needed for an unbiased deviation")  # fmt: skip
 
 
 def _is_length(call: Call) -> bool:

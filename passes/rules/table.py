@@ -147,15 +147,24 @@ RuleTable = dict[OpOverload, Rule]
 
 
 def overloads(*packets: torch._ops.OpOverloadPacket) -> list[OpOverload]:
-    """Every overload of the given operators that takes a tensor, and fills none."""
-    found = [getattr(packet, name) for packet in packets for name in packet.overloads()]
+    """Every overload of the given operators that takes a tensor and fills none, in a graph.
+
+    No graph holds a generator, nor what TorchScript alone calls.
+    """
+    found = [
+        getattr(packet, name)
+        for packet in packets
+        for name in packet.overloads()
+        if not name.startswith("prim_")
+    ]
     return [op for op in found if _takes_tensors(op)]
 
 
 def _takes_tensors(op: OpOverload) -> bool:
     arguments = op._schema.arguments
     tensors = any(isinstance(one.type, torch.TensorType) for one in arguments)
-    return tensors and not any(one.is_out for one in arguments)
+    outside = any(one.is_out or one.name == "generator" for one in arguments)
+    return tensors and not outside
 
 
 def position_ids(value: Value, axis: int) -> Tensor:

@@ -277,6 +277,7 @@ PARTS = {
     "slice_of_places": picture(lambda x: x[:, :, 1:-1, ::2]),
     "slice_with_steps": picture(lambda x: torch.cat([x[:, 1::2], x[:, ::3]], 1)),
     "slice_with_steps_multiplied": picture(lambda x: x[:, ::2] * x[:, 1::2]),
+    "slice_with_steps_after_a_split": vector(lambda x: x.view(-1, 4, 2)[:, ::2].flatten(1)),
     "slice_with_steps_in_rows": tokens(
         lambda x: torch.cat([split_heads(x, 2)[..., ::2], split_heads(x, 2)[..., 1::2]], -1)
         .transpose(1, 2).flatten(2)
@@ -795,6 +796,9 @@ NORMS = {
         lambda x: (x.var(-1, keepdim=True, correction=1) + 1e-5).sqrt()
     ),
     "norm_by_hand_std": layer_norm(lambda x: x.std(-1, keepdim=True, unbiased=True) + 1e-5),
+    "norm_by_hand_std_of_few": vector(
+        lambda x: ((y := x.view(-1, 2, 4)) / (y.std(2, keepdim=True) + 1e-1)).flatten(1)
+    ),
     "norm_by_hand_std_correction": layer_norm(
         lambda x: x.std(-1, keepdim=True, correction=0) + 1e-5
     ),

@@ -12,11 +12,6 @@ aten = torch.ops.aten
 
 EXEMPT = {  # operators with a rule and without a case, and why
     aten.lift_fresh.default: "torch.export drops it; some captures of constants keep it",
-    aten.rand_like.generator: "takes a generator, which no captured graph can hold",
-    aten.randn_like.generator: "takes a generator, which no captured graph can hold",
-    aten.to.prim_Device: "TorchScript only",
-    aten.to.prim_dtype: "TorchScript only",
-    aten.to.prim_other: "TorchScript only",
 }
 
 
