@@ -127,23 +127,13 @@ def flat(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-UNREACHED = {
-    "aten.lift_fresh.default": "no capture leaves it in the graph",
-    "aten.rand_like.generator": "takes a generator, which no captured graph can hold",
-    "aten.randn_like.generator": "takes a generator, which no captured graph can hold",
-    "aten.to.prim_Device": "TorchScript only",
-    "aten.to.prim_dtype": "TorchScript only",
-    "aten.to.prim_other": "TorchScript only",
-}
-
-
 @pytest.mark.slow
 def test_some_step_meets_every_rule():
     met = set()
     for kind in ALL_KINDS:
         network = every_step(kind)
         met |= checking.exercised(passes.couple(traced(network, network.inputs)))
-    assert set(map(str, RULES)) - met == set(UNREACHED)
+    assert set(map(str, RULES)) <= met
 
 
 # ---------------------------------------------------------------------------- genomes

@@ -387,7 +387,7 @@ def row(move: Move, resize: Resize | None = None, prepared: Prepare = first_argu
 
 SAME = [
     aten.clone.default, aten.contiguous.default, aten.detach.default, aten.alias.default,
-    aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.dropout.default,
+    aten.lift_fresh_copy.default, aten.dropout.default,
     aten.feature_dropout.default, aten.alpha_dropout.default, aten.detach_.default,
     aten.positive.default, *overloads(aten.to, aten._to_copy, aten.type_as),
 ]  # fmt: skip

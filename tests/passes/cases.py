@@ -139,7 +139,6 @@ SAME = {
     "detach": picture(aten.detach.default),
     "detach_": picture(lambda x: aten.detach_.default(x.clone())),
     "alias": picture(aten.alias.default),
-    "lift_fresh": picture(aten.lift_fresh.default),
     "lift_fresh_copy": picture(aten.lift_fresh_copy.default),
     "positive": picture(torch.positive),
     "dropout": picture(nn.Dropout(0.5)),

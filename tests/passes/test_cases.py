@@ -1,38 +1,23 @@
 """The table of cases is complete, and the analysis finds in each what it should."""
 
 import pytest
-import torch
 from compressor.passes.coupling import Axis
-from compressor.passes.rules import RULES, rule_for
+from compressor.passes.rules import RULES
 
 from tests.passes.cases import CASES, FAMILIES
 from tests.passes.support import captured, coupled
-
-aten = torch.ops.aten
-
-EXEMPT = {  # operators with a rule and without a case, and why
-    aten.lift_fresh.default: "torch.export drops it; some captures of constants keep it",
-}
 
 
 def seen() -> set[object]:
     return {node.target for name in CASES for node in captured(name)[1].calls()}
 
 
-def test_every_rule_has_a_case_or_says_why_not():
-    assert set(RULES) - seen() == set(EXEMPT)
+def test_every_rule_has_a_case():
+    assert set(RULES) <= seen()
 
 
 def test_no_case_hides_another_of_the_same_name():
     assert len(CASES) == sum(len(family) for family in FAMILIES)
-
-
-@pytest.mark.parametrize("op", EXEMPT, ids=str)
-def test_an_exempt_operator_shares_its_rule_with_one_that_has_a_case(op):
-    label = rule_for(op).label.__code__
-    assert any(
-        RULES[other].label.__code__ is label for other in RULES.keys() & seen() if other is not op
-    )
 
 
 @pytest.mark.parametrize("name", CASES)
