@@ -14,45 +14,65 @@ BY_DATA = ("auto", "obs", *DATA_CRITERIA)
 """Criteria that are not read off the weights (see `evidence.py` and `curves.py`)."""
 
 
+ALL_KINDS = ("latency", *KINDS, "memory")
+"""What a budget can be about, the one that leads first."""
+
+
 @dataclass(frozen=True)
 class Budget:
-    """How much of one cost may stay: a ratio between 0 and 1, or an absolute whole number."""
+    """How much may stay, of one cost or of several at once: each a ratio between 0 and 1, or an
+    absolute whole number."""
 
     channels: float | None = None
     macs: float | None = None
     params: float | None = None
     bytes: float | None = None
+    memory: float | None = None
+    """Bytes of activations that are alive at once, for one sample."""
+    latency: float | None = None
+    """A ratio: the time of the original is measured, so milliseconds become a share of it."""
 
     def __post_init__(self) -> None:
-        given = [kind for kind in KINDS if getattr(self, kind) is not None]
-        if len(given) != 1:
+        if not self.kinds:
             raise UsageError(
-                f"a budget names exactly one of {', '.join(KINDS)}; got {given or 'none'}",
+                f"a budget names at least one of {', '.join(ALL_KINDS)}; got none",
                 hint="for example Budget(macs=0.5), or --macs 0.5",
             )
-        amount = self.amount
-        usable = amount > 0 and amount != 1 and (amount < 1 or float(amount).is_integer())
-        if not usable:
-            raise UsageError(
-                f"a budget of {amount:g} {self.kind} means nothing",
-                hint="give a ratio between 0 and 1 (0.5 is half), or a whole number",
-            )
+        for kind in self.kinds:
+            amount = float(getattr(self, kind))
+            whole = amount != 1 and amount.is_integer() and kind != "latency"
+            if not (amount > 0 and (amount < 1 or whole)):
+                raise UsageError(
+                    f"a budget of {amount:g} {kind} means nothing",
+                    hint="give a ratio between 0 and 1 (0.5 is half), or a whole number",
+                )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What it is about; the first one leads."""
+        return tuple(kind for kind in ALL_KINDS if getattr(self, kind) is not None)
 
     @property
     def kind(self) -> str:
-        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+        """What the amounts of a plan are counted in."""
+        return self.kinds[0]
 
     @property
     def amount(self) -> float:
         return float(getattr(self, self.kind))
 
-    def target(self, dense: float) -> float:
+    def target(self, dense: float, kind: str = "") -> float:
         """The largest amount that meets the budget, for a network that costs `dense`."""
-        return self.amount * dense if self.amount < 1 else self.amount
+        amount = float(getattr(self, kind or self.kind))
+        return amount * dense if amount < 1 else amount
 
     def __str__(self) -> str:
-        share = f"{self.amount:.4g} of the" if self.amount < 1 else f"{int(self.amount):,}"
-        return f"{share} {self.kind}"
+        return " and ".join(map(self._said, self.kinds))
+
+    def _said(self, kind: str) -> str:
+        amount = float(getattr(self, kind))
+        share = f"{amount:.4g} of the" if amount < 1 else f"{int(amount):,}"
+        return f"{share} {kind}"
 
 
 @dataclass(frozen=True)

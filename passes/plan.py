@@ -7,28 +7,30 @@ Then channels are put back, most important first, where the budget has room for 
 `uniform` only if it is missed otherwise).
 """
 
-import bisect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from .cost import NONE, Costs
+from .cost import Cost, Costs
 from .coupling import Coupling, Group
 from .curves import Curve
 from .errors import NothingError, UsageError
 from .importance import Weights, channel_scores
+from .joint import Joint
 from .kept import kept_indices
+from .memory import Memory
+from .options import ALL_KINDS as ALL_KINDS
 from .options import BY_DATA
 from .options import UNITS as UNITS
 from .options import Budget as Budget
 from .options import Options as Options
-from .ranking import Ranking, by_curve, by_scores
+from .ranking import by_curve, by_scores
+from .search import Search
+from .search import nearest as nearest
 from .sizes import Sizes
 from .threads import one_thread
 
@@ -77,22 +79,25 @@ def choose(
     options: Options,
     weights: Weights | None = None,
     curves: Sequence[Curve] | None = None,
+    time: Cost | None = None,
 ) -> Plan:
     """Meet the budget from below, within `TOLERANCE` of the original amount.
 
     Channels are scored by `weights` (by name), or by the program's own; where there is a curve for
-    each group, it says what goes first, and what it costs. Raises UsageError that states the least
-    reachable amount, and what is frozen.
+    each group, it says what goes first, and what it costs. `time` says what a plan takes, for a
+    budget of latency. Raises UsageError that states the least reachable amount, and what is frozen.
     """
     if not coupling.groups:
         raise NothingError(
             "no channel of this model can go", where=_where(coupling), why=_why(coupling)
         )
-    costs = Costs(coupling, budget.kind)
-    target = budget.target(costs.dense)
-    if target >= costs.dense:
-        raise UsageError(f"the budget of {target:,.0f} {budget.kind} is met already: "
-                         f"the model has {costs.dense:,.0f}")  # fmt: skip
+    costs = {kind: _cost(coupling, kind, time) for kind in budget.kinds}
+    targets = {kind: budget.target(cost.dense, kind) for kind, cost in costs.items()}
+    for kind, cost in costs.items():
+        if targets[kind] >= cost.dense and len(costs) == 1:
+            raise UsageError(f"the budget of {targets[kind]:,.0f} {kind} is met already: "
+                             f"the model has {cost.dense:,.0f}")  # fmt: skip
+    aim = _Aim(budget, costs, targets)
     if curves is None:
         if options.criterion in BY_DATA and options.criterion != "auto":
             raise UsageError(
@@ -110,51 +115,99 @@ def choose(
     found: list[Plan] = []
     for unit in units:
         try:
-            found.append(_choose(_Search(coupling, costs, options, unit, rankings), budget, target))
+            found.append(_choose(Search(coupling, aim.cost, options, unit, rankings), aim))
         except UsageError:
             if unit == units[-1] and not found:
                 raise
-        if found and curves is None:
-            break  # scores cannot tell what rounding costs
+        if found and (curves is None or aim.stairs):
+            break  # scores cannot tell what rounding costs, and stairs need no rounding
     least = min(plan.loss for plan in found)
     return next(plan for plan in found if plan.loss <= least * (1 + WORTH))
 
 
-def _choose(search: "_Search", budget: Budget, target: float) -> Plan:
-    coupling, costs, options = search.coupling, search.costs, search.options
-    least = search.amount(search.floor())
-    if least > target:
-        raise _unreachable(coupling, budget, target, least, costs.dense)
+def _cost(coupling: Coupling, kind: str, time: Cost | None) -> Cost:
+    if kind == "memory":
+        return Memory(coupling)
+    if kind != "latency":
+        return Costs(coupling, kind)
+    if time is None:
+        raise UsageError(
+            "a budget of latency needs a device's times",
+            hint="make a table of them with `compressor profile`, and plan by it",
+        )
+    return time
+
+
+@dataclass(frozen=True, eq=False)
+class _Aim:
+    """What is to be met: one cost and its target, or several in one."""
+
+    budget: Budget
+    costs: Mapping[str, Cost]
+    targets: Mapping[str, float]
+
+    @property
+    def stairs(self) -> bool:
+        """Whether widths are read off stairs."""
+        return "latency" in self.costs
+
+    @cached_property
+    def cost(self) -> Cost:
+        first = next(iter(self.costs.values()))
+        return first if len(self.costs) == 1 else Joint(self.costs, self.targets)
+
+    @property
+    def target(self) -> float:
+        return next(iter(self.targets.values())) if len(self.targets) == 1 else 1.0
+
+    @property
+    def lowest(self) -> float:
+        """The least amount that counts as close; stairs can be steep, several costs far apart."""
+        if self.stairs or len(self.costs) > 1:
+            return 0.0
+        return self.target - TOLERANCE * self.cost.dense
+
+
+def _choose(search: "Search", aim: _Aim) -> Plan:
+    coupling, options, target, lowest = search.coupling, search.options, aim.target, aim.lowest
+    least = search.floor()
+    if search.amount(least) > target:
+        raise _unreachable(coupling, aim, search.channels(least))
     removed = search.uniform(target) if options.uniform else search.compete(target)
-    lowest = target - TOLERANCE * costs.dense
     if not options.uniform or search.amount(removed) < lowest:
         removed = search.put_back(removed, target)
+    if aim.stairs and not options.uniform:
+        removed = search.put_back(search.swap(removed, target), target)
     if search.amount(removed) < lowest:
         starts = (removed, search.put_back(search.uniform(target), target))
         closer = [search.exchange(start, target, lowest) for start in starts]
         removed = max(closer, key=search.amount)
-    reached = search.amount(removed)
-    if reached < lowest:
-        nearest_ratio = math.ceil(reached / costs.dense * 1e4) / 1e4
+    channels = search.channels(removed)
+    cost = aim.costs[aim.budget.kind]
+    reached = cost.amount(channels)
+    if search.amount(removed) < lowest:
+        nearest_ratio = math.ceil(reached / cost.dense * 1e4) / 1e4
         raise UsageError(
-            f"the budget of {budget} cannot be met closely: the nearest amount below it "
-            f"is {reached:,.0f} ({reached / costs.dense:.1%})",
+            f"the budget of {aim.budget} cannot be met closely: the nearest amount below it "
+            f"is {reached:,.0f} ({reached / cost.dense:.1%})",
             where=_where(coupling),
             why=f"a single step is more than {TOLERANCE:.0%} of the model",
             hint=f"ask for {nearest_ratio:.4f}, or lower --round-to if it is set",
         )
     widths = tuple((g, g.size - n) for g, n in zip(search.groups, removed, strict=True))
-    channels = search.channels(removed)
     loss = search.lost_by(removed)
-    return Plan(coupling, budget, channels, widths, costs.dense, reached, search.unit, loss)
+    return Plan(coupling, aim.budget, channels, widths, cost.dense, reached, search.unit, loss)
 
 
-def _unreachable(
-    coupling: Coupling, budget: Budget, target: float, least: float, dense: float
-) -> UsageError:
+def _unreachable(coupling: Coupling, aim: _Aim, floor: Tensor) -> UsageError:
+    amounts = {kind: cost.amount(floor) for kind, cost in aim.costs.items()}
+    kind = max(amounts, key=lambda one: amounts[one] / aim.targets[one])
+    least, dense = amounts[kind], aim.costs[kind].dense
+    said = {name: "" if name == "latency" else f"{n:,.0f}" for name, n in amounts.items()}
+    wanted = "" if kind == "latency" else f" ({aim.targets[kind]:,.0f})"
     return UsageError(
-        f"the budget of {budget} ({target:,.0f}) cannot be reached; "
-        f"the least is {least:,.0f} ({least / dense:.1%})",
+        f"the budget of {aim.budget}{wanted} cannot be reached; "
+        f"the least is {said[kind]} ({least / dense:.1%})".replace("  ", " "),
         where=_where(coupling),
         why=_why(coupling),
         hint="ask for a larger amount, or lower --round-to and --min-channels",
@@ -169,197 +222,3 @@ def _why(coupling: Coupling) -> str:
     """The largest frozen axes with their reasons."""
     largest = sorted(coupling.frozen, key=lambda f: -f.size)[:3]
     return "; ".join(f"{f.axis} ({f.size}) {f.why}" for f in largest)
-
-
-Removed = list[int]
-"""Steps removed of each group."""
-
-
-class _Search:
-    """The state of a search is a number of steps for each group; the rest is looked up."""
-
-    def __init__(
-        self,
-        coupling: Coupling,
-        costs: Costs,
-        options: Options,
-        unit: int,
-        rankings: Mapping[Group, Ranking],
-    ) -> None:
-        self.coupling, self.costs, self.options, self.unit = coupling, costs, options, unit
-        self.groups: Sequence[Group] = _chosen_groups(coupling, options)
-        ranked = [rankings[group] for group in self.groups]
-        self.order = [one.order for one in ranked]
-        self.loss = [one.steps for one in ranked]
-        self._losses = [one.losses for one in ranked]
-        self.stops = [self._allowed(group) for group in self.groups]
-        self.lost = [self._blocks_lost(index) for index in range(len(self.groups))]
-        self._known: dict[tuple[int, ...], float] = {}
-
-    def _allowed(self, group: Group) -> list[int]:
-        """Numbers of removed steps that leave an allowed width, ascending from 0."""
-        unit = 1 if group.rows else self.unit
-        if self.options.round_to is None:
-            unit = next(one for one in UNITS if one <= unit and (2 * one <= group.size or one == 1))
-        least = max(1 if group.rows else self.options.least, min(unit, group.size))
-        kept = [n for n in range(group.size, 0, -1) if n == group.size or n % unit == 0]
-        return [group.size - n for n in kept if n >= least or n == group.size]
-
-    def _blocks_lost(self, index: int) -> list[float]:
-        """What the block before each stop loses."""
-        losses, stops = self._losses[index], self.stops[index]
-        return [0.0, *(sum(losses[start:end]) for start, end in pairwise(stops))]
-
-    def lost_by(self, removed: Removed) -> float:
-        """What these steps lose in all."""
-        return sum(sum(own[:n]) for own, n in zip(self._losses, removed, strict=True))
-
-    def floor(self) -> Removed:
-        return [stops[-1] for stops in self.stops]
-
-    def channels(self, removed: Removed) -> Tensor:
-        pairs = zip(self.order, removed, strict=True)
-        gone = [cell[:count] for order, count in pairs for cell in order]
-        return torch.cat([NONE, *gone]).sort().values
-
-    def amount(self, removed: Removed) -> float:
-        key = tuple(removed)
-        if key not in self._known:
-            self._known[key] = self.costs.amount(self.channels(removed))
-        return self._known[key]
-
-    # --- uniform --------------------------------------------------------------------------------
-
-    def uniform(self, target: float) -> Removed:
-        """A common share, by bisection; the least pruned groups then give single blocks."""
-        low, high = 0.0, 1.0
-        for _ in range(16):
-            share = (low + high) / 2
-            if self.amount(self._share(share)) <= target:
-                high = share
-            else:
-                low = share
-        removed = self._share(low)
-        while self.amount(removed) > target:
-            group = max(
-                (g for g, n in enumerate(removed) if n < self.stops[g][-1]),
-                key=lambda g: (1 - removed[g] / self.groups[g].size, self.groups[g].size),
-            )
-            stops = self.stops[group]
-            removed[group] = stops[stops.index(removed[group]) + 1]
-        return removed
-
-    def _share(self, share: float) -> Removed:
-        wanted = [share * group.size for group in self.groups]
-        return [nearest(stops, want) for stops, want in zip(self.stops, wanted, strict=True)]
-
-    # --- global ---------------------------------------------------------------------------------
-
-    def compete(self, target: float) -> Removed:
-        """Remove blocks in the order of importance lost for cost saved, at current sizes.
-
-        Each round removes a part of what is still too much, then looks at the sizes again.
-        """
-        removed = [0] * len(self.groups)
-        while (now := self.amount(removed)) > target:
-            savings = self._savings(removed)
-            blocks = sorted(self._blocks(removed, savings))
-            quota, taken = (now - target) / 4, 0.0
-            for _, group, stop, saved in blocks:
-                removed[group] = max(removed[group], stop)
-                taken += saved
-                if taken >= quota:
-                    break
-            if not blocks:
-                raise AssertionError("the floor meets the budget, but no block is left")
-        return removed
-
-    def _savings(self, removed: Removed) -> dict[int, float]:
-        steps = {
-            index: torch.stack([cell[n] for cell in order])
-            for index, (order, n) in enumerate(zip(self.order, removed, strict=True))
-            if n < self.stops[index][-1]
-        }
-        return self.costs.savings(self.channels(removed), steps)
-
-    def _blocks(
-        self, removed: Removed, savings: dict[int, float]
-    ) -> list[tuple[float, int, int, float]]:
-        """(loss per saving, group, steps removed then, saving) of every block still there."""
-        found = []
-        for group, saved in savings.items():
-            worst, at = 0.0, removed[group]
-            for stop, lost in zip(self.stops[group], self.lost[group], strict=True):
-                if stop <= at:
-                    continue
-                gain = max(saved * (stop - at), 1e-12)
-                worst = max(worst, lost / gain)  # a later block never goes before an earlier one
-                found.append((worst, group, stop, gain))
-                at = stop
-        return found
-
-    # --- polish ---------------------------------------------------------------------------------
-
-    def put_back(self, removed: Removed, target: float) -> Removed:
-        """Undo blocks, the most important first, as long as the budget holds."""
-        removed = list(removed)
-        for undo in (self._largest_loss, self._any):
-            tried: set[tuple[int, int]] = set()
-            while (group := undo(removed, tried)) is not None:
-                stops = self.stops[group]
-                less = stops[stops.index(removed[group]) - 1]
-                tried.add((group, removed[group]))
-                trial = [less if i == group else n for i, n in enumerate(removed)]
-                if self.amount(trial) <= target:
-                    removed = trial
-        return removed
-
-    def exchange(self, removed: Removed, target: float, lowest: float) -> Removed:
-        """Take a block more from one group to put back others, while that comes closer."""
-        improved = True
-        while improved and self.amount(removed) < lowest:
-            improved = False
-            for group, count in enumerate(removed):
-                stops = self.stops[group]
-                if count == stops[-1]:
-                    continue
-                more = stops[stops.index(count) + 1]
-                trial = [more if i == group else n for i, n in enumerate(removed)]
-                trial = self.put_back(trial, target)
-                if self.amount(removed) < self.amount(trial) <= target:
-                    removed, improved = trial, True
-                    break
-        return removed
-
-    def _largest_loss(self, removed: Removed, tried: set[tuple[int, int]]) -> int | None:
-        return self._next(removed, tried, lambda g: -self.loss[g][removed[g] - 1])
-
-    def _any(self, removed: Removed, tried: set[tuple[int, int]]) -> int | None:
-        return self._next(removed, tried, lambda g: g)
-
-    def _next(
-        self, removed: Removed, tried: set[tuple[int, int]], key: Callable[[int], float]
-    ) -> int | None:
-        open_ = [g for g, n in enumerate(removed) if n and (g, n) not in tried]
-        return min(open_, key=key, default=None)
-
-
-def nearest(stops: Sequence[int], wanted: float) -> int:
-    """The member of an ascending sequence that is closest to `wanted`."""
-    place = bisect.bisect_left(stops, wanted)
-    return min(stops[max(place - 1, 0) : place + 1], key=lambda stop: abs(stop - wanted))
-
-
-def _chosen_groups(coupling: Coupling, options: Options) -> list[Group]:
-    """All groups; with `uniform`, rows only where their parameters cannot go one by one."""
-    if not options.uniform:
-        return list(coupling.groups)
-    single = torch.cat([NONE, *(cell for g in coupling.groups if not g.rows for cell in g.cells)])
-    alone = np.zeros(coupling.class_count, dtype=bool)
-    alone[coupling.classes_of(single).numpy()] = True
-    alone &= coupling.held
-    return [
-        group
-        for group in coupling.groups
-        if not group.rows or not alone[coupling.classes_of(group.cells[0]).numpy()].any()
-    ]

@@ -120,11 +120,11 @@ REFUSED = {
     "a negative budget": ("net.py:net --macs=-0.5", ("a budget of -0.5 macs means", "hint:")),
     "a budget of everything": ("net.py:net --macs 1", ("a budget of 1 macs means", "hint:")),
     "a budget of more than everything": ("net.py:net --macs 1.5", ("a budget of 1.5 macs",)),
-    "two budgets": (
-        "net.py:net --macs 0.5 --params 0.5",
-        ("exactly one of channels, macs, params, bytes", "macs", "params", "--macs 0.5"),
+    "two budgets of which one cannot be reached": (
+        "net.py:net --macs 0.5 --params 1e-4",
+        ("0.0001 of the params", "cannot be reached", "hint:"),
     ),
-    "no budget": ("net.py:net", ("exactly one of channels, macs, params, bytes", "none")),
+    "no budget": ("net.py:net", ("at least one of latency, channels, macs, params", "none")),
     "an unknown criterion": (
         "net.py:net --macs 0.5 --criterion l3",
         ("unknown criterion 'l3'; one of: activation, auto, bn-scale, fisher, fpgm",),

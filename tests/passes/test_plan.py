@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from compressor.passes import KINDS, Budget, Options, UsageError
 from compressor.passes.importance import channel_scores
+from compressor.passes.memory import Memory
 from compressor.passes.plan import TOLERANCE, UNITS
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -77,10 +78,27 @@ def test_an_amount_that_means_nothing_is_refused(kind, amount):
     assert "0.5 is half" in caught.value.hint
 
 
-@pytest.mark.parametrize("given", [{}, {"macs": 0.5, "params": 0.5}])
-def test_a_budget_names_exactly_one_cost(given):
-    with pytest.raises(UsageError, match="exactly one of channels, macs, params, bytes"):
-        Budget(**given)
+def test_a_budget_names_at_least_one_cost():
+    with pytest.raises(UsageError, match="at least one of latency, channels, macs, params, bytes"):
+        Budget()
+
+
+def test_several_budgets_are_all_met():
+    plan = choose(macs=0.6, params=0.5, memory=0.9)
+    for kind, share in (("macs", 0.6), ("params", 0.5)):
+        cost = passes.Costs(wide(), kind)
+        assert cost.amount(plan.channels) <= share * cost.dense
+    memory = Memory(wide())
+    assert memory.amount(plan.channels) <= 0.9 * memory.dense
+    nearest = max(passes.Costs(wide(), kind).amount(plan.channels)
+                  / passes.Costs(wide(), kind).dense / share
+                  for kind, share in (("macs", 0.6), ("params", 0.5)))  # fmt: skip
+    assert nearest > 0.9  # and no more goes than one of them asks for
+
+
+def test_the_budget_that_cannot_be_reached_is_named():
+    with pytest.raises(UsageError, match=r"cannot be reached; the least is .* \(\d"):
+        choose(macs=0.9, params=0.0001)
 
 
 def test_an_unknown_criterion_is_refused_with_those_there_are():

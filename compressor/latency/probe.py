@@ -1,0 +1,175 @@
+"""What kernels take, on this machine and now: many in one session, beside a kernel that is known.
+
+    run 1    reference k0 k1 ... k19 reference
+    run 2    reference k0 k1 ... k19 reference       ratio = k / reference, of undisturbed runs
+
+ONNX Runtime's own profile says what each node took, so
+that changes of layout on the way in and out, which neighbours in a network do without, are left
+out. Where the profile is not of the kernels (a device that computes while the host goes on), each
+kernel runs in a session of its own, and whole runs are timed.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.bench.denormals import denormals_flushed
+from compressor.bench.sessions import CPU, DEVICES
+from compressor.latency.snippets import Graph, numbers_held
+from compressor.passes.errors import CompressError
+from compressor.passes.work import Kernel
+
+REFERENCE = Kernel(
+    "conv",
+    (
+        ("dilation", (1, 1)),
+        ("kernel", (3, 3)),
+        ("padding", (1, 1)),
+        ("pixels", (28, 28)),
+        ("stride", (1, 1)),
+        ("transposed", False),
+    ),
+    (64, 64, 1),
+)
+RUNS = 11
+WARMUP = 2
+LONG = 700.0
+"""Microseconds: what takes longer is measured by itself."""
+TOGETHER = 24
+"""Kernels in one session, at most."""
+NUMBERS = 24e6
+"""Held by one session, at most, unless a single kernel has more."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How models run: what a table of times is good for."""
+
+    provider: str = CPU
+    threads: int = 1
+
+
+def batches(kernels: Sequence[Kernel]) -> Iterator[list[Kernel]]:
+    """As many as fit into a session."""
+    batch: list[Kernel] = []
+    for kernel in kernels:
+        full = len(batch) == TOGETHER or numbers_held([*batch, kernel]) > NUMBERS
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(kernel)
+    if batch:
+        yield batch
+
+
+def measure(kernels: Sequence[Kernel], setting: Setting) -> tuple[list[float], float]:
+    """What each takes, over the reference; and what the reference takes, in seconds."""
+    if setting.provider != CPU:
+        return _one_by_one(kernels, setting)
+    graph = Graph()
+    names = [graph.add(kernel) for kernel in (REFERENCE, *kernels, REFERENCE)]
+    with denormals_flushed():
+        times, _ = _profiled(graph, setting)
+        found = [_undisturbed(times[name]) for name in names]
+        reference = (found[0] + found[-1]) / 2
+        for place, kernel in enumerate(kernels, 1):
+            if found[place] > LONG and setting.threads == 1:
+                found[place] = _alone(kernel, setting)
+    return [time / reference for time in found[1:-1]], reference / 1e6
+
+
+def _undisturbed(times: Sequence[float]) -> float:
+    """The mean of the shortest half: another process takes the core in the others."""
+    return float(np.mean(sorted(times)[: len(times) // 2 + 1]))
+
+
+def _alone(kernel: Kernel, setting: Setting) -> float:
+    """Microseconds by CPU time, of which others take none: a long kernel is always disturbed."""
+    graph = Graph()
+    name = graph.add(kernel)
+    times, cpu = _profiled(graph, setting)
+    others = sum(min(own) for prefix, own in times.items() if prefix != name)
+    return max(_undisturbed(cpu) - others, 0.5)
+
+
+def _profiled(graph: Graph, setting: Setting) -> tuple[dict[str, list[float]], list[float]]:
+    """Microseconds of every kernel in every run, by what the names of its nodes begin with; and
+    the CPU time of every run."""
+    with tempfile.TemporaryDirectory() as folder:
+        session, binding = _session(graph, setting, str(Path(folder) / "profile"))
+        cpu = []
+        for _ in range(WARMUP + RUNS):
+            start = time.thread_time_ns()
+            session.run_with_iobinding(binding)
+            cpu.append((time.thread_time_ns() - start) / 1e3)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    found: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            prefix = event["name"].partition("_")[0] + "_"
+            node = f"{event['args'].get('node_index', '')} {event['name']}"
+            found[prefix][node].append(int(event["dur"]))
+    times: dict[str, list[float]] = {}
+    for prefix, nodes in found.items():
+        rows = [took[WARMUP : WARMUP + RUNS] for took in nodes.values()]
+        times[prefix] = [max(float(sum(run)), 0.5) for run in zip(*rows, strict=True)]
+    return times, cpu[WARMUP:]
+
+
+def _session(graph: Graph, setting: Setting, profile: str = "") -> tuple[Any, Any]:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    if profile:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
+    options.intra_op_num_threads = setting.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    session = ort.InferenceSession(
+        graph.model(), options, providers=[setting.provider], enable_fallback=0
+    )
+    if session.get_providers()[0] != setting.provider:
+        raise CompressError(
+            f"{setting.provider} cannot run kernels here",
+            why=f"ONNX Runtime fell back to {session.get_providers()[0]}",
+            hint="its libraries or its device are missing; ONNX Runtime's own message names them",
+        )
+    device = DEVICES.get(setting.provider, "cpu")
+    binding = session.io_binding()
+    for name, array in graph.feeds.items():
+        value = ort.OrtValue.ortvalue_from_numpy(array, device, 0)
+        binding.bind_ortvalue_input(name, value)
+    for output in session.get_outputs():
+        binding.bind_output(output.name, device, 0)
+    return session, binding
+
+
+def _one_by_one(kernels: Sequence[Kernel], setting: Setting) -> tuple[list[float], float]:
+    reference = _whole_runs(REFERENCE, setting)
+    ratios = [_whole_runs(kernel, setting) / reference for kernel in kernels]
+    return ratios, reference
+
+
+def _whole_runs(kernel: Kernel, setting: Setting) -> float:
+    """Seconds of a run, by the wall clock, until the result is there."""
+    graph = Graph()
+    graph.add(kernel)
+    session, binding = _session(graph, setting)
+    took = []
+    for _ in range(WARMUP + RUNS):
+        start = time.perf_counter()
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        took.append(time.perf_counter() - start)
+    return statistics.median(took[WARMUP:])

@@ -1,0 +1,234 @@
+"""Small ONNX models that run kernels: one node or a few for each, side by side in one graph.
+
+    x3 -> conv -> relu -> y3        names begin with "k3_", so a profile says what kernel 3 took
+
+Kernels do not read each other's results. Weights and inputs are numbers around 0, none tiny.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from compressor.passes.work import Kernel
+
+OPSET = 20
+_BLOCK = np.random.default_rng(0).standard_normal(1 << 16).astype(np.float32)
+
+
+class Graph:
+    """An ONNX graph in the making."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self.feeds: dict[str, np.ndarray] = {}
+        self._prefix = ""
+
+    def add(self, kernel: Kernel) -> str:
+        """Append a kernel; returns what its nodes' names begin with."""
+        self._prefix = f"k{len(self.outputs)}_"
+        result = BUILDERS[kernel.kind](self, kernel, dict(kernel.fixed))
+        self.outputs.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, None))
+        return self._prefix
+
+    def input(self, *shape: int) -> str:
+        name = f"{self._prefix}x{len(self.inputs)}"
+        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        self.feeds[name] = numbers(*shape)
+        return name
+
+    def weight(self, *shape: int) -> str:
+        """A constant, small enough that results stay around 1."""
+        scale = np.float32(1 / math.sqrt(max(math.prod(shape[1:]), 1)))
+        return self.constant(numbers(*shape) * scale)
+
+    def constant(self, array: np.ndarray) -> str:
+        name = f"{self._prefix}w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(array, name))
+        return name
+
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
+        name = f"{self._prefix}{op}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [f"{name}_y"], name=name, **attributes))
+        return f"{name}_y"
+
+    def model(self) -> bytes:
+        """The finished model."""
+        graph = helper.make_graph(self.nodes, "kernels", self.inputs, self.outputs, self.weights)
+        opset = [helper.make_opsetid("", OPSET)]
+        return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+
+
+def numbers(*shape: int) -> np.ndarray:
+    """Numbers around 0, the same ones each time."""
+    return np.resize(_BLOCK, shape)
+
+
+def buildable(kernel: Kernel) -> bool:
+    """Whether there is a model of such a kernel."""
+    if kernel.kind not in BUILDERS:
+        return False
+    return kernel.kind != "grouped" or kernel.widths[0] % kernel.widths[2] == 0
+
+
+# --- one function a kind -------------------------------------------------------------------------
+
+
+def _pads(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    padding = fixed["padding"]
+    if isinstance(padding, str):
+        return {"auto_pad": {"same": "SAME_UPPER", "valid": "VALID"}[padding]}
+    return {"pads": [*padding, *padding]}
+
+
+def _conv(graph: Graph, fixed: Mapping[str, Any], batch: int, sizes: tuple[int, int, int]) -> str:
+    inputs, outputs, groups = sizes
+    x = graph.input(batch, inputs, *fixed["pixels"])
+    settings = {
+        "strides": fixed["stride"],
+        "dilations": fixed["dilation"],
+        "kernel_shape": fixed["kernel"],
+        "group": groups,
+        **_pads(fixed),
+    }
+    if fixed["transposed"]:
+        weight = graph.weight(inputs, outputs // groups, *fixed["kernel"])
+        y = graph.node("ConvTranspose", x, weight, graph.weight(outputs), **settings)
+    else:
+        weight = graph.weight(outputs, inputs // groups, *fixed["kernel"])
+        y = graph.node("Conv", x, weight, graph.weight(outputs), **settings)
+    return graph.node("Relu", y)
+
+
+def _dense(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
+    inputs, outputs, batch = kernel.widths
+    return _conv(graph, fixed, batch, (inputs, outputs, 1))
+
+
+def _depthwise(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
+    channels, batch = kernel.widths
+    return _conv(graph, fixed, batch, (channels, channels, channels))
+
+
+def _grouped(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
+    inputs, outputs, each, batch = kernel.widths
+    groups = max(inputs // each, 1)
+    return _conv(graph, fixed, batch, (groups * each, max(outputs // groups, 1) * groups, groups))
+
+
+def _linear(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
+    inputs, outputs, rows = kernel.widths
+    x = graph.input(rows, inputs) if fixed["flat"] else graph.input(1, rows, inputs)
+    y = graph.node("MatMul", x, graph.weight(inputs, outputs))
+    return graph.node("Add", y, graph.weight(outputs)) if fixed["bias"] else y
+
+
+def _matmul(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
+    inner, rows, columns, count = kernel.widths
+    return graph.node("MatMul", graph.input(count, rows, inner), graph.input(count, inner, columns))
+
+
+def _softmax(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
+    width, rows = kernel.widths
+    return graph.node("Softmax", graph.input(rows, width), axis=-1)
+
+
+def _layer_norm(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
+    width, rows = kernel.widths
+    scale, shift = graph.weight(width), graph.weight(width)
+    return graph.node("LayerNormalization", graph.input(rows, width), scale, shift, axis=-1)
+
+
+def _pool(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
+    x = graph.input(1, kernel.widths[0], *fixed["pixels"])
+    if fixed["op"] == "global":
+        axes = graph.constant(np.arange(2, 2 + len(fixed["pixels"])))
+        return graph.node("ReduceMean", x, axes, keepdims=1)
+    op = "MaxPool" if fixed["op"] == "max" else "AveragePool"
+    settings = {"kernel_shape": fixed["kernel"], "strides": fixed["stride"], **_pads(fixed)}
+    return graph.node(op, x, **settings)
+
+
+_TWO = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div"}
+_ONE = {
+    "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "gelu": "Gelu", "hardswish": "HardSwish",
+    "hardsigmoid": "HardSigmoid", "leaky_relu": "LeakyRelu", "elu": "Elu", "exp": "Exp",
+    "sqrt": "Sqrt", "softplus": "Softplus", "mish": "Mish", "erf": "Erf",
+}  # fmt: skip
+
+
+def _elementwise(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
+    op, (count,) = fixed["op"], kernel.widths
+    if op in _TWO:
+        return graph.node(_TWO[op], graph.input(count), graph.input(count))
+    if op in _ONE:
+        return graph.node(_ONE[op], graph.input(count))
+    if op == "silu":
+        x = graph.input(count)
+        return graph.node("Mul", x, graph.node("Sigmoid", x))
+    if op in ("permute", "transpose"):
+        columns = max(int(math.sqrt(count)), 1)
+        return graph.node(
+            "Transpose", graph.input(1, columns, max(count // columns, 1)), perm=[0, 2, 1]
+        )
+    if op in ("mean", "sum", "amax", "var"):
+        x = graph.input(max(count // 64, 1), min(count, 64))
+        return graph.node("ReduceMean", x, graph.constant(np.array([1])), keepdims=0)
+    if op in ("cat", "stack"):
+        half = max(count // 2, 1)
+        return graph.node("Concat", graph.input(half), graph.input(half), axis=0)
+    return graph.node("Neg", graph.input(count))  # as much to read and write as anything
+
+
+BUILDERS: Mapping[str, Callable[[Graph, Kernel, Mapping[str, Any]], str]] = {
+    "conv": _dense,
+    "depthwise": _depthwise,
+    "grouped": _grouped,
+    "linear": _linear,
+    "matmul": _matmul,
+    "softmax": _softmax,
+    "layer_norm": _layer_norm,
+    "pool": _pool,
+    "elementwise": _elementwise,
+}
+
+
+def effort(kernel: Kernel) -> float:
+    """Multiply-accumulates, or numbers read: what a kernel's time is roughly proportional to."""
+    fixed, widths = dict(kernel.fixed), kernel.widths
+    product = float(math.prod(widths))
+    if kernel.kind in ("conv", "depthwise", "grouped"):
+        taps, pixels = math.prod(fixed["kernel"]), math.prod(fixed["pixels"])
+        strides = 1 if fixed["transposed"] else math.prod(fixed["stride"])
+        own = product / widths[0] if kernel.kind == "grouped" else product
+        return own * taps * pixels / strides
+    if kernel.kind == "pool":
+        return product * math.prod(fixed["pixels"])
+    return product
+
+
+def numbers_held(kernels: Sequence[Kernel]) -> float:
+    """Roughly how many numbers the inputs, weights and results of these kernels are."""
+    total = 0.0
+    for kernel in kernels:
+        fixed, widths = dict(kernel.fixed), kernel.widths
+        if kernel.kind in ("conv", "depthwise", "grouped"):
+            channels = widths[0] + (widths[1] if kernel.kind != "depthwise" else widths[0])
+            weights = math.prod(fixed["kernel"]) * widths[0] * (
+                widths[1] if kernel.kind == "conv" else 1
+            )  # fmt: skip
+            total += channels * math.prod(fixed["pixels"]) * widths[-1] + weights
+        elif kernel.kind == "linear":
+            total += widths[0] * widths[1] + (widths[0] + widths[1]) * widths[2]
+        elif kernel.kind == "matmul":
+            inner, rows, columns, count = widths
+            total += count * (inner * rows + inner * columns + rows * columns)
+        else:
+            total += 2 * effort(kernel)
+    return total

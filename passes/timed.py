@@ -1,0 +1,135 @@
+"""The time of a plan: the sum over its kernels, each at its own widths, in and out.
+
+    time(kernel) -> seconds       a table that was measured on the device; nothing here looks at a
+                                  clock (`compressor/latency` has such tables)
+
+A width is worth stopping at where it is the top of a stair: less would cost the same, more would
+cost more. So what is kept for nothing stays.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .cost import Block, Further
+from .coupling import Coupling
+from .factors import NONE, Factors
+from .work import Kernel, works
+
+FINEST = 128
+"""Widths that are looked at of each group, at most."""
+STAIR = 2e-3
+"""A narrower width that saves less than this share of its kernels' time is on the same stair."""
+
+Time = Callable[[Kernel], float]
+
+
+class Timed:
+    """A `Cost`: what the kernels take, in the unit of `time`, and `rest` on top."""
+
+    def __init__(
+        self, coupling: Coupling, time: Time, *, batch: int = 1, rest: float = 0.0
+    ) -> None:
+        self.coupling, self.time, self.rest = coupling, time, rest
+        self._works = works(coupling, batch)
+        self._factors = Factors(coupling)
+        self._rows = [self._row(work.widths) for work in self._works]
+        self._alike: dict[Kernel, float] = {}
+        self._known: dict[tuple[int, tuple[float, ...]], float] = {}
+        self._users: dict[int, list[int]] = {}
+        for number, (_, row) in enumerate(self._rows):
+            for factor in {index for product in row for index in product}:
+                self._users.setdefault(factor, []).append(number)
+        self.dense = self.amount(NONE)
+
+    def _row(self, widths: Sequence[Sequence[tuple[object, int]]]) -> tuple[
+        list[float], list[list[int]]
+    ]:  # fmt: skip
+        constants, rows = [], []
+        for product in widths:
+            constant, row = 1.0, []
+            for value, axis in product:
+                index = self._factors.index(value, axis)  # type: ignore[arg-type]
+                if index is None:
+                    constant *= value.shape[axis]  # type: ignore[attr-defined]
+                else:
+                    row.append(index)
+            constants.append(constant)
+            rows.append(row)
+        return constants, rows
+
+    def kernels(self, channels: Tensor = NONE) -> list[Kernel]:
+        """What runs without these channels."""
+        sizes = self._factors.sizes(channels)
+        return [self._kernel(number, sizes) for number in range(len(self._works))]
+
+    def _kernel(self, number: int, sizes: np.ndarray) -> Kernel:
+        work, (constants, rows) = self._works[number], self._rows[number]
+        widths = []
+        for constant, row, scale in zip(constants, rows, work.scales, strict=True):
+            for index in row:
+                constant *= sizes[index]
+            widths.append(max(round(constant * scale), 1))
+        return Kernel(work.kind, work.fixed, tuple(widths))
+
+    def _time(self, number: int, sizes: np.ndarray) -> float:
+        _, rows = self._rows[number]
+        key = (number, tuple(sizes[index] for row in rows for index in row))
+        if key not in self._known:
+            kernel = self._kernel(number, sizes)
+            if kernel not in self._alike:
+                self._alike[kernel] = self.time(kernel)
+            self._known[key] = self._alike[kernel]
+        return self._known[key]
+
+    def amount(self, channels: Tensor) -> float:
+        """What all kernels take without these channels."""
+        sizes = self._factors.sizes(channels)
+        return self.rest + sum(self._time(number, sizes) for number in range(len(self._works)))
+
+    def _touching(self, channels: Tensor) -> list[int]:
+        """The kernels that get smaller without these channels."""
+        touched = self._factors.touched(channels)
+        return sorted({number for factor in touched for number in self._users.get(factor, ())})
+
+    def gains(self, channels: Tensor, further: Further, block: Block) -> dict[int, list[float]]:
+        """Exact: every kernel is looked up at the widths that it would have."""
+        now = self._factors.sizes(channels)
+        found = {}
+        for group, counts in further.items():
+            numbers = self._touching(block(group, 1))
+            before = sum(self._time(number, now) for number in numbers)
+            saved = []
+            for count in counts:
+                sizes = self._sizes_without(now, channels, block(group, count))
+                saved.append(before - sum(self._time(number, sizes) for number in numbers))
+            found[group] = saved
+        return found
+
+    def _sizes_without(self, now: np.ndarray, gone: Tensor, more: Tensor) -> np.ndarray:
+        touched = self._factors.touched(more)
+        sizes = now.copy()
+        sizes[touched] = self._factors.extents(
+            self.coupling.without(torch.cat([gone, more])), touched
+        )
+        return sizes
+
+    def stops(self, order: Sequence[Tensor]) -> list[int]:
+        """The tops of the stairs of a group, all others whole."""
+        size = min(len(cell) for cell in order)
+        step = 1
+        while size > FINEST * step:
+            step *= 2
+        whole = self._factors.whole
+        numbers = self._touching(torch.cat([cell[:1] for cell in order]))
+        found, last = [0], sum(self._time(number, whole) for number in numbers)
+        for width in range((size - 1) // step * step, 0, -step):
+            gone = torch.cat([cell[: size - width] for cell in order])
+            sizes = self._sizes_without(whole, NONE, gone)
+            time = sum(self._time(number, sizes) for number in numbers)
+            if time < last * (1 - STAIR):
+                found.append(size - width)
+                last = time
+        return found

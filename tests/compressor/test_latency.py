@@ -1,0 +1,192 @@
+"""Kernel tables: found stairs, interpolation, files, and what is measured for a model."""
+
+import json
+
+import numpy as np
+import pytest
+from compressor.passes.errors import UsageError
+from compressor.passes.work import Kernel
+
+from compressor import passes
+from compressor.latency import probe, profiling
+from compressor.latency.probe import REFERENCE, Setting
+from compressor.latency.profiling import Wanted, profile, stair, wanted
+from compressor.latency.table import Family, Stair, Table, load
+from models._random import normal, seeded
+from tests.passes.test_timed import Chain
+
+# ------------------------------------------------------------------------------ stairs
+
+
+def blocks_of(unit, misfits=(), count=68, dearer=2.0):
+    """Times of widths 1, 2, 3 ... on a device that computes blocks."""
+    times = []
+    for width in range(1, count + 1):
+        odd = (width & -width) in misfits and width % unit
+        times.append(-(-width // unit) * (dearer if odd else 1.0))
+    return np.array(times)
+
+
+@pytest.mark.parametrize("unit", [1, 4, 8, 16, 32])
+def test_blocks_are_found_by_their_times(unit):
+    assert stair(blocks_of(unit)).unit == unit
+
+
+def test_blocks_are_found_in_noise():
+    noise = np.random.default_rng(0).normal(1, 0.01, 68)
+    assert stair(blocks_of(16, {1, 2}) * noise).unit == 16
+
+
+def test_what_a_width_that_fits_no_block_costs_is_found():
+    found = stair(blocks_of(16, {1, 2}))
+    assert found.misfit == {1: 2.0, 2: 2.0, 4: 1.0, 8: 1.0}
+    assert found.top(31) == (32, 2.0)
+    assert found.top(28) == (32, 1.0)
+    assert found.top(32) == (32, 1.0)
+    assert found.top(9) == (9, 1.0)  # narrower than a block: as it is
+
+
+# ------------------------------------------------------------------------------ tables
+
+
+def table() -> Table:
+    family = Family("conv", REFERENCE.fixed, ((16, 32), (16, 64), (1,)),
+                    np.array([1.0, 4.0, 2.0, 8.0]).reshape(2, 2, 1))  # fmt: skip
+    other = Family("softmax", (), ((8, 16), (1, 100)), np.array([[0.1, 1.0], [0.2, 2.0]]))
+    return Table(Setting(), {"processor": "P", "flags": []}, 0.5,
+                 {("conv", 0): Stair(16, {1: 1.5})}, {one.name: one for one in (family, other)},
+                 12.0)  # fmt: skip
+
+
+def conv(*widths: int) -> Kernel:
+    return Kernel("conv", REFERENCE.fixed, widths)
+
+
+def test_times_are_interpolated_between_widths():
+    times = table()
+    assert times.time(conv(16, 16, 1)) == 0.5
+    assert times.time(conv(16, 40, 1)) == pytest.approx(0.5 * 2.5)
+    assert times.time(conv(16, 128, 1)) == pytest.approx(0.5 * 8)  # beyond: in proportion
+    assert times.time(conv(20, 16, 1)) == times.time(conv(32, 16, 1))  # the same stair
+    assert times.time(conv(21, 16, 1)) == 1.5 * times.time(conv(32, 16, 1))
+
+
+def test_a_family_that_was_not_measured_is_like_the_nearest_one():
+    fixed = tuple((k, (56, 56) if k == "pixels" else v) for k, v in REFERENCE.fixed)
+    there = table().time(Kernel("conv", fixed, (16, 16, 1)))
+    assert there == pytest.approx(4 * table().time(conv(16, 16, 1)))
+
+
+def test_a_kind_that_was_not_measured_is_refused():
+    with pytest.raises(UsageError, match="no kernel of the kind 'pool'"):
+        table().time(Kernel("pool", (), (1,)))
+
+
+def test_a_table_is_the_same_after_a_file(tmp_path):
+    table().save(tmp_path / "device.json")
+    again = load(tmp_path / "device.json")
+    assert again.to_json() == table().to_json()
+    assert again.time(conv(21, 24, 1)) == table().time(conv(21, 24, 1))
+
+
+BROKEN = {
+    "no JSON": (lambda text: text[:-20], "it is no JSON"),
+    "another format": (lambda text: text.replace('"format":1', '"format":7'), "format is 7"),
+    "a list": (lambda text: "[1]", "format is None"),
+    "no families": (lambda text: text.replace("families", "fam"), "'families' is missing"),
+    "a time of nothing": (lambda text: text.replace("[1.0,4.0", "[0.0,4.0"), "times above 0"),
+    "a time too few": (lambda text: text.replace("[1.0,4.0", "[1.0"), "needs 4 times"),
+    "widths that do not ascend": (lambda text: text.replace("[16,64]", "[64,16]"), "ascend"),
+    "no threads": (lambda text: text.replace('"threads":1', '"threads":0'), "1 thread at least"),
+    "words for numbers": (lambda text: text.replace("[1.0,4.0", '["a",4.0'), "could not convert"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_table_is_refused_in_words(name, tmp_path):
+    change, said = BROKEN[name]
+    table().save(tmp_path / "device.json")
+    text = (tmp_path / "device.json").read_text()
+    assert change(text) != text
+    (tmp_path / "device.json").write_text(change(text))
+    with pytest.raises(UsageError, match="is no table of kernel times") as caught:
+        load(tmp_path / "device.json")
+    assert said in caught.value.why
+
+
+# ------------------------------------------------------------------------------ measuring
+
+
+def chain() -> passes.Coupling:
+    return passes.couple(passes.capture(seeded(Chain, 0), (normal(2, 3, 8, 8),), {}))
+
+
+def test_every_kernel_of_a_network_is_wanted_up_to_its_width():
+    needed = wanted(chain())
+    kinds = sorted(kind for kind, _ in needed.families)
+    assert kinds == ["conv", "conv", "linear", "pool"]  # two of 3x3 are one family
+    (nodes,) = (n for (kind, f), n in needed.families.items()
+                if kind == "conv" and dict(f)["kernel"] == (3, 3))  # fmt: skip
+    assert nodes == ((3, 8, 16, 32, 48), (8, 16, 32, 48, 64), (1,))
+
+
+def test_every_kind_of_kernel_runs():
+    conv = dict(REFERENCE.fixed)
+    turned = tuple(sorted((conv | {"transposed": True}).items()))
+    linear = (("bias", True), ("flat", False))
+    pool = (("kernel", (2, 2)), ("op", "max"), ("padding", (0, 0)), ("pixels", (8, 8)),
+            ("stride", (2, 2)))  # fmt: skip
+    kernels = [
+        Kernel("conv", turned, (16, 16, 1)),
+        Kernel("depthwise", REFERENCE.fixed, (16, 1)),
+        Kernel("grouped", REFERENCE.fixed, (32, 32, 8, 1)),
+        Kernel("linear", linear, (16, 32, 8)),
+        Kernel("matmul", (), (16, 8, 8, 4)),
+        Kernel("softmax", (), (16, 32)),
+        Kernel("layer_norm", (), (16, 32)),
+        Kernel("pool", pool, (16,)),
+        *(Kernel("elementwise", (("op", op),), (4096,))
+          for op in ("add", "gelu", "silu", "permute", "mean", "cat", "slice")),
+    ]  # fmt: skip
+    ratios, reference = probe.measure(kernels, Setting())
+    assert len(ratios) == len(kernels)
+    assert reference > 0
+    assert all(ratio > 0 for ratio in ratios)
+
+
+def test_twice_the_work_takes_longer():
+    small, large = Kernel("conv", REFERENCE.fixed, (32, 32, 1)), REFERENCE
+    (one, four), _ = probe.measure([small, large], Setting())
+    assert one < 0.6 * four
+
+
+def test_a_table_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    path = tmp_path / "device.json"
+    monkeypatch.setattr(profiling, "stairs", lambda setting: {("conv", 0): Stair(16)})
+    needed = wanted(chain())
+    families = dict(needed.families)
+    first = dict(list(families.items())[:2])
+    _, done = profile(path, Wanted(first), Setting())
+    assert done
+    known = json.loads(path.read_text())["families"]
+    assert len(known) == 2
+    found, done = profile(path, needed, Setting())
+    again = json.loads(path.read_text())["families"]
+    assert done
+    assert again[:2] == known  # not measured again
+    assert len(again) == len(families) == len(found.families)
+
+
+def test_measuring_stops_when_the_time_is_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(profiling, "stairs", lambda setting: {("conv", 0): Stair(16)})
+    found, done = profile(tmp_path / "device.json", wanted(chain()), Setting(), seconds=0.0)
+    assert not done
+    assert (tmp_path / "device.json").exists()
+    assert len(found.families) < 4
+
+
+def test_a_table_of_another_device_is_not_added_to(tmp_path):
+    table().save(tmp_path / "device.json")
+    with pytest.raises(UsageError, match="another device") as caught:
+        profile(tmp_path / "device.json", wanted(chain()), Setting())
+    assert "processor: P there" in caught.value.why
