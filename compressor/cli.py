@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor import onnx_commands
+from compressor import latency_commands, onnx_commands
 from compressor.exits import exits
 from compressor.options import AsJson, Quiet, print_json, stdout_is_ours
 from compressor.recipe import Recipe
@@ -226,3 +226,4 @@ def shards(
 
 
 app.add_typer(onnx_commands.app)
+app.add_typer(latency_commands.app)

@@ -68,6 +68,38 @@ def wanted(coupling: Coupling, batch: int = 1) -> Wanted:
     })  # fmt: skip
 
 
+def usual(batch: int = 1) -> Wanted:
+    """Kernels that most networks on pictures of 224 pixels have, and layers of transformers."""
+    found: dict[Name, Nodes] = {}
+    largest = {112: 128, 56: 256, 28: 512, 14: 1024, 7: 2048}
+    grid = {
+        pixels: tuple(16 * step for step in _GRID if 16 * step <= most)
+        for pixels, most in largest.items()
+    }
+    for pixels, widths in grid.items():
+        for kernel, stride, kind in ((1, 1, "conv"), (3, 1, "conv"), (3, 2, "conv"),
+                                     (3, 1, "depthwise"), (5, 1, "depthwise"),
+                                     (3, 2, "depthwise")):  # fmt: skip
+            narrow = widths if kernel == 1 or kind == "depthwise" else widths[: len(widths) - 2]
+            fixed = {"dilation": 1, "kernel": kernel, "padding": kernel // 2, "pixels": pixels,
+                     "stride": stride}  # fmt: skip
+            pairs = ((name, (size, size)) for name, size in fixed.items())
+            own: Fixed = tuple(sorted((*pairs, ("transposed", False))))
+            places = (narrow,) if kind == "depthwise" else (narrow, narrow)
+            found[kind, own] = (*places, (batch,))
+    linear: Fixed = (("bias", True), ("flat", False))
+    widths = (64, 128, 256, 384, 512, 768, 1024, 2048, 3072)
+    found["linear", linear] = (widths, widths, (64 * batch, 256 * batch))
+    found["layer_norm", ()] = (widths, (64 * batch, 256 * batch))
+    found["softmax", ()] = ((64, 256), (256 * batch, 3072 * batch))
+    parts = ((16, 32, 64), (64, 256), (16, 32, 64, 256), (4 * batch, 12 * batch))
+    found["matmul", ()] = parts
+    counts = tuple(4**power for power in range(3, 11))
+    for op in ("add", "mul", "relu", "gelu", "silu", "permute", "neg"):
+        found["elementwise", (("op", op),)] = (counts,)
+    return Wanted(found)
+
+
 def _nodes(kind: str, place: int, dense: set[int], changes: bool) -> tuple[int, ...]:
     """Widths to measure between nothing and the largest."""
     most = max(dense)
@@ -78,7 +110,6 @@ def _nodes(kind: str, place: int, dense: set[int], changes: bool) -> tuple[int, 
     elif place in _CHANNELS.get(kind, ()):
         unit = next(unit for unit in (16, 8, 4, 2, 1) if most >= 2 * unit or unit == 1)
         found = {unit * step for step in _GRID if unit * step < most} | dense
-        found |= {unit // 2} - {0} if most <= 8 * unit else set()
     else:
         found = dense | {max(round(most * part), 1) for part in (0.125, 0.25, 0.5, 0.75)}
     return tuple(sorted(found))
@@ -188,13 +219,14 @@ def stairs(setting: Setting) -> dict[tuple[str, int], Stair]:
 
 def stair(times: Sequence[float] | np.ndarray) -> Stair:
     """The largest block up to which rounding up is free, from the times of widths 1, 2, 3 ...;
-    the first block is left alone, for narrow widths often have kernels of their own."""
+    the first block keeps its own times, for narrow widths often have kernels of their own."""
     own = np.asarray(times, dtype=np.float64)
     for unit in _UNITS:
         tops = range(2 * unit, len(own) + 1, unit)
         costs = [own[top - 1] / np.sort(own[top - unit : top])[int(unit >= 8)] for top in tops]
         if costs and np.median(costs) <= FREE and max(costs) <= DEAREST:
-            return Stair(unit, _misfits(own, unit))
+            first = own[:unit] / own[unit - 1]
+            return Stair(unit, _misfits(own, unit), tuple(map(float, first)))
     return Stair()
 
 

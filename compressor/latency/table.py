@@ -38,9 +38,13 @@ class Stair:
     misfit: Mapping[int, float] = field(default_factory=dict)
     """How much longer a width takes than the top of its stair, by the largest power of two in it;
     1 where it is not listed."""
+    first: tuple[float, ...] = ()
+    """Of widths 1, 2, 3 ... up to the unit: over the time of one whole block."""
 
     def top(self, width: int) -> tuple[int, float]:
         """The width that this one counts as, and the factor on top."""
+        if width <= len(self.first):
+            return self.unit, self.first[width - 1]
         if width <= self.unit or width % self.unit == 0:
             return width, 1.0
         return -(-width // self.unit) * self.unit, self.misfit.get(width & -width, 1.0)
@@ -101,14 +105,14 @@ class Table:
 
     def time(self, kernel: Kernel) -> float:
         """Seconds. Raises UsageError for a kind of kernel that was never measured."""
+        family = self.families.get((kernel.kind, kernel.fixed))
         widths, factor = [], 1.0
         for place, width in enumerate(kernel.widths):
             stair = self.stairs.get((kernel.kind, place))
-            if stair is not None:
+            if stair is not None and not (family and width in family.nodes[place]):
                 width, more = stair.top(width)
-                factor = max(factor, more)
+                factor *= more
             widths.append(width)
-        family = self.families.get((kernel.kind, kernel.fixed))
         if family is None:
             return self._like(kernel) * self.reference
         return family.at(widths) * factor * self.reference
@@ -138,6 +142,17 @@ class Table:
         """Those of a family that was never measured."""
         return [kernel for kernel in kernels if (kernel.kind, kernel.fixed) not in self.families]
 
+    def summary(self) -> dict[str, Any]:
+        """How much is known, and the blocks that were found."""
+        return {
+            "provider": self.setting.provider,
+            "threads": self.setting.threads,
+            "families": len(self.families),
+            "kernels": sum(family.times.size for family in self.families.values()),
+            "seconds": round(self.seconds, 1),
+            "units": {f"{kind} {place}": one.unit for (kind, place), one in self.stairs.items()},
+        }
+
     # --- files ----------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
@@ -151,7 +166,8 @@ class Table:
             "seconds": round(self.seconds, 3),
             "stairs": [
                 {"kind": kind, "place": place, "unit": one.unit,
-                 "misfit": {str(k): round(v, 4) for k, v in one.misfit.items()}}
+                 "misfit": {str(k): round(v, 4) for k, v in one.misfit.items()},
+                 "first": [round(ratio, 4) for ratio in one.first]}
                 for (kind, place), one in self.stairs.items()
             ],
             "families": [
@@ -200,9 +216,10 @@ def _wrong(path: Path, why: str) -> UsageError:
 
 def _stair(found: Mapping[str, Any]) -> Stair:
     unit, misfit = int(found["unit"]), {int(k): float(v) for k, v in found["misfit"].items()}
-    if unit < 1 or any(not factor > 0 for factor in misfit.values()):
+    first = tuple(map(float, found["first"]))
+    if unit < 1 or any(not factor > 0 for factor in (*misfit.values(), *first)):
         raise ValueError("a stair has a unit of at least 1, and factors above 0")
-    return Stair(unit, misfit)
+    return Stair(unit, misfit, first)
 
 
 def _family(found: Mapping[str, Any]) -> Family:

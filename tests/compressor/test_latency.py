@@ -1,16 +1,20 @@
 """Kernel tables: found stairs, interpolation, files, and what is measured for a model."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 from compressor.passes.errors import UsageError
 from compressor.passes.work import Kernel
+from typer.testing import CliRunner
 
 from compressor import passes
+from compressor.cli import app
 from compressor.latency import probe, profiling
 from compressor.latency.probe import REFERENCE, Setting
-from compressor.latency.profiling import Wanted, profile, stair, wanted
+from compressor.latency.profiling import Wanted, profile, stair, usual, wanted
+from compressor.latency.snippets import buildable
 from compressor.latency.table import Family, Stair, Table, load
 from models._random import normal, seeded
 from tests.passes.test_timed import Chain
@@ -43,7 +47,7 @@ def test_what_a_width_that_fits_no_block_costs_is_found():
     assert found.top(31) == (32, 2.0)
     assert found.top(28) == (32, 1.0)
     assert found.top(32) == (32, 1.0)
-    assert found.top(9) == (9, 1.0)  # narrower than a block: as it is
+    assert found.top(9) == (16, 2.0)  # narrower than a block: as it was measured
 
 
 # ------------------------------------------------------------------------------ tables
@@ -69,6 +73,16 @@ def test_times_are_interpolated_between_widths():
     assert times.time(conv(16, 128, 1)) == pytest.approx(0.5 * 8)  # beyond: in proportion
     assert times.time(conv(20, 16, 1)) == times.time(conv(32, 16, 1))  # the same stair
     assert times.time(conv(21, 16, 1)) == 1.5 * times.time(conv(32, 16, 1))
+
+
+def test_the_usual_kernels_can_all_be_built():
+    kernels = [
+        Kernel(kind, fixed, widths)
+        for (kind, fixed), nodes in usual().families.items()
+        for widths in itertools.product(*nodes)
+    ]
+    assert len(kernels) == usual().points
+    assert all(map(buildable, kernels))
 
 
 def test_a_family_that_was_not_measured_is_like_the_nearest_one():
@@ -127,7 +141,7 @@ def test_every_kernel_of_a_network_is_wanted_up_to_its_width():
     assert kinds == ["conv", "conv", "linear", "pool"]  # two of 3x3 are one family
     (nodes,) = (n for (kind, f), n in needed.families.items()
                 if kind == "conv" and dict(f)["kernel"] == (3, 3))  # fmt: skip
-    assert nodes == ((3, 8, 16, 32, 48), (8, 16, 32, 48, 64), (1,))
+    assert nodes == ((3, 16, 32, 48), (16, 32, 48, 64), (1,))
 
 
 def test_every_kind_of_kernel_runs():
@@ -190,3 +204,23 @@ def test_a_table_of_another_device_is_not_added_to(tmp_path):
     with pytest.raises(UsageError, match="another device") as caught:
         profile(tmp_path / "device.json", wanted(chain()), Setting())
     assert "processor: P there" in caught.value.why
+
+
+def test_the_command_writes_a_table_and_says_what_is_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(profiling, "stairs", lambda setting: {("conv", 0): Stair(16)})
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "def net():\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.ReLU(),"
+        " torch.nn.Conv2d(16, 4, 1))\n"
+    )
+    path = tmp_path / "device.json"
+    line = f"profile {tmp_path}/net.py:net --input-shape 2,3,8,8 -o {path} --json"
+    done = CliRunner().invoke(app, line.split())
+    assert done.exit_code == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["complete"]
+    assert said["families"] == len(load(path).families) == 2
+    wrong = CliRunner().invoke(app, f"{line} --threads 2".split())
+    assert wrong.exit_code == 2
+    assert "another device or setting" in wrong.stderr
