@@ -62,7 +62,8 @@ class Graph:
         """The finished model."""
         graph = helper.make_graph(self.nodes, "kernels", self.inputs, self.outputs, self.weights)
         opset = [helper.make_opsetid("", OPSET)]
-        return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+        model = helper.make_model(graph, opset_imports=opset, ir_version=9)
+        return bytes(model.SerializeToString())
 
 
 def numbers(*shape: int) -> np.ndarray:
@@ -207,9 +208,9 @@ def effort(kernel: Kernel) -> float:
         taps, pixels = math.prod(fixed["kernel"]), math.prod(fixed["pixels"])
         strides = 1 if fixed["transposed"] else math.prod(fixed["stride"])
         own = product / widths[0] if kernel.kind == "grouped" else product
-        return own * taps * pixels / strides
+        return own * taps * pixels / float(strides)
     if kernel.kind == "pool":
-        return product * math.prod(fixed["pixels"])
+        return product * float(math.prod(fixed["pixels"]))
     return product
 
 
