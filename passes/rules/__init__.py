@@ -9,12 +9,32 @@ import torch
 from torch._ops import OpOverload
 
 from ..labels import Ledger
-from . import contraction, indexing, movement, norm, patches, pointwise, recurrent, reduction
+from . import (
+    contraction,
+    indexing,
+    joining,
+    movement,
+    norm,
+    patches,
+    pointwise,
+    recurrent,
+    reduction,
+)
 from .table import Call, Resizing, Result, Rule, RuleTable
 
 __all__ = ["FAMILIES", "RULES", "Call", "Resizing", "Rule", "functional_twin", "known", "rule_for"]
 
-FAMILIES = (movement, patches, contraction, norm, reduction, indexing, recurrent, pointwise)
+FAMILIES = (
+    movement,
+    joining,
+    patches,
+    contraction,
+    norm,
+    reduction,
+    indexing,
+    recurrent,
+    pointwise,
+)
 
 
 def _merged(tables: Sequence[RuleTable]) -> RuleTable:

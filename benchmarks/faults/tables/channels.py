@@ -206,8 +206,8 @@ GRIDS = [
     Fault(
         "classes that fill rows need not be cut straight through",
         "grids.py",
-        "        return found\n",
-        "        return whole\n",
+        "straight\n        return found\n",
+        "straight\n        return whole\n",
     ),
     Fault(
         "rows are counted along the wrong axis",
