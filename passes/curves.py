@@ -7,7 +7,8 @@ what stays to what went leaves an error that follows from P, the inverse covaria
     afterwards            P ← P - P_:I P_II⁻¹ P_I:    the same for the weights that make Q
 
 This is the optimal brain surgeon (Hassibi and Stork, 1993) for whole channels, greedy and with
-updates, summed over all layers that read the group.
+updates, summed over all layers that read the group. What no layer reads (queries and keys go into
+a product) is worth what silencing it costs, and nothing makes up for it.
 """
 
 from collections.abc import Sequence
@@ -80,6 +81,21 @@ class _Place:
         self.columns[unit] = -1
 
 
+class _Alone:
+    """A group that no layer reads: its units have their own price each."""
+
+    def __init__(self, prices: Tensor) -> None:
+        self._prices = prices.clone()
+
+    def errors(self) -> Tensor:
+        """As for a place that is read."""
+        return self._prices
+
+    def lose(self, unit: int) -> None:
+        """It costs nothing any more."""
+        self._prices[unit] = 0
+
+
 def curve(
     coupling: Coupling,
     group: Group,
@@ -115,7 +131,7 @@ def curve(
     return Curve(tuple(torch.tensor(own) for own in order), tuple(losses))
 
 
-def _places(coupling: Coupling, units: Tensor, read: Sequence[Reading]) -> list[_Place]:
+def _places(coupling: Coupling, units: Tensor, read: Sequence[Reading]) -> list[_Place | _Alone]:
     classes, owner = coupling.members
     number = torch.full((int(owner[-1]) + 1,), -1)
     number[units] = torch.arange(len(units))
@@ -123,7 +139,7 @@ def _places(coupling: Coupling, units: Tensor, read: Sequence[Reading]) -> list[
     unit_of = torch.full((coupling.class_count,), -1)
     unit_of[classes[mine]] = number[owner[mine]]
     unit_of[0] = -1
-    found = []
+    found: list[_Place | _Alone] = []
     for reading in read:
         unit = unit_of[reading.classes]
         if bool((unit < 0).all()):
@@ -139,4 +155,16 @@ def _places(coupling: Coupling, units: Tensor, read: Sequence[Reading]) -> list[
                 columns[own, fill[own]] = column
                 fill[own] += 1
         found.append(_Place(reading, columns))
-    return found
+    return found or [_Alone(_prices(unit_of, len(units), read))]
+
+
+def _prices(unit_of: Tensor, count: int, read: Sequence[Reading]) -> Tensor:
+    """What silencing costs each unit where it costs most: factors of a product go together."""
+    most = torch.zeros(count, dtype=torch.float64)
+    for reading in read:
+        for classes, silenced in reading.made:
+            unit = unit_of[classes]
+            own = torch.zeros(count, dtype=torch.float64)
+            own.index_add_(0, unit[unit >= 0], silenced[unit >= 0])
+            most = torch.maximum(most, own)
+    return most

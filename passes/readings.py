@@ -3,6 +3,9 @@
     cov      covariance of the columns that a weight is multiplied with         (forward)
     energy   Σ over outputs o of  gain_o · weight_o weight_oᵀ                   (the weights)
     gain_o   mean over inputs of (d loss / d result_o)², summed over positions  (backward)
+    made     what silencing a result costs: its product with its gradient, squared
+
+Rows of a result that the loss does not depend on (padding, what attention masks) do not count.
 
 Errors at the positions of one input add up where they, and the gradients, are alike: before a mean
 over positions, all of them do. So the variance of means over positions counts with the gradient of
@@ -43,8 +46,8 @@ class Reading:
 
     classes: Tensor
     """Class of every column: int64 [columns]."""
-    results: Tensor
-    """Classes of the results that this block makes: int64, any number."""
+    made: tuple[tuple[Tensor, Tensor], ...]
+    """Classes of the results that each layer makes of this, and what silencing them costs."""
     cov: Tensor
     """float64 [columns, columns]"""
     energy: Tensor
@@ -57,6 +60,11 @@ class Reading:
     """How often it is not zero."""
     absolute: Tensor
     """Sum of the absolute weights that read it."""
+
+    @property
+    def results(self) -> Tensor:
+        """Classes of all results that are made of this."""
+        return torch.cat([classes for classes, _ in self.made])
 
 
 def readings(coupling: Coupling, chunks: Sequence[Chunk], seed: int = 0) -> list[Reading]:
@@ -86,7 +94,7 @@ def readings(coupling: Coupling, chunks: Sequence[Chunk], seed: int = 0) -> list
             if torch.equal(first.classes, other.classes):
                 first.energy += other.energy
                 first.absolute += other.absolute
-                first.results = torch.cat([first.results, other.results])
+                first.made += other.made
             else:
                 result.append(other)
         result.append(first)
@@ -104,13 +112,15 @@ class _Probe(Interpreter):
         """Rows, and sums of the columns, of their products, of magnitudes, and of what is not 0."""
         self._random = torch.Generator().manual_seed(seed)
         self._nudges: dict[Node, Tensor] = {}
+        self._seen: dict[Node, tuple[Tensor, Tensor]] = {}
+        self.silenced: dict[Node, Tensor] = {}
         self._share = self._samples = 1
         self.spreads: dict[Node, list[Any]] = {}
         """Samples, and sums of the means over positions and of squares, whole and of the means."""
 
     def measure(self, chunk: Chunk, count: int) -> None:
         """One chunk forwards and backwards."""
-        self._nudges, self._share, self._samples = {}, count, chunk.samples
+        self._nudges, self._seen, self._share, self._samples = {}, {}, count, chunk.samples
         with torch.enable_grad():
             outputs = self.run(*fresh(chunk.leaves), enable_io_processing=False)
             loss = own_loss(outputs, self._random)
@@ -122,23 +132,32 @@ class _Probe(Interpreter):
         for node, nudge, grad in zip(nodes, nudges, grads, strict=True):
             layer = self.layers[node]
             grad = torch.zeros_like(nudge) if grad is None else grad
-            rows = layer.targets(grad, torch.arange(layer.count(grad)))
-            self.gains[node] = self.gains.get(node, 0) + self._gain(node, rows.double())
+            x, result = self._seen[node]
+            every = torch.arange(layer.count(grad))
+            rows = layer.targets(grad, every).double()
+            self.gains[node] = self.gains.get(node, 0) + self._gain(rows)
+            parts = self._positions(rows * layer.targets(result, every).double())
+            silenced = parts.sum(2).square().sum(1)
+            self.silenced[node] = self.silenced.get(node, 0) + silenced
+            self._see(node, layer, x, counted(rows))
 
-    def _gain(self, node: Node, rows: Tensor) -> Tensor:
-        """Squared gradients, [2, blocks, outputs]: of the mean over positions, and of the rest."""
+    def _positions(self, rows: Tensor) -> Tensor:
+        """Rows by samples and positions: [blocks, samples, positions, outputs]."""
         samples = self._samples if rows.shape[1] % self._samples == 0 else rows.shape[1]
-        parts = rows.unflatten(1, (samples, -1))
+        return rows.unflatten(1, (samples, -1))
+
+    def _gain(self, rows: Tensor) -> Tensor:
+        """Squared gradients, [2, blocks, outputs]: of the mean over positions, and of the rest."""
+        parts = self._positions(rows)
         whole = parts.sum(2).square().sum(1)
         rest = parts.square().sum((1, 2)) - whole / parts.shape[2]
         return torch.stack([whole, rest.clamp(min=0)])
 
     def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
         layer = self.layers.get(n)
         if layer is not None:
-            self._see(n, layer)
-        result = super().run_node(n)
-        if layer is not None:
+            self._seen[n] = self.env[layer.x].detach(), result.detach()
             nudge = torch.zeros_like(result, requires_grad=True)
             self._nudges[n] = nudge
             result = result + nudge
@@ -154,36 +173,45 @@ class _Probe(Interpreter):
         found: Tensor = (between / (every / count - mean).sum(1).clamp(min=1e-30)).clamp(max=1)
         return found
 
-    def _see(self, node: Node, layer: View) -> None:
-        x = self.env[layer.x].detach()
-        every = columns_of(layer, x, self._random, 0)
+    def _see(self, node: Node, layer: View, x: Tensor, rows: Tensor | None) -> None:
+        """Sums over what a layer reads; `rows` says which of its rows count."""
+        every = columns_of(layer, x)
+        rows = rows if rows is not None and rows.shape == every.shape[1:2] else None
         if every.shape[1] % self._samples == 0:
-            means = every.unflatten(1, (self._samples, -1)).mean(2).double()
-            seen = [self._samples, means.sum(1), means.square().sum(1),
-                    every.square().mean(1).double() * self._samples]  # fmt: skip
+            parts = every.unflatten(1, (self._samples, -1))
+            flags = torch.ones(parts.shape[1:3]) if rows is None else rows.view(parts.shape[1:3])
+            flags = flags.to(every)[None, :, :, None]
+            count = flags.sum(2).clamp(min=1)
+            means = ((parts * flags).sum(2) / count).double()
+            squares = ((parts.square() * flags).sum(2) / count).double()
+            seen = [self._samples, means.sum(1), means.square().sum(1), squares.sum(1)]
             known = self.spreads.get(node, [0, 0, 0, 0])
             self.spreads[node] = [a + b for a, b in zip(known, seen, strict=True)]
-        rows = columns_of(layer, x, self._random, self._share)
-        rows = rows.double()
-        new = [rows.shape[1], rows.sum(1), rows.mT @ rows, rows.abs().sum(1), (rows != 0).sum(1)]
+        every = every if rows is None else every[:, rows]
+        wanted = max(ROWS * every.shape[2], LEAST_ROWS) // self._share + 1
+        if every.shape[1] > wanted:
+            every = every[:, torch.randint(every.shape[1], (wanted,), generator=self._random)]
+        found = every.double()
+        new = [found.shape[1], found.sum(1), found.mT @ found,
+               found.abs().sum(1), (found != 0).sum(1)]  # fmt: skip
         before = self.sums.get(node, [0, 0, 0, 0, 0])
         self.sums[node] = [a + b for a, b in zip(before, new, strict=True)]
 
 
-def columns_of(layer: View, x: Tensor, random: torch.Generator, share: int) -> Tensor:
-    """Some rows of what a layer reads: [blocks, n, columns], pixels for a convolution."""
+def counted(rows: Tensor) -> Tensor | None:
+    """Which rows of gradients [blocks, n, outputs] are not zero; None where all or none are."""
+    found = (rows != 0).any(2).any(0)
+    return None if bool(found.all()) or not bool(found.any()) else found
+
+
+def columns_of(layer: View, x: Tensor) -> Tensor:
+    """What a layer reads: [blocks, n, columns], pixels for a convolution."""
     if isinstance(layer, Convolution):
         flat = x.movedim(-layer.rank - 1, -1).flatten(0, -2)
         rows: Tensor = flat.unflatten(1, (layer.groups, -1)).movedim(1, 0)
-    else:
-        assert isinstance(layer, Contraction)
-        rows = layer.rows(x, (), torch.arange(layer.length(x)))
-    if not share:
         return rows
-    wanted = max(ROWS * rows.shape[2], LEAST_ROWS) // share + 1
-    if rows.shape[1] <= wanted:
-        return rows
-    return rows[:, torch.randint(rows.shape[1], (wanted,), generator=random)]
+    assert isinstance(layer, Contraction)
+    return layer.rows(x, (), torch.arange(layer.length(x)))
 
 
 def own_loss(outputs: Any, random: torch.Generator) -> Tensor | None:
@@ -216,13 +244,14 @@ def _blocks(coupling: Coupling, layer: View, probe: _Probe, samples: int) -> lis
     taps = matrix.shape[2] // cov.shape[2]
     parts = matrix.unflatten(2, (-1, taps))
     energy = torch.einsum("gict,gi,gidt->gcd", parts, gain, parts)
+    silenced = probe.silenced[node] / (2 * samples)
     classes = _classes(coupling, labels, layer)  # [blocks, outputs, columns * taps, 2]
     inputs = classes[0][:, 0, ::taps]
     outputs = classes[1][:, :, 0]
     return [
         Reading(
             inputs[block],
-            outputs[block],
+            ((outputs[block], silenced[block]),),
             cov[block],
             energy[block],
             (square[block].diagonal() / count).sqrt(),

@@ -88,7 +88,8 @@ def test_a_depthwise_layer_costs_nothing_by_itself():
     group, read = of(coupling, x, "0.weight[0]")
     blocks = [one for one in read if len(one.classes) == 1]
     assert len(blocks) == 8
-    assert curve(coupling, group, blocks).losses == (0.0,) * 8
+    others = [one for one in read if len(one.classes) > 1]
+    assert curve(coupling, group, others).losses == curve(coupling, group, read).losses
     assert min(curve(coupling, group, read).losses) > 0
 
 
@@ -215,3 +216,59 @@ def test_readings_of_equal_inputs_are_kept_once():
     _, read = of(coupled(Two(), x), x, "first.weight[0]")
     assert [len(one.classes) for one in read] == [6, 8]
     assert isinstance(read[0], Reading)
+
+
+class Masked(nn.Module):
+    """One head of attention over numbers of which zeros are padding, and the mean of the others."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.tokens = nn.Embedding(20, 8)
+        self.q, self.k, self.v = nn.Linear(8, 6), nn.Linear(8, 6), nn.Linear(8, 6)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, ids):
+        x, there = self.tokens(ids), ids != 0
+        scores = self.q(x) @ self.k(x).transpose(1, 2) / 8
+        weights = scores.masked_fill(~there[:, None], float("-inf")).softmax(2)
+        found = self.last(weights @ self.v(x)) * there[..., None]
+        return found.sum(1) / there.sum(1, keepdim=True)
+
+
+def questions():
+    random = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 20, (256, 7), generator=random)
+    return ids.masked_fill(torch.arange(7) >= torch.randint(2, 8, (256, 1), generator=random), 0)
+
+
+def test_what_no_layer_reads_costs_what_silencing_it_costs():
+    """Queries and keys go into a product: nothing makes up for an entry that is gone."""
+    model, x = Masked().eval(), questions()
+    coupling = coupled(model, x)
+    group, read = of(coupling, x, "q.weight[0]")
+    found = curve(coupling, group, read)
+    assert min(found.losses) > 0
+    with torch.no_grad():
+        wanted = model(x)
+        spread = float((wanted - wanted.mean(1, keepdim=True)).var(0, correction=0).sum())
+        costs = []
+        for entry in (int(one - group.cells[0].min()) for one in found.order[0]):
+            small = Masked().eval()
+            small.q.weight[entry], small.q.bias[entry] = 0, 0
+            gap = small(x) - wanted
+            gap = gap - gap.mean(1, keepdim=True)
+            costs.append(float(gap.square().sum(1).mean()) / spread / 2)
+    for told, cost in zip(found.losses, costs, strict=True):
+        assert 0.4 * cost < told < 2.5 * cost
+
+
+def test_rows_that_nothing_depends_on_do_not_count():
+    model, x = Masked().eval(), questions()
+    _, read = of(coupled(model, x), x, "q.weight[0]")
+    (reading,) = [one for one in read if len(one.classes) == 8 and one.cov.shape[0] == 8]
+    seen = model.tokens(x)[x != 0].detach().double()
+    wanted = torch.cov(seen.T, correction=0)
+    every = torch.cov(model.tokens(x).flatten(0, 1).detach().double().T, correction=0)
+    gap = float((reading.cov - wanted).abs().max())
+    assert gap < 1e-5 < float((every - wanted).abs().max())
