@@ -1,6 +1,6 @@
 """ResNet-56 on CIFAR-10, half of its MACs: repaired from 1,024 images, then distilled for a while.
 
-`python -m benchmarks.accuracy.distillation images=15000 epochs=2` runs and records it.
+`python -m benchmarks.accuracy.distillation images=30000 epochs=4` runs and records it.
 
 The images to learn from are unlabelled, flipped and shifted at random; a tenth of them is held out
 and says which state is the best. All 10,000 test images count, in ONNX Runtime.
@@ -51,6 +51,8 @@ class Result:
     images: int
     epochs: int
     learning_rate: float
+    batch_size: int
+    precision: str
     macs: float
     original: float
     repaired: float
@@ -65,13 +67,20 @@ class Result:
 
 
 def run(
-    depth: int = 56, images: int = 15_000, epochs: int = 2, learning_rate: float = 3e-3
+    depth: int = 56,
+    images: int = 30_000,
+    epochs: int = 4,
+    learning_rate: float = 2e-3,
+    batch_size: int = 64,
+    precision: str = "bf16",
 ) -> Result:
     """Repair and distil; the same build without distillation stands beside it."""
     load = loaders()
     given, _ = load.cifar10("train", images)
     tests, classes = load.cifar10("test")
-    training = Training(distill=epochs, learning_rate=learning_rate, batch_size=128)
+    training = Training(
+        distill=epochs, learning_rate=learning_rate, batch_size=batch_size, precision=precision
+    )
     watch = Lines()
     built = compress(
         load.cifar_resnet(depth),
@@ -100,6 +109,8 @@ def run(
         images,
         epochs,
         learning_rate,
+        batch_size,
+        precision,
         built.plan.reached / built.plan.dense,
         found["original"],
         float((guesses == classes).double().mean()),
@@ -120,7 +131,14 @@ def main() -> None:
     path.write_text(json.dumps(record, indent=1) + "\n")
 
 
-TYPES: dict[str, Any] = {"depth": int, "images": int, "epochs": int, "learning_rate": float}
+TYPES: dict[str, Any] = {
+    "depth": int,
+    "images": int,
+    "epochs": int,
+    "learning_rate": float,
+    "batch_size": int,
+    "precision": str,
+}
 
 if __name__ == "__main__":
     main()

@@ -171,7 +171,8 @@ class Run:
             *(moved(one, device) for one in pytree.tree_leaves(own.call))
         )
         own = own._replace(target=pytree.tree_map(lambda one: moved(one, device), own.target))
-        return weight * self._objective(outputs, features, own)
+        with self.accelerator.autocast():  # the original runs in the same precision
+            return weight * self._objective(outputs, features, own)
 
     def _mean(self, losses: Sequence[Tensor]) -> list[float]:
         """Losses of all processes together."""
