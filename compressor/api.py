@@ -192,10 +192,13 @@ class Job:
         return self.given.budget
 
     def plan(self, budget: passes.Budget) -> passes.Plan:
-        """Which channels go."""
-        curves = None if self.measured is None else self.measured.curves
+        """Which channels go; by which criterion, is tried out where there are data."""
+        options = self.recipe.options()
         with self.watch.stage("plan"):
-            return passes.choose(self.coupling, budget, self.recipe.options(), curves=curves)
+            if self.measured is None or self.data is None:
+                return passes.choose(self.coupling, budget, options)
+            calls = self.data.calls
+            return passes.contest(self.coupling, budget, options, self.measured, calls)
 
     def build(self, plan: passes.Plan, task: Task | None, like: Built | None = None) -> Built:
         """Cut, prove, repair, train and measure. `like`: a build that knows the original."""

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from compressor.repair_section import mended
+
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 COSTS = {
     "params": "parameters",
@@ -56,6 +58,7 @@ def render(found: Mapping[str, Any]) -> str:
         race=race(found.get("latency")),
         groups=[Shrinking.of(group) for group in found.get("groups", ())],
         frozen=by_reason(found.get("frozen", ())),
+        repair=mended(found.get("repair"), found.get("measured")),
         proof=found.get("proof"),
         parity=found.get("parity") or (),
         stages=stages(found.get("stages", {})),

@@ -45,7 +45,8 @@ def build(built: "Built") -> dict[str, Any]:
         found["repair"] = repair(built.repaired)
     if built.groups is not None:
         found["measured"] = {
-            "criterion": built.groups.criterion,
+            "criterion": built.plan.trials[0].criterion,
+            "tried": [asdict(one) for one in built.plan.trials],
             "samples": built.groups.samples,
             "why": built.groups.why,
         }

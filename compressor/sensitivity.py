@@ -48,7 +48,7 @@ class Cut:
     """Of its channels that went."""
     kept: int
     divergence: float
-    """Of the outputs, after repair: 0 is none, 1 as far as another input's (scores: in nats)."""
+    """Of the outputs, after repair: 0 is none, 1 as far as their own mean."""
     metrics: Mapping[str, float]
     macs: float
     """What went of the whole network's MACs, as a share."""

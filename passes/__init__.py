@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .options import Budget as Budget
     from .options import Options as Options
     from .plan import Plan as Plan
+    from .plan import Trial as Trial
     from .plan import choose as choose
     from .program import Program as Program
     from .proof import Proof as Proof
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .text import plan_to_text as plan_to_text
     from .text import to_text as to_text
     from .tracing import capture as capture
+    from .trial import contest as contest
 
 _HOMES = {
     "tracing": ["capture"],
@@ -58,12 +60,13 @@ _HOMES = {
     "importance": ["CRITERIA"],
     "measure": ["Measured"],
     "options": ["Budget", "Options"],
-    "plan": ["Plan", "choose"],
+    "plan": ["Plan", "Trial", "choose"],
     "program": ["Program"],
     "proof": ["Proof", "prove"],
     "repair": ["Repair", "Repaired", "mend"],
     "shrink": ["Shrink"],
     "text": ["plan_to_text", "to_text"],
+    "trial": ["contest"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

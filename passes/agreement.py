@@ -12,8 +12,9 @@ Outputs = Sequence[Sequence[Tensor]]
 def divergence(wanted: Outputs, found: Outputs) -> float:
     """Distance of two sets of outputs: 0 where they are equal.
 
-    Rows of class scores are compared as distributions (Kullback-Leibler, in nats), everything else
-    by its squared error over the variance. Several outputs count alike.
+    Squared error over the variance; of rows of class scores, what all classes share does not count.
+    Logits are compared, not probabilities: on inputs that a network was trained with those are
+    saturated, and hardly tell a good repair from a bad one. Several outputs count alike.
     """
     totals = []
     for place in range(len(wanted[0])):
@@ -33,8 +34,8 @@ def is_scores(output: Tensor) -> bool:
 
 
 def _between_scores(a: Tensor, b: Tensor) -> float:
-    p, q = _logarithms(a), _logarithms(b)
-    return float((p.exp() * (p - q)).sum(1).mean())
+    a, b = _logarithms(a), _logarithms(b)
+    return _squared(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True))
 
 
 def _logarithms(scores: Tensor) -> Tensor:

@@ -111,9 +111,9 @@ def _key(leaves: Sequence[Any]) -> int:
     return key
 
 
-def held_out(count: int) -> list[bool]:
-    """Which of so many chunks are held out."""
-    step = min(SHARE, count)
+def held_out(count: int, share: int = SHARE) -> list[bool]:
+    """Which of so many chunks are held out: every so manieth."""
+    step = min(share, count)
     return [index % step == step - 1 for index in range(count)]
 
 

@@ -2,12 +2,13 @@
 
     criterion "obs"     the order that the curve itself finds, cheapest next step first
     any other           the order of its scores; what each step costs is measured all the same
+    "auto"              those of `CANDIDATES`; `trial.py` tries them
 
 So groups compete in one unit, the loss of the whole network, whatever says what goes first.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +21,9 @@ from .importance import channel_scores, of_channels
 from .options import Options
 from .readings import Reading, readings
 from .threads import one_thread
+
+CANDIDATES = ("obs", "l2", "hessian")
+"""What "auto" chooses from; the first where nothing tells them apart."""
 
 SAMPLES = 256
 """Inputs that are measured with, at most."""
@@ -40,6 +44,8 @@ class Measured:
     """What says which channels go first."""
     why: str = ""
     samples: int = 0
+    others: Mapping[str, tuple[Curve, ...]] = field(default_factory=dict)
+    """Curves by other criteria, where the criterion is to be found out."""
 
     @classmethod
     def of(
@@ -58,7 +64,9 @@ class Measured:
             return cls(None, fallback, "nothing that can be refitted changes the outputs")
         evidence = (sampled(calls, program, STEP, lambda chunk: SAMPLES // chunk.samples)[0], read)
         curves = _curves(coupling, evidence, criterion, options.seed)
-        return cls(curves, criterion, "", sum(chunk.samples for chunk in chunks))
+        more = CANDIDATES[1:] if options.criterion == "auto" else ()
+        others = {name: _curves(coupling, evidence, name, options.seed) for name in more}
+        return cls(curves, criterion, "", sum(chunk.samples for chunk in chunks), others)
 
 
 def _curves(coupling: Coupling, evidence: Evidence, criterion: str, seed: int) -> tuple[Curve, ...]:

@@ -42,6 +42,18 @@ WORTH = 0.1
 """How much more may be lost, where it is measured, for the sake of whole blocks."""
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A criterion that was tried, and what came of it (see `trial.py`)."""
+
+    criterion: str
+    reached: float
+    """What its plan costs, as a share of the original."""
+    divergence: float | None
+    """How far the repaired network is from the original, on inputs that nothing was fitted to; None
+    where there was nothing to choose from."""
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Which channels go, and what that costs."""
@@ -60,6 +72,8 @@ class Plan:
     """Kept widths are multiples of this, or the original width."""
     loss: float = 0.0
     """What the channels that go were worth, in units of the ranking."""
+    trials: tuple[Trial, ...] = ()
+    """The criteria that were tried, that of this plan first."""
 
     @property
     def sizes(self) -> Sizes:

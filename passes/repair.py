@@ -25,6 +25,9 @@ from .program import Program
 from .refit import Duet, Layer
 from .valueless import require_values
 
+MEMORY = 1 << 30
+"""Bytes of activations that are held at once, unless something else is asked for."""
+
 
 @dataclass(frozen=True, eq=False)
 class Repaired(PassResult):
@@ -50,7 +53,7 @@ class Repair:
 
     plan: Plan
     calls: Iterable[tuple[Any, Any]]
-    memory: int = 1 << 30
+    memory: int = MEMORY
     name: ClassVar[str] = "repair"
 
     def requires(self, before: Program) -> None:

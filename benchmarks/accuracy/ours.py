@@ -1,7 +1,7 @@
 """One plan of ours: as sliced, with batch norms re-estimated, and repaired."""
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
@@ -55,20 +55,21 @@ def row(
     found, coupling = network(name), coupled(name)
     curves, took = measured(name, inputs, criterion) if by_curve else (None, 0.0)
     start = time.perf_counter()
-    plan = passes.choose(
-        coupling,
-        passes.Budget(macs=budget),
-        passes.Options(criterion, round_to=round_to),
-        curves=None if curves is None else curves.curves,
-    )
+    asked, options = passes.Budget(macs=budget), passes.Options(criterion, round_to=round_to)
+    given = calls(found.calibration[:inputs])
+    if curves is None:
+        plan = passes.choose(coupling, asked, options)
+    else:
+        plan = passes.contest(coupling, asked, options, curves, given)
     small = passes.apply(passes.Shrink(plan), coupling.program).program
     cut = time.perf_counter()
-    repaired = passes.mend(passes.Repair(plan, calls(found.calibration[:inputs])), small)
+    repaired = passes.mend(passes.Repair(plan, given), small)
     mended = time.perf_counter()
     return {
         "macs": plan.reached / plan.dense,
         "unit": plan.unit,
         "loss": plan.loss,
+        "tried": [asdict(one) for one in plan.trials],
         "widths": [width for _, width in plan.widths],
         "accuracy": {
             "sliced": found.accuracy(small.module, first),

@@ -102,6 +102,31 @@ def full() -> dict:
     }
 
 
+def repaired() -> dict:
+    layers = [
+        {"name": "stem.conv", "kind": "conv2d", "before": 0.8, "after": 0.05, "ridge": 1e-4,
+         "columns": 27, "why": ""},
+        {"name": "head", "kind": "linear", "before": 0.2, "after": 0.2, "ridge": 0.0,
+         "columns": 64, "why": "head.weight is used in several places"},
+    ]  # fmt: skip
+    return {
+        "repair": {
+            "chosen": "refit",
+            "divergences": {"sliced": 0.9, "refit": 0.0123, "statistics": 0.4},
+            "samples": {"given": 320, "used": 320, "held_out": 64},
+            "peak_bytes": 3 << 20,
+            "layers": layers,
+        },
+        "measured": {
+            "criterion": "l2",
+            "tried": [
+                {"criterion": "l2", "reached": 0.5, "divergence": 0.02},
+                {"criterion": "obs", "reached": 0.5, "divergence": 0.03},
+            ],
+        },
+    }
+
+
 def crowded() -> dict:
     groups = [group(f"backbone.stage{index // 9}.{index}.conv.weight[0]") for index in range(120)]
     return full() | {"groups": groups}
@@ -146,6 +171,21 @@ def test_everything_is_shown():
         "simplified yes",
     ):
         assert words in shown
+
+
+def test_a_repair_says_what_was_tried_and_what_won():
+    shown = text(render(full() | repaired()))
+    for words in (
+        "320 of 320 inputs were used, 64 of them only to judge; activations and moments took 3 MiB.",
+        "1 layers were refitted, 1 left as they were.",
+        "as sliced 0.9 every layer refitted by least squares 0.0123 chosen",
+        "batch norms re-estimated 0.4",
+        "l2 0.02 chosen obs 0.03",
+        "stem.conv 0.8 0.05",
+        "head 0.2 0.2 head.weight is used in several places",
+    ):
+        assert words in shown
+    assert "Repair" not in text(render(full()))
 
 
 def test_what_was_not_measured_says_so():
@@ -300,7 +340,11 @@ class Nesting(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("found", [bare(), full(), crowded()], ids=["bare", "full", "crowded"])
+@pytest.mark.parametrize(
+    "found",
+    [bare(), full(), crowded() | repaired()],
+    ids=["bare", "full", "crowded"],
+)
 def test_every_tag_is_closed(found):
     parser = Nesting()
     parser.feed(render(found))
@@ -320,6 +364,8 @@ def test_what_the_user_wrote_is_escaped():
         "accuracy": {EVIL: {"original": 0.5, "small": 0.4}},
         "latency": latency() | {"provider": EVIL, "why": EVIL},
         "warnings": [EVIL],
+        "repair": repaired()["repair"]
+        | {"layers": [repaired()["repair"]["layers"][0] | {"name": EVIL}]},
         "stages": {EVIL: 1.0},
         "environment": {EVIL: {EVIL: EVIL}},
     }

@@ -1,0 +1,103 @@
+"""Which criterion: a plan by each, cut and repaired on some inputs, judged on as many others.
+
+    plan ──> shrink ──> refit on one half ──> distance from the original on the other half
+
+No criterion is the best one for all networks, so that none is believed. A trial looks at fewer
+inputs than the repair of the winner does.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from .agreement import divergence
+from .contract import apply
+from .coupling import Coupling
+from .curves import Curve
+from .duet import Chunk, clone, frontier, held_out, sampled
+from .errors import UsageError
+from .measure import Measured
+from .options import Budget, Options
+from .plan import Plan, Trial, choose
+from .refit import Duet
+from .repair import MEMORY
+from .shrink import Shrink
+
+INPUTS = 384
+"""Of a trial, at most: one half to fit, one half to judge."""
+
+
+def contest(
+    coupling: Coupling,
+    budget: Budget,
+    options: Options,
+    measured: Measured,
+    calls: Iterable[tuple[Any, Any]],
+) -> Plan:
+    """The plan whose network agrees best with the original after a repair.
+
+    Raises UsageError as `choose` does, where no criterion meets the budget.
+    """
+    if not measured.others or measured.curves is None:
+        plan = choose(coupling, budget, replace(options, criterion=measured.criterion),
+                      curves=measured.curves)  # fmt: skip
+        return replace(plan, trials=(_told(measured.criterion, plan, None),))
+    curves = {measured.criterion: measured.curves, **measured.others}
+    plans = _plans(coupling, budget, options, curves)
+    if len(plans) == 1:
+        ((name, plan),) = plans.items()
+        return replace(plan, trials=(_told(name, plan, None),))
+    chunks = _chunks(coupling, calls)
+    found = {name: _distance(plan, chunks) for name, plan in plans.items()}
+    best = min(plans, key=lambda name: found[name])
+    order = sorted(plans, key=lambda name: name != best)
+    trials = tuple(_told(name, plans[name], found[name]) for name in order)
+    return replace(plans[best], trials=trials)
+
+
+def _told(criterion: str, plan: Plan, distance: float | None) -> Trial:
+    return Trial(criterion, plan.reached / plan.dense, distance)
+
+
+def _plans(
+    coupling: Coupling,
+    budget: Budget,
+    options: Options,
+    curves: dict[str, tuple[Curve, ...]],
+) -> dict[str, Plan]:
+    """A plan by each criterion that meets the budget; equal ones once."""
+    plans: dict[str, Plan] = {}
+    first: UsageError | None = None
+    for name, own in curves.items():
+        try:
+            plan = choose(coupling, budget, options, curves=own)
+        except UsageError as error:
+            first = first or error
+            continue
+        if not any(torch.equal(plan.channels, other.channels) for other in plans.values()):
+            plans[name] = plan
+    if first is not None and not plans:
+        raise first
+    return plans
+
+
+def _chunks(coupling: Coupling, calls: Iterable[tuple[Any, Any]]) -> list[Chunk]:
+    module = coupling.program.module
+
+    def limit(chunk: Chunk) -> int:
+        return min(INPUTS // chunk.samples, MEMORY // max(2 * frontier(module, chunk), 1))
+
+    return sampled(calls, coupling.program, limit=limit)[0]
+
+
+def _distance(plan: Plan, chunks: list[Chunk]) -> float:
+    """How far the repaired network is from the original, on the half that it does not know."""
+    held = held_out(len(chunks), 2)
+    small = apply(Shrink(plan), plan.coupling.program).program
+    duet = Duet(plan, clone(small), chunks, held)
+    duet.run()
+    outputs = (duet.teacher.outputs, duet.pupil.outputs)
+    wanted, own = ([one for one, out in zip(of, held, strict=True) if out] for of in outputs)
+    return divergence(wanted, own)
