@@ -36,7 +36,7 @@ def mended(repair: Mapping[str, Any] | None, measured: Mapping[str, Any] | None)
     note = (
         f"{samples['used']} of {samples['given']} inputs were used, {samples['held_out']} of them "
         f"only to judge; activations and moments took {repair['peak_bytes'] / 2**20:.0f} MiB. "
-        f"{len(repair['layers']) - left} layers were refitted, {left} left as they were."
+        f"{len(repair['layers']) - left} of {len(repair['layers'])} layers were refitted."
     )
     tried = (measured or {}).get("tried", ())
     criteria = [Tried(one["criterion"], one["divergence"], not at) for at, one in enumerate(tried)]

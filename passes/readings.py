@@ -144,7 +144,8 @@ class _Probe(Interpreter):
     def _positions(self, rows: Tensor) -> Tensor:
         """Rows by samples and positions: [blocks, samples, positions, outputs]."""
         samples = self._samples if rows.shape[1] % self._samples == 0 else rows.shape[1]
-        return rows.unflatten(1, (samples, -1))
+        parts: Tensor = rows.unflatten(1, (samples, -1))
+        return parts
 
     def _gain(self, rows: Tensor) -> Tensor:
         """Squared gradients, [2, blocks, outputs]: of the mean over positions, and of the rest."""

@@ -176,8 +176,8 @@ def test_everything_is_shown():
 def test_a_repair_says_what_was_tried_and_what_won():
     shown = text(render(full() | repaired()))
     for words in (
-        "320 of 320 inputs were used, 64 of them only to judge; activations and moments took 3 MiB.",
-        "1 layers were refitted, 1 left as they were.",
+        "320 of 320 inputs were used, 64 of them only to judge",
+        "activations and moments took 3 MiB. 1 of 2 layers were refitted.",
         "as sliced 0.9 every layer refitted by least squares 0.0123 chosen",
         "batch norms re-estimated 0.4",
         "l2 0.02 chosen obs 0.03",

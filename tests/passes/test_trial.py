@@ -34,7 +34,7 @@ def test_every_criterion_is_tried_and_the_closest_to_the_original_is_taken(asked
     coupling, calls = asked
     measured = Measured.of(coupling, calls, Options())
     plan = passes.contest(coupling, Budget(macs=0.5), Options(round_to=1), measured, calls)
-    distances = [trial.divergence for trial in plan.trials]
+    distances = [trial.divergence or 0.0 for trial in plan.trials]
     assert {trial.criterion for trial in plan.trials} <= {"obs", "l2", "hessian"}
     assert len(distances) > 1
     assert distances[0] == min(distances) < max(distances)
@@ -50,7 +50,7 @@ def test_the_trial_foretells_what_the_repair_gives(asked):
     options = Options(round_to=1)
     measured = Measured.of(coupling, calls, Options())
     plan = passes.contest(coupling, Budget(macs=0.4), options, measured, calls)
-    worst = max(plan.trials, key=lambda trial: trial.divergence)
+    worst = max(plan.trials, key=lambda trial: trial.divergence or 0.0)
     curves = {"obs": measured.curves, **measured.others}
     fresh = seeded(500, 6, seed=5)
 
