@@ -14,6 +14,7 @@ import torch
 
 from .agreement import divergence
 from .contract import apply
+from .cost import Cost
 from .coupling import Coupling
 from .curves import Curve
 from .duet import Chunk, clone, frontier, held_out, sampled
@@ -35,17 +36,18 @@ def contest(
     options: Options,
     measured: Measured,
     calls: Iterable[tuple[Any, Any]],
+    time: Cost | None = None,
 ) -> Plan:
     """The plan whose network agrees best with the original after a repair.
 
     Raises UsageError as `choose` does, where no criterion meets the budget.
     """
     if not measured.others or measured.curves is None:
-        plan = choose(coupling, budget, replace(options, criterion=measured.criterion),
-                      curves=measured.curves)  # fmt: skip
+        own = replace(options, criterion=measured.criterion)
+        plan = choose(coupling, budget, own, curves=measured.curves, time=time)
         return replace(plan, trials=(_told(measured.criterion, plan, None),))
     curves = {measured.criterion: measured.curves, **measured.others}
-    plans = _plans(coupling, budget, options, curves)
+    plans = _plans(coupling, budget, options, curves, time)
     if len(plans) == 1:
         ((name, plan),) = plans.items()
         return replace(plan, trials=(_told(name, plan, None),))
@@ -66,13 +68,14 @@ def _plans(
     budget: Budget,
     options: Options,
     curves: dict[str, tuple[Curve, ...]],
+    time: Cost | None,
 ) -> dict[str, Plan]:
     """A plan by each criterion that meets the budget; equal ones once."""
     plans: dict[str, Plan] = {}
     first: UsageError | None = None
     for name, own in curves.items():
         try:
-            plan = choose(coupling, budget, options, curves=own)
+            plan = choose(coupling, budget, options, curves=own, time=time)
         except UsageError as error:
             first = first or error
             continue
