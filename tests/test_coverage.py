@@ -7,11 +7,12 @@ import torch
 from compressor.passes.errors import GateError
 from torch import nn
 
+from benchmarks.__main__ import RESULTS
 from benchmarks.cases import Case
-from benchmarks.coverage import child, runner, score
+from benchmarks.coverage import child, runner, score, zoo
 from benchmarks.coverage.onnxsim_peer import distinct
 from benchmarks.coverage.oracle import Unequal, check, kept_indices, tensors
-from benchmarks.coverage.outcome import OUTCOMES, ROOT, Outcome, read
+from benchmarks.coverage.outcome import OURS, OUTCOMES, ROOT, Outcome, read
 from benchmarks.coverage.torch_pruning_peer import distinct as made_distinct
 from models._random import normal, seeded
 
@@ -113,6 +114,16 @@ def test_a_row_names_no_folder_of_the_machine_that_it_came_from():
     assert f'File "{ROOT}/benchmarks/coverage/child.py' in row.trace
     assert str(ROOT) not in row.line()
     assert "in models" in row.line()
+
+
+def test_every_pattern_is_recorded_as_equal_or_as_frozen_with_the_reason_that_it_states():
+    rows = {row.name: row for row in read(RESULTS / "coverage-ops.jsonl") if row.engine == OURS}
+    stated = {case.name: case.frozen for case in zoo.cases("ops")}
+    assert rows.keys() == stated.keys()
+    assert sum(bool(why) for why in stated.values()) <= 10
+    for name, why in stated.items():
+        assert rows[name].outcome == ("frozen" if why else "equal"), name
+        assert why in rows[name].why
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):

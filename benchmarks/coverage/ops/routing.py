@@ -61,13 +61,18 @@ class SparseExperts(nn.Module):
 
 
 class ChosenTokens(nn.Module):
-    """The tokens with the best scores are gathered, worked on, and scattered back."""
+    """The tokens with the best scores are gathered, worked on, and scattered back.
+
+    Positions are added first: which of two equal tokens is better would be up to the runtime.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.score, self.work = nn.Linear(WIDTH, 1), Expert()
+        self.places = nn.Parameter(torch.zeros(12, WIDTH))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x + self.places
         best = self.score(x).squeeze(-1).topk(4, dim=1).indices
         at = best.unsqueeze(-1).expand(-1, -1, x.shape[-1])
         y = self.work(x.gather(1, at))
@@ -181,8 +186,8 @@ CASES = of_family(
     sentence("experts_stacked", StackedExperts),
     sentence("experts_sparse", SparseExperts),
     sentence("tokens_chosen", ChosenTokens),
-    sentence("codebook", Codebook),
-    sentence("cdist_centres", Distances),
+    sentence("codebook", Codebook, frozen="No ONNX function found"),
+    sentence("cdist_centres", Distances, frozen="No ONNX function found"),
     picture("index_of_channels", lambda: Reordered(by_index=True)),
     picture("index_select_of_channels", lambda: Reordered(by_index=False)),
     sentence("one_hot", Classes),

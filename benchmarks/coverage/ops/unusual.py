@@ -196,7 +196,7 @@ CASES = of_family(
     sentence("fourier_mixing", lambda: Fourier(learned=False)),
     sentence("fourier_filter", lambda: Fourier(learned=True)),
     picture("autograd_function", lambda x: Rounded.apply(x)),
-    sentence("unknown_operator", Custom),
+    sentence("unknown_operator", Custom, frozen="No ONNX function found"),
     vector("einsum_two", lambda: Equations("bi,io->bo")),
     sentence("einsum_three", lambda: Equations("bni,io,oj->bnj")),
     sentence("einsum_dots", lambda: Equations("...i,io,oj->...j")),
@@ -211,6 +211,10 @@ CASES = of_family(
     picture("fixed_blur_in_the_batch", Blurred1),
     sentence("addcmul_special", lambda x: torch.addcmul(x, x, torch.erf(x)) + torch.expm1(-(x**2))),
     sentence("triangle_of_tokens", lambda x: torch.ones(12, 12).tril() @ x / 12),
-    sentence("median_of_tokens", lambda x: x - x.median(1, keepdim=True).values),
+    sentence(
+        "median_of_tokens",
+        lambda x: x - x.median(1, keepdim=True).values,
+        frozen="No ONNX function found",
+    ),
     sentence("diff_of_tokens", lambda x: torch.diff(x, dim=1)),
 )
