@@ -87,7 +87,10 @@ def compress(
     given = Given(
         budget, data, evaluate, eval_data, training or Training(), train_data, finetune, dynamic
     )
-    recipe = Recipe.of(**options)
+    free = [
+        f"{of}:{axis}={size}" for of, axes in (dynamic or {}).items() for axis, size in axes.items()
+    ]
+    recipe = Recipe.of(dynamic=free, **options)
     return prepared(model, example_inputs, given, recipe, name, watch or Watch()).run()
 
 

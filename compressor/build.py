@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from compressor import bench, passes, release
+from compressor import bench, passes, release, sealing
 from compressor.api import Given, Job, prepared
 from compressor.built import Built
 from compressor.inputs import Inputs, at_batch
@@ -24,6 +24,9 @@ def build(recipe: Recipe, watch: Watch, *, force: bool = False) -> Built | None:
     if recipe.output is None:
         raise UsageError("there is no directory to write", hint="name one with -o")
     release.check(recipe.output, force=force)
+    key = None if recipe.encrypt_key is None else sealing.read_key(recipe.encrypt_key)
+    if recipe.sign is not None:
+        sealing.check_key(recipe.sign)
     built = _job(recipe, watch).run()
     if helper():
         return None
@@ -32,7 +35,7 @@ def build(recipe: Recipe, watch: Watch, *, force: bool = False) -> Built | None:
     with watch.stage("race"):
         built.measured["latency"] = _race(original, small, built, recipe, watch)
     with watch.stage("write"):
-        built.save(recipe.output, force=force)
+        built.save(recipe.output, force=force, sign=recipe.sign, key=key)
     return built
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from compressor import passes, release, report
+from compressor import passes, release, report, sealing, writing
 from compressor.data import Data
 from compressor.evaluate import Evaluation, compared
 from compressor.export import export, simplify
@@ -117,11 +117,23 @@ class Built:
         """Everything that is known so far, as plain values."""
         return report.build(self)
 
-    def save(self, directory: str | Path, *, force: bool = False) -> Path:
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        force: bool = False,
+        sign: Path | None = None,
+        key: bytes | None = None,
+    ) -> Path:
         """Write the release directory; beside its name first, so that it is complete or absent.
 
-        Raises UsageError where the directory exists (unless `force`) or cannot be written.
+        `sign` is the private key for its manifest, `key` the one that it is encrypted with. Raises
+        UsageError where the directory exists (unless `force`) or cannot be written.
         """
         with release.prepared(Path(directory), force=force) as folder:
-            release.write(self, folder)
+            writing.write(self, folder)
+            if sign is not None:
+                sealing.sign(folder, sign)
+            if key is not None:
+                sealing.seal(folder, key)
         return Path(directory)

@@ -1,4 +1,4 @@
-"""Commands on ONNX files, ours or a stranger's: bench, align, check, explain. No torch here."""
+"""Commands on ONNX files, ours or a stranger's, and on releases. No torch here."""
 
 from pathlib import Path
 from typing import Annotated
@@ -74,15 +74,16 @@ def align(
 ) -> None:
     """Pad the channels of an ONNX model with zeros where that makes it faster."""
     from compressor import align as instrument
+    from compressor import onnx_files
     from compressor.bench import render
-    from compressor.files import check_writable, read_file, write_file
+    from compressor.files import check_writable, write_file
     from compressor.stages import watch, wide_console
 
     check_writable(output, force=force)
     shown = watch(quiet or as_json)
     with shown.stage("align"):
         found = instrument.align(
-            read_file(model),
+            onnx_files.read(model),
             batch=batch,
             threads=threads,
             providers=provider,
@@ -184,6 +185,34 @@ def explain(
     elif not quiet:
         for table in render(found, most):
             wide_console().print(table)
+
+
+@app.command()
+@exits
+def verify(
+    release: Annotated[Path, typer.Argument(help="directory that `build` wrote")],
+    public: Annotated[
+        Path | None, typer.Option("--key", help="key that it has to be signed by, PEM")
+    ] = None,
+    encrypt_key: Annotated[
+        Path | None, typer.Option(help="file of 32 bytes that it is encrypted with")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a release: every byte, the signature, and what ONNX Runtime gives (else 5)."""
+    from compressor import sealing
+    from compressor import verify as checks
+
+    key = None if encrypt_key is None else sealing.read_key(encrypt_key)
+    found = checks.verify(release, public, key)
+    if as_json:
+        print_json(found.to_json())
+    elif not quiet:
+        print(f"{found.files} files as the manifest says, content {found.content}")
+        print("signed by this key" if found.signed else "the signature was not looked at: no --key")
+        for name, gap in found.parity.items():
+            print(f"parity of {name}: {gap:.1e} of the largest output")
 
 
 def _named(models: list[Path]) -> dict[str, Path]:

@@ -21,15 +21,16 @@ _declared: list[object] = []
 def torchmetrics() -> ModuleType:
     """The torchmetrics package. Raises UsageError where it is not installed."""
     loadable_torchvision()
-    return _needed("torchmetrics", "the ready-made metrics")
+    return needed("torchmetrics", "the ready-made metrics")
 
 
 def accelerate() -> ModuleType:
     """The accelerate package. Raises UsageError where it is not installed."""
-    return _needed("accelerate", "training")
+    return needed("accelerate", "training")
 
 
-def _needed(name: str, what: str) -> ModuleType:
+def needed(name: str, what: str, extra: str = "train") -> ModuleType:
+    """A package of an extra. Raises UsageError where it is not installed."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -37,7 +38,7 @@ def _needed(name: str, what: str) -> ModuleType:
             raise
         raise UsageError(
             f"{what} needs {name}, which is not installed",
-            hint="pip install 'compressor[train]'",
+            hint=f"pip install 'compressor[{extra}]'",
         ) from error
 
 

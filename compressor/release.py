@@ -1,36 +1,33 @@
 """The release directory: written beside its final name, renamed when complete.
 
-model.onnx          the deployable model
+model.onnx          the deployable model; model.onnx.data beside it where it has more than 2 GB
 model.safetensors   the small weights
+model.pt2           the small network as torch.export has it: it runs code when it is loaded
 plan.json           kept indices of every parameter, by the user's own names
 recipe.toml         what to run to get it again: every option, given or by default
+parity/             inputs and what torch gives for them
 report.json         everything that was found out
-report.html         the same as a page
+report.html         the same as a page; summary.md the headline
+manifest.json       SHA-256 and size of every file, versions, seeds, device, source
+
+What is in them is made in `compressor.writing`.
 """
 
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from compressor.load.words import listed
 from compressor.passes.errors import UsageError
 
-if TYPE_CHECKING:
-    from compressor.built import Built
-
 FILES = (
-    "model.onnx",
-    "model.safetensors",
-    "plan.json",
-    "recipe.toml",
-    "report.json",
-    "report.html",
+    *("model.onnx", "model.safetensors", "plan.json", "recipe.toml", "parity"),
+    *("report.json", "report.html", "summary.md", "manifest.json"),
 )
+SOMETIMES = ("model.onnx.data", "model.pt2", "manifest.sig")
 
 
 @contextmanager
@@ -113,8 +110,9 @@ def _check_replaceable(target: Path, force: bool) -> None:
             hint="name another directory with -o, or replace this one with --force",
         )
     names = {entry.name for entry in target.iterdir()}
-    foreign = sorted(names.difference(FILES))
-    if foreign or not names.issuperset(("model.onnx", "report.json")):
+    plain = {name.removesuffix(".enc") for name in names}
+    foreign = sorted(plain.difference(FILES, SOMETIMES))
+    if foreign or not plain.issuperset(("model.onnx", "report.json")):
         raise UsageError(
             f"{target} holds something that is not ours, so --force does not replace it",
             why=f"there is {listed(foreign)}" if foreign else "it is not a release",
@@ -128,37 +126,3 @@ def _unwritable(target: Path, error: OSError) -> UsageError:
         why=error.strerror or str(error),
         hint="name a directory you may write to with -o",
     )
-
-
-def write(built: "Built", folder: Path) -> None:
-    """All files of a release into `folder`."""
-    from safetensors.torch import save_file
-
-    from compressor import page
-    from compressor.recipe.toml import resolved
-    from compressor.shards import cut_of
-
-    onnx = built.onnx
-    (folder / "model.onnx").write_bytes(onnx.data)
-    save_file(_stored(built), folder / "model.safetensors")
-    (folder / "model.safetensors").chmod(0o644)  # safetensors keeps it private
-    _write_json(folder / "plan.json", cut_of(built.plan).to_json())
-    (folder / "recipe.toml").write_text(resolved(built.recipe), encoding="utf-8")
-    found = built.report
-    _write_json(folder / "report.json", found)
-    (folder / "report.html").write_text(page.render(found), encoding="utf-8")
-
-
-def _stored(built: "Built") -> dict[str, Any]:
-    """Contiguous tensors, each stored once: safetensors refuses two names for one memory."""
-    state: dict[str, Any] = {}
-    seen: set[int] = set()
-    for name, tensor in built.module.state_dict().items():
-        key = tensor.data_ptr()
-        state[name] = tensor.detach().clone() if key in seen else tensor.detach().contiguous()
-        seen.add(key)
-    return state
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -41,6 +41,7 @@ class OnnxModel:
                 hint="it may run in float32: model.float(); otherwise report this model",
             ) from error
         self._names = [one.name for one in self._session.get_inputs()]
+        self.outputs = [one.name for one in self._session.get_outputs()]
         self._signature = inspect.signature(program.module.forward)
         self._example = self._signature.bind(*program.args, **program.kwargs).arguments
         self._outputs = getattr(program.module, "_out_spec", None)

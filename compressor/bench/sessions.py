@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from compressor.bench.inputs import asked_inputs, checked_feeds, common_inputs, random_feeds
+from compressor.onnx_files import safe
 from compressor.passes.errors import CompressError, UsageError
 
 CPU = "CPUExecutionProvider"
@@ -133,7 +134,7 @@ def _session(model: Model, name: str, threads: int, providers: Sequence[str]) ->
             where=str(model),
             hint="give the path of an .onnx file",
         )
-    source = model if isinstance(model, bytes) else str(model)
+    source = model if isinstance(model, bytes) else str(safe(model))
     try:
         session = ort.InferenceSession(
             source, _options(threads), providers=list(providers), enable_fallback=0

@@ -17,6 +17,7 @@ import numpy as np
 
 from compressor.bench.inputs import asked_inputs, random_feeds
 from compressor.bench.sessions import CPU
+from compressor.onnx_files import safe
 from compressor.passes.errors import UsageError
 
 Shape = tuple[int, ...]
@@ -82,7 +83,7 @@ def profile(
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        source = model if isinstance(model, bytes) else str(model)
+        source = model if isinstance(model, bytes) else str(safe(model))
         try:
             session = ort.InferenceSession(source, options, providers=list(providers or [CPU]))
             wanted = asked_inputs(session)

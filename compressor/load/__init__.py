@@ -7,9 +7,16 @@
     load_data("models/net.py:calibration")             batches, in whatever form
     check_finite(model)                                no NaN and no infinity in any weight
 
+`compressor.load(directory, module)` is the small network of a release (see `compressor.reload`):
+this package is called.
+
 Everything here runs or reads what somebody else wrote, so every mistake in it is a `UsageError`
 that names the place, with the exception behind it attached.
 """
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from .callables import load_callable
 from .code import with_code
@@ -17,3 +24,20 @@ from .inputs import load_data, load_inputs
 from .model import check_finite, load_model
 
 __all__ = ["check_finite", "load_callable", "load_data", "load_inputs", "load_model", "with_code"]
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+
+class _Callable(ModuleType):
+    def __call__(
+        self, directory: "str | Path", module: "nn.Module", example_inputs: Any = None
+    ) -> "nn.Module":
+        from compressor.reload import load
+
+        return load(directory, module, example_inputs)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -125,6 +125,11 @@ class Recipe(BaseModel):
     checkpoints: Path | None = None
     """folder from which training that was killed goes on"""
 
+    sign: Path | None = None
+    """private key (Ed25519, PEM) that signs the manifest"""
+    encrypt_key: Path | None = None
+    """file of 32 bytes: the release is encrypted with them (AES-256-GCM)"""
+
     seed: Count = 0
     """of everything random"""
     threads: AtLeastOne = 1

@@ -12,12 +12,13 @@ HEADS = {
     "macs": "How small (exactly one amount, or search), and how it is chosen",
     "data": "What it is repaired and judged with",
     "distill": "Training, where repair is not enough",
+    "sign": "Who may know",
     "seed": "Circumstances",
 }
 """By the first key of each part."""
 
-ELSEWHERE = frozenset({"output", "checkpoints"})
-"""Where files go is not part of what is built."""
+ELSEWHERE = frozenset({"output", "checkpoints", "sign", "encrypt_key"})
+"""Where files and keys are is not part of what is built."""
 
 KEYS = tuple(option_name(name) for name in Recipe.model_fields)
 

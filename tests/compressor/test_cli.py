@@ -540,7 +540,7 @@ def test_a_metric_that_is_no_number_is_shown_as_such(command, fast, tmp_path):
         ("inspect net.py:net --input-shape 1,4,8,8", ("does not run on the example inputs",)),
         ("inspect net.py:net --ignore 'haed.*'", ("no parameter is called 'haed.*'",)),
         ("bench nowhere.onnx", ("'nowhere.onnx' is not there", "hint:")),
-        ("bench net.py", ("cannot load the model 'net.py'", "hint:")),
+        ("bench net.py", ("net.py is not an ONNX file", "hint:")),
         ("bench", ("Missing argument",)),
         ("bench net.py --rounds 0", ("rounds",)),
         ("bench net.py --seed -1", ("--seed",)),

@@ -1,0 +1,194 @@
+"""What is in the files of a release (see `compressor.release` for the list)."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from compressor import manifest, page
+from compressor.environment import environment
+from compressor.exportable import exportable
+from compressor.inputs import Called, at_batch, fresh, randomised
+from compressor.load.words import reason
+from compressor.passes.free import dynamic_shapes
+from compressor.passes.quiet import quiet
+from compressor.recipe.toml import resolved
+from compressor.runtime import OnnxModel, tolerance
+from compressor.shards import cut_of
+from compressor.verify import INPUT, OUTPUT, PARITY
+
+if TYPE_CHECKING:
+    from compressor.built import Built
+
+INLINE = 2_000_000_000
+"""Larger models have their tensors in a file of their own: protocol buffers end at 2 GiB."""
+
+_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
+"""Of the nodes of an exported program: they name files of the build machine."""
+
+
+def write(built: "Built", folder: Path) -> None:
+    """All files of a release into `folder`."""
+    _write_onnx(built.onnx.data, folder)
+    _write_tensors(_stored(built), folder / "model.safetensors")
+    note = _write_program(built, folder / "model.pt2")
+    _write_json(folder / "plan.json", _plan(built))
+    _write_text(folder / "recipe.toml", resolved(built.recipe))
+    _write_parity(built, folder / PARITY)
+    found = built.report
+    found["warnings"] += [note] if note else []
+    _write_json(folder / "report.json", found)
+    _write_text(folder / "report.html", page.render(found))
+    _write_text(folder / "summary.md", page.summary(found))
+    _write_json(folder / manifest.NAME, manifest.make(folder, _facts(built)))
+
+
+def _facts(built: "Built") -> dict[str, Any]:
+    """What made it: enough to say why another build differs."""
+    here = environment()
+    return {
+        "versions": {"python": here["python"], **dict(_packages(here))},
+        "seed": built.options.seed,
+        "threads": {"torch": torch.get_num_threads(), "race": built.recipe.threads},
+        "device": {key: here[key] for key in ("processor", "flags", "gpus", "os")},
+        "source": manifest.source_digest(),
+        "tolerance": tolerance(built.small),
+    }
+
+
+def _packages(here: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = here["packages"]
+    assert isinstance(found, dict)
+    return {name: version for name, version in found.items() if version is not None}
+
+
+# ---------------------------------------------------------------------------- models
+
+
+def _write_onnx(data: bytes, folder: Path, inline: int = INLINE) -> None:
+    """One file, or two where the tensors are too large for one."""
+    if len(data) <= inline:
+        (folder / "model.onnx").write_bytes(data)
+        return
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    onnx.save(
+        model,
+        folder / "model.onnx",
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location="model.onnx.data",
+        size_threshold=1024,
+    )
+
+
+def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, path)
+    path.chmod(0o644)  # safetensors keeps it private
+
+
+def _stored(built: "Built") -> dict[str, Tensor]:
+    """Contiguous tensors, each stored once: safetensors refuses two names for one memory."""
+    state: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in built.module.state_dict().items():
+        key = tensor.data_ptr()
+        state[name] = tensor.detach().clone() if key in seen else tensor.detach().contiguous()
+        seen.add(key)
+    return state
+
+
+def _write_program(built: "Built", path: Path) -> str:
+    """torch.export's own format, for convenience. Why there is none, where it cannot be made."""
+    program = built.small
+    module = exportable(program)
+    shapes = dynamic_shapes(
+        module.forward, program.args, program.kwargs, program.batch, program.axes
+    )
+    try:
+        with quiet("torch.export"):
+            exported = torch.export.export(
+                module, program.args, dict(program.kwargs), dynamic_shapes=shapes, strict=False
+            )
+            _strip(exported.graph_module)
+            torch.export.save(exported, path)
+    except Exception as error:  # torch raises classes of every kind here; the rest does not need it
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise
+        return f"There is no model.pt2: torch.export says {reason(error)[:200]}."
+    return ""
+
+
+def _strip(module: torch.fx.GraphModule) -> None:
+    for part in module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            for key in _META:
+                node.meta.pop(key, None)
+
+
+# ---------------------------------------------------------------------------- plan and parity
+
+
+def _plan(built: "Built") -> dict[str, Any]:
+    """The cuts by name; and, for `compressor.load`, the channels that go and how to call it."""
+    return {
+        **cut_of(built.plan).to_json(),
+        "channels": built.plan.channels.tolist(),
+        "call": structure(built.call),
+    }
+
+
+def structure(call: Called) -> Any:
+    """Arguments as plain values, tensors as their places; None where that cannot say it."""
+    count = 0
+
+    def plain(value: Any) -> Any:
+        nonlocal count
+        if isinstance(value, Tensor):
+            count += 1
+            return {"tensor": count - 1, "dtype": str(value.dtype), "shape": list(value.shape)}
+        if isinstance(value, tuple | list):
+            return {type(value).__name__: [plain(one) for one in value]}
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            return {"dict": {key: plain(one) for key, one in value.items()}}
+        if value is None or isinstance(value, bool | int | float | str):
+            return {"value": value}
+        raise TypeError
+
+    try:
+        return plain(call)
+    except TypeError:
+        return None
+
+
+def _write_parity(built: "Built", folder: Path) -> None:
+    """The example inputs and random ones, and what torch gives: what `verify` replays."""
+    folder.mkdir()
+    model = OnnxModel(built.onnx.data, built.small, threads=1)
+    given = at_batch(built.call, built.small.batch, built.batches[0])
+    for name, call in (("example", given), ("random", randomised(given, built.options.seed))):
+        feed = {INPUT + key: torch.from_numpy(value) for key, value in model.feed(*call).items()}
+        args, kwargs = fresh(call)
+        with torch.no_grad():
+            outputs = pytree.tree_leaves(built.module(*args, **kwargs))
+        leaves = [leaf for leaf in outputs if isinstance(leaf, Tensor)]
+        wanted = zip(model.outputs, leaves, strict=True)
+        found = feed | {OUTPUT + key: leaf.detach().clone() for key, leaf in wanted}
+        arrays = {key: one.contiguous().clone() for key, one in found.items()}
+        _write_tensors(arrays, folder / f"{name}.safetensors")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    _write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
