@@ -252,7 +252,7 @@ def test_what_is_not_onnx_is_refused(content, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     for model in (content, path):
-        with pytest.raises(UsageError, match="cannot load the model 'm'|is not an ONNX file"):
+        with pytest.raises(UsageError, match=r"cannot load the model 'm'|is not an ONNX file"):
             race({"m": model})
 
 
