@@ -31,6 +31,7 @@ from compressor.stages import Watch
 from compressor.train.nets import helper, processes_started, with_tensors
 from compressor.train.phases import Task, frozen_norms, sparsened, trained
 from compressor.train.settings import Training
+from compressor.work import Work, digest, of_program, repaired
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,7 @@ def prepared(
     recipe: Recipe,
     name: str,
     watch: Watch,
+    work: Work | None = None,
 ) -> "Job":
     """Capture, couple and measure: all that does not depend on how much goes."""
     options = recipe.options()
@@ -144,6 +146,7 @@ def prepared(
         judged,
         task,
         tuple(happened),
+        work or Work(),
     )
 
 
@@ -175,6 +178,7 @@ class Job:
     judged: tuple[Evaluation, ...]
     task: Task | None
     happened: tuple[dict[str, Any], ...]
+    work: Work
 
     def run(self) -> Built:
         """What the recipe asks for: a build of one size, or the smallest that is good enough."""
@@ -212,11 +216,11 @@ class Job:
             result.program.module.eval()  # as it was captured
         with watch.stage("prove"):
             proof = self._prove(plan, result.program)
-        small, repaired = result.program, None
+        small, mended = result.program, None
         if self.data is not None:
             with watch.stage("repair"):
-                repaired = passes.mend(passes.Repair(plan, self.data.calls), small)
-                small = repaired.program
+                mended = self._repair(plan, small)
+                small = mended.program
         small, happened = self._trained(small, plan, task)
         built = Built(
             program,
@@ -231,8 +235,9 @@ class Job:
             self.sizes,
             self.data,
             self.measured,
-            repaired,
+            mended,
             self.recipe,
+            self.work,
         )
         if like is not None:
             built.__dict__["original_onnx"] = like.original_onnx
@@ -244,6 +249,19 @@ class Job:
         if self.judged and not helper():
             built.evaluate(self.judged)
         return built
+
+    def _repair(self, plan: passes.Plan, small: passes.Program) -> passes.Repaired:
+        assert self.data is not None
+        calls = self.data.calls
+        if self.work.folder is None:
+            return passes.mend(passes.Repair(plan, calls), small)
+        own = (of_program(self.coupling.program), of_program(small))
+        parts = {"programs": own, "data": digest(list(calls)), "plan": digest(plan.channels)}
+        found = repaired(
+            self.work, parts, small, lambda: passes.mend(passes.Repair(plan, calls), small)
+        )
+        assert isinstance(found, passes.Repaired)
+        return found
 
     def _prove(self, plan: passes.Plan, small: passes.Program) -> passes.Proof:
         own = (self.program.args, dict(self.program.kwargs))

@@ -8,32 +8,65 @@ from compressor.api import Given, Job, prepared
 from compressor.built import Built
 from compressor.inputs import Inputs, at_batch
 from compressor.load import load_callable, load_data, load_inputs, load_model, with_code
+from compressor.load.words import near
 from compressor.passes.errors import UsageError
 from compressor.recipe import Recipe
 from compressor.report import amounts, groups
 from compressor.runtime import OnnxModel
-from compressor.stages import Watch
+from compressor.stages import Reached, Watch
 from compressor.train.nets import helper
+from compressor.work import STAGES, Work, digest
 
 
-def build(recipe: Recipe, watch: Watch, *, force: bool = False) -> Built | None:
+def build(
+    recipe: Recipe,
+    watch: Watch,
+    *,
+    force: bool = False,
+    start: str | None = None,
+    until: str | None = None,
+) -> Built | None:
     """Make the release that was asked for and return it; nothing is left behind on an error.
 
-    Where several processes train together, all but the first return None when that is done.
+    Where several processes train together, all but the first return None when that is done. What
+    was killed goes on where it was, from `start` anew; it ends after the stage `until`, with None.
     """
+    for stage in (start, until):
+        if stage not in (None, *STAGES):
+            raise UsageError(f"there is no stage {stage!r}", hint=near(str(stage), STAGES))
     if recipe.output is None:
         raise UsageError("there is no directory to write", hint="name one with -o")
     release.check(recipe.output, force=force)
+    work = Work.of(recipe.output, start)
+    watch.until = until
+    try:
+        built = _built(recipe, watch, work, force)
+    except Reached:
+        return None
+    except Exception:
+        work.forget()
+        raise
+    if built is not None:
+        work.forget()
+    return built
+
+
+def _built(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | None:
+    assert recipe.output is not None
     key = None if recipe.encrypt_key is None else sealing.read_key(recipe.encrypt_key)
     if recipe.sign is not None:
         sealing.check_key(recipe.sign)
-    built = _job(recipe, watch).run()
+    built = _job(recipe, watch, work).run()
     if helper():
         return None
     small, original = built.onnx.data, built.original_onnx.data
     built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
     with watch.stage("race"):
-        built.measured["latency"] = _race(original, small, built, recipe, watch)
+        parts = {"models": digest(original, small), "threads": recipe.threads}
+        parts |= {"seconds": recipe.bench_seconds, "seed": recipe.seed}
+        built.measured["latency"] = work.once_json(
+            "race", parts, lambda: _race(original, small, built, recipe, watch)
+        )
     with watch.stage("write"):
         built.save(recipe.output, force=force, sign=recipe.sign, key=key)
     return built
@@ -63,11 +96,11 @@ def expect(recipe: Recipe, watch: Watch) -> Expected:
     return Expected(job.name, job.plan(job.budget))
 
 
-def _job(recipe: Recipe, watch: Watch) -> Job:
+def _job(recipe: Recipe, watch: Watch, work: Work | None = None) -> Job:
     with watch.stage("load"):
         recipe = with_code(recipe)
         model, inputs, given = _loaded(recipe)
-    return prepared(model, inputs, given, recipe, recipe.model or "", watch)
+    return prepared(model, inputs, given, recipe, recipe.model or "", watch, work)
 
 
 def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:

@@ -6,8 +6,9 @@ measured          what was measured of both
 save(directory)   all of it as files, or nothing
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from compressor.passes.errors import CompressError
 from compressor.recipe import Recipe
 from compressor.runtime import OnnxModel, Parity, batches_of, parity
 from compressor.stages import Watch
+from compressor.work import Work, digest, of_program
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,18 @@ class Onnx:
     simplified: bool
     note: str
     parity: tuple[Parity, ...]
+
+    def packed(self) -> bytes:
+        """One line of JSON, and the model."""
+        facts = [self.simplified, self.note, [asdict(one) for one in self.parity]]
+        return json.dumps(facts).encode() + b"\n" + self.data
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> "Onnx":
+        """What `packed` made."""
+        head, _, data = packed.partition(b"\n")
+        simplified, note, parity = json.loads(head)
+        return cls(data, simplified, note, tuple(Parity(**one) for one in parity))
 
 
 @dataclass(eq=False)
@@ -59,6 +73,8 @@ class Built:
     """What the repair did: `small` is its result where there were data."""
     recipe: Recipe = field(default_factory=Recipe)
     """What was asked for, as far as options say it."""
+    work: Work = field(default_factory=Work)
+    """Where what takes long is kept until it is all there."""
     measured: dict[str, Any] = field(default_factory=dict)
     """Accuracy, latency and file sizes, where they were measured."""
 
@@ -78,6 +94,15 @@ class Built:
         return self._deployed(self.original, " original")
 
     def _deployed(self, program: passes.Program, which: str) -> Onnx:
+        if self.work.folder is None:
+            return self._exported(program, which)
+        parts = {"program": of_program(program), "call": digest(self.call), "sizes": self.sizes}
+        parts |= {"seed": self.options.seed, "batches": self.batches}
+        return Onnx.unpacked(
+            self.work.once("export", parts, lambda: self._exported(program, which).packed())
+        )
+
+    def _exported(self, program: passes.Program, which: str) -> Onnx:
         with self.watch.stage(f"export{which}"):
             data = export(program)
         with self.watch.stage(f"parity{which}"):

@@ -40,6 +40,10 @@ def build(
     save_config: Annotated[
         Path | None, typer.Option(help="write the recipe that these options make, and end")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="make this stage and later ones anew")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="end after this stage")] = None,
     force: Force = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -58,7 +62,7 @@ def build(
         if dry_run:
             expected, built = builds.expect(recipe, shown), None
         else:
-            built = builds.build(recipe, shown, force=force)
+            built = builds.build(recipe, shown, force=force, start=start, until=until)
     if dry_run:
         _show_expected(expected, quiet, as_json)
     elif built is not None:

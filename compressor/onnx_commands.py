@@ -189,6 +189,27 @@ def explain(
 
 @app.command()
 @exits
+def status(
+    output: Annotated[Path, typer.Argument(help="directory that `build` writes")],
+    as_json: AsJson = False,
+) -> None:
+    """Show whether a release is complete, and which results a build that was killed has kept."""
+    from compressor import manifest
+    from compressor.work import STAGES, Work
+
+    content = manifest.read(output)["content"] if (output / manifest.NAME).exists() else None
+    kept = Work.of(output).there()
+    if as_json:
+        print_json({"complete": content is not None, "content": content, "kept": kept})
+        return
+    print(f"{output} is {'complete: ' + content if content else 'not there'}")
+    for stage in STAGES:
+        if stage in kept:
+            print(f"{stage}: {kept[stage]:,} bytes kept")
+
+
+@app.command()
+@exits
 def verify(
     release: Annotated[Path, typer.Argument(help="directory that `build` wrote")],
     public: Annotated[

@@ -14,12 +14,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 
+class Reached(Exception):
+    """The stage that the user wanted to get to is done."""
+
+
 class Watch:
     """Times the stages by `clock`; `seconds` has them in order. This one says nothing."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds: dict[str, float] = {}
         self.current = ""
+        self.until: str | None = None
+        """The stage after which nothing more is done."""
         self._clock = clock
 
     @contextmanager
@@ -36,6 +42,8 @@ class Watch:
             took = self._clock() - start
             self.seconds[name] = self.seconds.get(name, 0.0) + took
             self._end(name, took, done)
+        if name == self.until:
+            raise Reached(name)
 
     def advance(self, done: int, total: int) -> None:
         """How far the present stage is."""

@@ -1,0 +1,84 @@
+"""A build that was killed goes on; what it kept is what would be computed again, or is not used."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from compressor import build as builds
+from compressor import built as built_parts
+from compressor import manifest
+from compressor.work import Work, digest
+
+LINE = "build net.py:net --macs 0.5 --data net.py:calibration_data --bench-seconds 0.1 -o {}/out"
+
+
+@pytest.fixture
+def data(project: Path) -> None:
+    text = (project / "net.py").read_text()
+    if "calibration_data" not in text:
+        (project / "net.py").write_text(
+            f"{text}\n\ndef calibration_data():\n"
+            "    return list(torch.randn(64, 3, 8, 8, generator="
+            "torch.Generator().manual_seed(1)).split(16))\n"
+        )
+
+
+def test_a_result_is_made_once_for_its_parts(tmp_path):
+    work, made = Work(tmp_path / "w"), []
+    for parts in ({"a": 1}, {"a": 1}, {"a": 2}):
+        assert work.once_json("race", parts, lambda: made.append(1) or {"x": 1}) == {"x": 1}
+    assert len(made) == 2
+    assert Work(tmp_path / "w", "race").once_json("race", {"a": 1}, lambda: "anew") == "anew"
+    assert Work(tmp_path / "w", "write").once_json("race", {"a": 1}, lambda: "never") == "anew"
+
+
+def test_a_torn_result_is_made_again(tmp_path):
+    work = Work(tmp_path / "w")
+    work.once("race", {}, lambda: b"whole")
+    (path,) = (tmp_path / "w").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    assert work.once("race", {}, lambda: b"again") == b"again"
+
+
+def test_digests_tell_values_types_and_shapes_apart():
+    one = torch.zeros(2, 3)
+    others = (torch.zeros(3, 2), torch.zeros(2, 3, dtype=torch.int32), torch.full((2, 3), -0.0))
+    assert len({digest(one), *map(digest, others)}) == 4
+    assert digest({"a": one}) == digest({"a": one.clone()})
+
+
+def test_a_build_that_was_interrupted_goes_on_and_ends_the_same(
+    command, fast, data, monkeypatch, tmp_path
+):
+    (tmp_path / "a").mkdir()
+    assert command(LINE.format(tmp_path / "a")).exit_code == 0
+    wanted = manifest.read(tmp_path / "a" / "out")["content"]
+    race = builds._race
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(builds, "_race", interrupted)
+    assert command(LINE.format(tmp_path)).exit_code == 130
+    assert not (tmp_path / "out").exists()
+    found = json.loads(command(f"status {tmp_path}/out --json").stdout)
+    assert found["complete"] is False
+    assert list(found["kept"]) == ["repair", "export"]
+    monkeypatch.setattr(builds, "_race", race)
+    monkeypatch.setattr(built_parts, "export", interrupted)  # nothing of it is done again
+    monkeypatch.setattr("compressor.passes.mend", interrupted)
+    done = command(LINE.format(tmp_path))
+    assert done.exit_code == 0, done.stderr
+    assert manifest.read(tmp_path / "out")["content"] == wanted
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "out"}
+    assert command(f"status {tmp_path}/out").stdout == f"{tmp_path}/out is complete: {wanted}\n"
+
+
+def test_a_build_ends_after_a_stage(command, fast, data, tmp_path):
+    done = command(f"{LINE.format(tmp_path)} --until repair")
+    assert done.exit_code == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [".out.work"]
+    assert command(f"{LINE.format(tmp_path)} --until repairs").exit_code == 2
+    assert command(f"{LINE.format(tmp_path)} --until prove --from repair").exit_code == 0
