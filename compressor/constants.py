@@ -12,6 +12,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from compressor.passes.aliases import is_written_later
 from compressor.passes.program import Program, fetch
 from compressor.passes.state import copied, tree
 
@@ -39,12 +40,11 @@ def folded(program: Program) -> Program:
 def _constants(program: Program) -> dict[Node, Tensor]:
     """Results that depend on tensors of the network alone and are worth storing instead of them."""
     read = {id(tensor.untyped_storage()) for tensor in program.tensors().values()}
-    written = {given for node in program.calls() if _writes(node) for given in node.all_input_nodes}
     values: dict[Node, Any] = {}
     sources: dict[Node, set[Node]] = {}
     with torch.no_grad():
         for node in program.module.graph.nodes:
-            if node in written:
+            if is_written_later(node):
                 continue
             if node.op == "get_attr":
                 values[node], sources[node] = fetch(program.module, str(node.target)), {node}
