@@ -1,8 +1,13 @@
 """Every row of the experiment, and the tables that are made of them."""
 
+import json
+import subprocess
+import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from compressor.passes.evidence import DATA_CRITERIA
@@ -49,7 +54,7 @@ def rows() -> list[Row]:
         found += [
             Row(f"criteria/{name}/{b}/{one}", partial(ours.row, name, b, criterion=one, **FEW))
             for b in (0.5, 0.7)
-            for one in ("obs", *CRITERIA, *DATA_CRITERIA)
+            for one in ("auto", "obs", *CRITERIA, *DATA_CRITERIA)
         ]
         found += [
             Row(f"peer/{name}/{b}/{one}", partial(peer.row, name, b, one))
@@ -123,7 +128,7 @@ def _criteria(known: Known) -> Table:
     columns = [(name, b) for name in ("resnet20", "resnet56") for b in (0.7, 0.5)]
     heads = [f"{name} {b} {what}" for name, b in columns for what in ("+ norm", "repaired")]
     table = _table("Criteria, with batch norms re-estimated and with repair (%)", "", *heads)
-    for one in ("obs", *CRITERIA, *DATA_CRITERIA):
+    for one in ("auto", "obs", *CRITERIA, *DATA_CRITERIA):
         cells = []
         for name, b in columns:
             accuracy = known.get(f"criteria/{name}/{b}/{one}", {}).get("accuracy", {})
@@ -180,14 +185,22 @@ def summary(known: Known) -> dict[str, Any]:
     }
 
 
+def version() -> str | None:
+    """The commit that is checked out, which rows are of; None outside a repository."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short=7", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or None
+
+
 def run(
     path: Any, matches: Callable[[str], bool], say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """Rows that match and are not in the file yet are measured, and written one by one."""
-    import json
-    import time
-    import traceback
-
     lines: Iterable[str] = path.read_text().splitlines() if path.is_file() else ()
     known = {row["name"]: row for row in map(json.loads, lines)}
     for row in rows():
@@ -198,7 +211,8 @@ def run(
             found = row.run()
         except Exception:  # whatever a network or the peer raises: it is a row as well
             found = {"error": traceback.format_exc().strip().splitlines()[-1]}
-        found = {"name": row.name, **found, "took": round(time.perf_counter() - start, 1)}
+        took = round(time.perf_counter() - start, 1)
+        found = {"name": row.name, **found, "took": took, "version": version()}
         known[row.name] = found
         with path.open("a") as file:
             file.write(json.dumps(found) + "\n")
