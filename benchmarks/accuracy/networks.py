@@ -1,6 +1,7 @@
 """Trained networks with data, from the folder `shared/data` beside the checkout."""
 
 import importlib.util
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -53,3 +54,15 @@ def network(name: str, inputs: int = 1024) -> Network:
     return Network(
         load.cifar_resnet(int(name.removeprefix("resnet"))), images, load.cifar10("test")
     )
+
+
+def version() -> str | None:
+    """The commit that is checked out, which rows are of; None outside a repository."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short=7", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or None

@@ -1,13 +1,11 @@
 """Every row of the experiment, and the tables that are made of them."""
 
 import json
-import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from compressor.passes.evidence import DATA_CRITERIA
@@ -15,7 +13,7 @@ from compressor.passes.importance import CRITERIA
 from rich.table import Table
 
 from benchmarks.accuracy import claims, ours, peer, text_and_sound
-from benchmarks.accuracy.networks import network
+from benchmarks.accuracy.networks import network, version
 from models.catalog import CATALOG
 
 BUDGETS = (0.7, 0.5, 0.33)
@@ -183,18 +181,6 @@ def summary(known: Known) -> dict[str, Any]:
             if "accuracy" in known.get(f"ours/{name}/{b}", {})
         },
     }
-
-
-def version() -> str | None:
-    """The commit that is checked out, which rows are of; None outside a repository."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short=7", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or None
 
 
 def run(

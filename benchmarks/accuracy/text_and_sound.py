@@ -27,6 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.accuracy.networks import version
 from benchmarks.coverage.torch_pruning_peer import _last
 from compressor import Budget, compress
 from compressor.environment import environment
@@ -285,7 +286,8 @@ def main() -> None:
     torch.set_num_threads(1)
     found = rows(lambda row: print(f"{row.name}: {row.to_json()}", file=sys.stderr, flush=True))
     Console(width=170).print(table(found))
-    record = {"environment": environment(), "rows": [one.to_json() for one in found]}
+    lines = [one.to_json() for one in found]
+    record = {"environment": environment(), "version": version(), "rows": lines}
     path = RESULTS / "accuracy-text-and-sound.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(f"recorded in {path.name}", file=sys.stderr)
