@@ -139,7 +139,7 @@ class _Probe(Interpreter):
             parts = self._positions(rows * layer.targets(result, every).double())
             silenced = parts.sum(2).square().sum(1)
             self.silenced[node] = self.silenced.get(node, 0) + silenced
-            self._see(node, layer, x, counted(rows))
+            self._see(node, layer, x, counted(rows) if _by_position(layer) else None)
 
     def _positions(self, rows: Tensor) -> Tensor:
         """Rows by samples and positions: [blocks, samples, positions, outputs]."""
@@ -197,6 +197,11 @@ class _Probe(Interpreter):
                found.abs().sum(1), (found != 0).sum(1)]  # fmt: skip
         before = self.sums.get(node, [0, 0, 0, 0, 0])
         self.sums[node] = [a + b for a, b in zip(before, new, strict=True)]
+
+
+def _by_position(layer: View) -> bool:
+    """Whether each row of a result is made of one row of what the layer reads."""
+    return not isinstance(layer, Convolution) or set(layer.given["weight_shape"][2:]) == {1}
 
 
 def counted(rows: Tensor) -> Tensor | None:
