@@ -10,7 +10,8 @@ built.save("build/net")  model.onnx, weights, plan, report: all of them, or noth
 import fnmatch
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -22,6 +23,9 @@ from compressor.data import Data, Source
 from compressor.evaluate import Evaluation, Pairs, evaluations, refuse_drop
 from compressor.freedom import Sizes, other_sizes
 from compressor.inputs import Inputs, as_call, at_sizes, check_runs, randomised
+from compressor.latency.meet import Met
+from compressor.latency.target import Target
+from compressor.latency.timing import Timing
 from compressor.load import check_finite
 from compressor.load.words import near
 from compressor.passes.errors import UsageError
@@ -76,8 +80,9 @@ def compress(
     `finetune` is a function of yours that trains the small module in place.
 
     `options` are those of the recipe about the choice and the limits: criterion, uniform, round_to,
-    min_channels, ignore, seed, max_drop, metric, search. With `search`, the result is the smallest
-    model found that keeps to `max_drop`; `budget` is then the least.
+    min_channels, ignore, seed, max_drop, metric, search; and for a budget of latency the table of
+    the `device`, and the `threads` and `bench_seconds` of races. With `search`, the result is the
+    smallest model found that keeps to `max_drop`; `budget` is then the least.
 
     Raises UsageError for inputs or a budget that cannot be used, or an axis that cannot be free,
     GateError where the surgery is not equal to silencing the removed channels, or a metric drops by
@@ -98,7 +103,7 @@ def compress(
 OPTIONS = frozenset(
     {
         *("criterion", "uniform", "round_to", "min_channels", "ignore", "seed"),
-        *("max_drop", "metric", "search"),
+        *("max_drop", "metric", "search", "device", "threads", "bench_seconds"),
     }
 )
 """Fields of the recipe that `compress` takes; the others are about files and commands."""
@@ -184,7 +189,11 @@ class Job:
         """What the recipe asks for: a build of one size, or the smallest that is good enough."""
         if self.recipe.search:
             return self.smallest()
-        built = self.build(self.plan(self.budget), self.task)
+        met = self._met() if "latency" in self.budget.kinds else None
+        plan = self.plan(self.budget) if met is None else met.plan
+        built = self.build(plan, self.task)
+        if met is not None:
+            built.measured["budget_rounds"] = met.to_json()
         if self.recipe.max_drop is not None and not helper():
             refuse_drop(built.measured["accuracy"], self.recipe.max_drop, self.recipe.metric)
         return built
@@ -198,14 +207,53 @@ class Job:
             )
         return self.given.budget
 
+    def _met(self) -> Met:
+        """The plan whose race meets a budget of latency."""
+        target = self.recipe.target() or Target(ratio=self.budget.latency)
+        plans: list[passes.Plan] = []
+
+        def choose(share: float) -> passes.Plan:
+            budget = replace(self.budget, latency=share)
+            plans.append(self._again(budget, plans[0]) if plans else self.plan(budget))
+            return plans[-1]
+
+        return self.timing.met(target, choose)
+
+    def expected(self) -> passes.Plan:
+        """The plan as far as it is known without building: by the table, if it is about time."""
+        target = self.recipe.target()
+        if target is None:
+            return self.plan(self.budget)
+        share = min(target.share(self.timing.cost.dense * 1e3), 0.999)
+        return self.plan(replace(self.budget, latency=share))
+
+    @cached_property
+    def timing(self) -> Timing:
+        """Tables and races, where time is asked for."""
+        return Timing(self.coupling, self.recipe, self.watch)
+
     def plan(self, budget: passes.Budget) -> passes.Plan:
         """Which channels go; by which criterion, is tried out where there are data."""
         options = self.recipe.options()
+        time = self.timing.cost if "latency" in budget.kinds else None
         with self.watch.stage("plan"):
             if self.measured is None or self.data is None:
-                return passes.choose(self.coupling, budget, options)
+                return passes.choose(self.coupling, budget, options, time=time)
             calls = self.data.calls
-            return passes.contest(self.coupling, budget, options, self.measured, calls)
+            return passes.contest(self.coupling, budget, options, self.measured, calls, time)
+
+    def _again(self, budget: passes.Budget, before: passes.Plan) -> passes.Plan:
+        """A plan for another budget, by the criterion that won before."""
+        measured, options = self.measured, self.recipe.options()
+        if measured is None or measured.curves is None or not before.trials:
+            return self.plan(budget)
+        every = {measured.criterion: measured.curves, **measured.others}
+        curves = every[before.trials[0].criterion]
+        with self.watch.stage("plan"):
+            plan = passes.choose(
+                self.coupling, budget, options, curves=curves, time=self.timing.cost
+            )
+        return replace(plan, trials=before.trials)
 
     def build(self, plan: passes.Plan, task: Task | None, like: Built | None = None) -> Built:
         """Cut, prove, repair, train and measure. `like`: a build that knows the original."""
@@ -296,6 +344,10 @@ class Job:
         if processes_started() > 1:
             raise UsageError(
                 "a search runs in one process", hint="search first, then train with its budget"
+            )
+        if least is not None and "latency" in least.kinds:
+            raise UsageError(
+                "a search cannot lead by latency", hint="give --macs, or sweep over --latency"
             )
         kind = "macs" if least is None else least.kind
         first: list[Built] = []

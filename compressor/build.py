@@ -1,18 +1,19 @@
 """`compressor build`: load, compress, export, evaluate, race, write. One straight function."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from compressor import bench, passes, release, sealing
+from compressor import passes, release, sealing
 from compressor.api import Given, Job, prepared
 from compressor.built import Built
-from compressor.inputs import Inputs, at_batch
+from compressor.inputs import Inputs
+from compressor.latency.final import keep_padded, raced
+from compressor.latency.meet import refuse_slower
 from compressor.load import load_callable, load_data, load_inputs, load_model, with_code
 from compressor.load.words import near
 from compressor.passes.errors import UsageError
 from compressor.recipe import Recipe
 from compressor.report import amounts, groups
-from compressor.runtime import OnnxModel
 from compressor.stages import Reached, Watch
 from compressor.train.nets import helper
 from compressor.work import STAGES, Work, digest
@@ -59,14 +60,16 @@ def _built(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | Non
     built = _job(recipe, watch, work).run()
     if helper():
         return None
+    with watch.stage("race"):
+        parts = {"models": digest(built.original_onnx.data, built.onnx.data), "seed": recipe.seed}
+        parts |= {"seconds": recipe.bench_seconds, "threads": recipe.threads}
+        found = work.once_json("race", parts, lambda: raced(built))
+        keep_padded(built, found)
+        built.measured["latency"] = found
     small, original = built.onnx.data, built.original_onnx.data
     built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
-    with watch.stage("race"):
-        parts = {"models": digest(original, small), "threads": recipe.threads}
-        parts |= {"seconds": recipe.bench_seconds, "seed": recipe.seed}
-        built.measured["latency"] = work.once_json(
-            "race", parts, lambda: _race(original, small, built, recipe, watch)
-        )
+    if not recipe.allow_slower:
+        refuse_slower(built.measured["latency"], "latency" in built.plan.budget.kinds)
     with watch.stage("write"):
         built.save(recipe.output, force=force, sign=recipe.sign, key=key)
     return built
@@ -93,7 +96,7 @@ class Expected:
 def expect(recipe: Recipe, watch: Watch) -> Expected:
     """The plan of a build, and what it would save. Nothing is written."""
     job = _job(recipe, watch)
-    return Expected(job.name, job.plan(job.budget))
+    return Expected(job.name, job.expected())
 
 
 def _job(recipe: Recipe, watch: Watch, work: Work | None = None) -> Job:
@@ -127,38 +130,3 @@ def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
         dynamic=dynamic,
     )
     return model, inputs, given
-
-
-def _race(
-    original: bytes, small: bytes, built: Built, recipe: Recipe, watch: Watch
-) -> dict[str, Any]:
-    """Original and small side by side in one run, at a batch of 1 if the model takes that."""
-    batch = built.batches[0]
-    race = bench.race(
-        {"original": original, "small": small},
-        inputs=OnnxModel(small, built.small).feed(*at_batch(built.call, built.small.batch, batch)),
-        threads=recipe.threads,
-        max_seconds=recipe.bench_seconds,
-        progress=watch.advance,
-        seed=recipe.seed,
-    )
-    rows = {row.name: row for row in race.rows}
-    clock = race.primary
-    ratio = rows["small"].ratio
-    return {
-        side: {"ms": getattr(row, f"{clock}_ms"), "wall_ms": row.wall_ms, "cpu_ms": row.cpu_ms}
-        for side, row in rows.items()
-    } | {
-        "ratio": ratio.median,
-        "low": ratio.low,
-        "high": ratio.high,
-        "clock": clock,
-        "why": race.why,
-        "noise": {"ratio": race.noise.median, "low": race.noise.low, "high": race.noise.high},
-        "rounds": race.rounds,
-        "converged": race.converged,
-        "batch": batch,
-        "threads": race.threads,
-        "provider": race.provider,
-        "samples": {side: asdict(row.samples) for side, row in rows.items()},
-    }

@@ -106,7 +106,7 @@ class Built:
         with self.watch.stage(f"export{which}"):
             data = export(program)
         with self.watch.stage(f"parity{which}"):
-            found = self._parity(program, data)
+            found = self.parity_of(program, data)
         with self.watch.stage(f"simplify{which}"):
             return self._simplified(program, data, found)
 
@@ -115,7 +115,8 @@ class Built:
         """Batch sizes that the original takes, among those that are looked at."""
         return batches_of(self.original, self.call)
 
-    def _parity(self, program: passes.Program, data: bytes) -> list[Parity]:
+    def parity_of(self, program: passes.Program, data: bytes) -> list[Parity]:
+        """How far ONNX Runtime is from torch; raises GateError where that is too far."""
         return parity(program, data, self.call, self.options.seed, self.sizes, self.batches)
 
     def _simplified(self, program: passes.Program, data: bytes, found: list[Parity]) -> Onnx:
@@ -124,7 +125,7 @@ class Built:
         if tried.data is None:
             return Onnx(data, False, tried.why, tuple(found))
         try:
-            again = self._parity(program, tried.data)
+            again = self.parity_of(program, tried.data)
         except CompressError as error:
             return Onnx(data, False, f"onnxsim's result was discarded: {error.what}", tuple(found))
         return Onnx(tried.data, True, "", tuple(again))

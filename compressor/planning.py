@@ -9,7 +9,7 @@ Nothing is run, so nothing is proven here: `compressor build` does that, of a mo
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -18,8 +18,10 @@ from torch.nn import Parameter
 from compressor import passes
 from compressor.files import check_writable, write_file
 from compressor.inspection import captured
+from compressor.latency.table import load
 from compressor.load.words import listed, near
 from compressor.passes.errors import UsageError
+from compressor.passes.timed import Timed
 from compressor.recipe import Recipe
 from compressor.report import amounts, groups
 from compressor.shards import Checkpoint, cut_of
@@ -60,11 +62,23 @@ def plan(recipe: Recipe, watch: Watch) -> Planned:
     with watch.stage("couple"):
         coupling = passes.couple(program, options.ignore)
     with watch.stage("plan"):
-        found = passes.choose(coupling, budget, options, scores)
+        time, budget = _timed(coupling, recipe, budget)
+        found = passes.choose(coupling, budget, options, scores, time=time)
     with watch.stage("write"):
         text = json.dumps(cut_of(found).to_json(), separators=(",", ":")) + "\n"
         write_file(output, text.encode())
     return Planned(found, recipe.model or str(recipe.code), options)
+
+
+def _timed(
+    coupling: passes.Coupling, recipe: Recipe, budget: passes.Budget
+) -> tuple[Timed | None, passes.Budget]:
+    """The times of the device that the recipe names, and the budget as a share of them."""
+    target = recipe.target()
+    if target is None or recipe.device is None:
+        return None, budget
+    time = Timed(coupling, load(recipe.device).time)
+    return time, replace(budget, latency=min(target.share(time.dense * 1e3), 0.999))
 
 
 class ByName(Mapping[str, Tensor]):

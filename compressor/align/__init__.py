@@ -27,6 +27,8 @@ UNITS = (4, 8, 16, 32)
 """Blocks of the kernels of ONNX Runtime: 4 input channels, 8 (AVX2) or 16 (AVX-512) of a block."""
 TOLERANCE = 1e-5
 """Over the largest output: another kernel adds up in another order, which is 1e-7 to 1e-6."""
+LARGEST = 1 << 29
+"""Bytes of a model that is tried at the end of a build."""
 FASTER = 0.98
 """A model that is not 2 % faster for sure is not worth the larger file."""
 
@@ -103,6 +105,13 @@ def align(
     best = min(rows, key=lambda row: row.ratio.median)
     one, widened = tried[best.name]
     return Aligned(one, int(best.name.split()[-1]), widened, gaps[best.name], found)
+
+
+def candidates(data: bytes, units: Sequence[int] = UNITS) -> dict[str, bytes]:
+    """The model with its channels padded, by name: one for each unit that changes any width."""
+    if len(data) > LARGEST:
+        return {}
+    return {name: one for name, (one, _) in _candidates(_parsed(data), units).items()}
 
 
 def _parsed(data: bytes) -> onnx.ModelProto:

@@ -16,6 +16,7 @@ from compressor.passes.errors import UsageError
 from compressor.train.settings import Training
 
 if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need it do
+    from compressor.latency.target import Target
     from compressor.passes import Budget, Options
     from compressor.passes.free import Dynamic
 
@@ -29,6 +30,10 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_several)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+_UNKNOWN = 0.999
+"""Stands for a ratio until the original's time is known."""
 
 
 def option_name(field: str) -> str:
@@ -63,6 +68,9 @@ class Recipe(BaseModel):
     output: Path | None = None
     """directory to write"""
 
+    latency: str | None = None
+    """keep this much of the time in ONNX Runtime: a ratio (0.5) or a time (8ms); with others,
+    all are met"""
     macs: float | None = None
     """keep this many multiply-accumulates, as a ratio (0.5) or a whole number"""
     params: float | None = None
@@ -71,6 +79,13 @@ class Recipe(BaseModel):
     """keep this many channels, as a ratio or a whole number"""
     bytes_: float | None = None
     """keep this many bytes of weights, as a ratio or a whole number"""
+    memory: float | None = None
+    """keep this many bytes of activations alive at once, as a ratio or a whole number"""
+    device: Path | None = None
+    """table of `compressor profile` to plan latency by; default: this machine's own, measured when
+    it is needed"""
+    allow_slower: bool = False
+    """write a model that does not measure faster than the original"""
     search: bool = False
     """the smallest model within max-drop; a budget is the least that is tried"""
     criterion: str = "auto"
@@ -163,10 +178,23 @@ class Recipe(BaseModel):
             "params": self.params,
             "channels": self.channels,
             "bytes": self.bytes_,
+            "memory": self.memory,
+            "latency": self._latency(),
         }
         if self.search and all(amount is None for amount in given.values()):
             return None
         return Budget(**given)
+
+    def target(self) -> "Target | None":
+        """The time that is asked for."""
+        from compressor.latency.target import parse
+
+        return None if self.latency is None else parse(self.latency)
+
+    def _latency(self) -> float | None:
+        """As a ratio; milliseconds become one when the original is measured."""
+        target = self.target()
+        return None if target is None else target.ratio or _UNKNOWN
 
     def options(self) -> "Options":
         """How channels are chosen."""

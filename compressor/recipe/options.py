@@ -20,7 +20,7 @@ from .sources import resolve
 
 SUBJECT = ("model", "code", "weights", "input_shape", "inputs", "dynamic")
 """What is looked at."""
-BUDGET = ("macs", "params", "channels", "bytes_")
+BUDGET = ("latency", "macs", "params", "channels", "bytes_", "memory", "device", "threads")
 CHOICE = ("criterion", "uniform", "round_to", "min_channels", "ignore", "seed")
 """How channels are chosen."""
 

@@ -9,7 +9,7 @@ from .model import Recipe, option_name
 
 HEADS = {
     "model": "What is compressed",
-    "macs": "How small (exactly one amount, or search), and how it is chosen",
+    "latency": "How small (one amount or several, or search), and how it is chosen",
     "data": "What it is repaired and judged with",
     "distill": "Training, where repair is not enough",
     "sign": "Who may know",

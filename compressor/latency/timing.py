@@ -1,0 +1,94 @@
+"""What a job knows of time: the device's table, and races of its models against the original."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressor import bench, passes
+from compressor.export import export, simplify
+from compressor.inputs import Called, at_batch
+from compressor.latency.device import Device, device
+from compressor.latency.meet import Met, meet
+from compressor.latency.probe import Setting
+from compressor.latency.profiling import wanted
+from compressor.latency.target import Target
+from compressor.passes.errors import UsageError
+from compressor.passes.timed import Timed
+from compressor.runtime import OnnxModel, batches_of
+from compressor.stages import Watch
+
+if TYPE_CHECKING:
+    from compressor.recipe import Recipe
+
+
+class Timing:
+    """Of one captured network. Nothing is measured before it is asked for."""
+
+    def __init__(self, coupling: passes.Coupling, recipe: "Recipe", watch: Watch) -> None:
+        self.coupling, self.recipe, self.watch = coupling, recipe, watch
+        program = coupling.program
+        self.call: Called = (program.args, dict(program.kwargs))
+
+    @cached_property
+    def batch(self) -> int:
+        """The batch that is raced: 1 if the model takes that."""
+        return batches_of(self.coupling.program, self.call)[0]
+
+    @cached_property
+    def device(self) -> Device:
+        """The table, with all that this network needs."""
+        needed = wanted(self.coupling, self.batch)
+        path: Path | None = self.recipe.device
+        with self.watch.stage("profile"):
+            return device(path, needed, Setting(threads=self.recipe.threads), self.watch.advance)
+
+    @cached_property
+    def cost(self) -> Timed:
+        """What a plan takes, by the table."""
+        return Timed(self.coupling, self.device.table.time, batch=self.batch)
+
+    def race(self, models: Mapping[str, bytes]) -> bench.Race:
+        """All side by side, the original first."""
+        program = self.coupling.program
+        first = next(iter(models.values()))
+        inputs = OnnxModel(first, program).feed(*at_batch(self.call, program.batch, self.batch))
+        return bench.race(
+            models,
+            inputs=inputs,
+            threads=self.recipe.threads,
+            max_seconds=self.recipe.bench_seconds,
+            progress=self.watch.advance,
+            seed=self.recipe.seed,
+        )
+
+    @cached_property
+    def original(self) -> bytes:
+        """As a build exports it."""
+        return self._exported(self.coupling.program)
+
+    def _exported(self, program: passes.Program) -> bytes:
+        with self.watch.stage("export"):
+            data = export(program)
+            return simplify(data).data or data
+
+    def against_original(self, plan: passes.Plan) -> bench.Race:
+        """A plan, cut and exported, against the original."""
+        small = passes.apply(passes.Shrink(plan), self.coupling.program).program
+        small.module.eval()
+        models = {"original": self.original, "small": self._exported(small)}
+        with self.watch.stage("race"):
+            return self.race(models)
+
+    def met(self, target: Target, choose: Callable[[float], passes.Plan]) -> Met:
+        """The plan that meets the target in a race here; for another device, by its table alone."""
+        dense_ms = self.cost.dense * 1e3
+        if self.device.here:
+            return meet(target, choose, self.against_original, dense_ms)
+        share = target.share(dense_ms)
+        if not share < 1:
+            raise UsageError(
+                f"the budget of {target} is met already",
+                why=f"the original takes {dense_ms:.3g} ms by the table",
+            )
+        return Met(choose(share), (), 0)
