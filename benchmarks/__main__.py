@@ -73,6 +73,22 @@ def run_accuracy(
     path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
 
 
+@app.command("latency")
+def run_latency(
+    only: Annotated[str, typer.Option(help="name pattern of the rows to run")] = "*",
+) -> None:
+    """Plans by time, raced in ONNX Runtime. Goes on where a run was stopped."""
+    from benchmarks.latency import rows
+
+    path = RESULTS / "latency.jsonl"
+    known = rows.run(
+        path,
+        lambda name: fnmatch.fnmatchcase(name, only),
+        lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    Console(width=None if sys.stdout.isatty() else 150).print(*rows.tables(known))
+
+
 @app.command("coverage")
 def run_coverage(
     zoo: Annotated[str, typer.Option(help=f"one of: {', '.join(ZOOS)}")] = "torchvision",

@@ -62,3 +62,27 @@ def profile(
               f"measured in {said['seconds']} s")  # fmt: skip
         if not complete:
             print("the time was up: run the same command again to go on")
+
+
+@app.command()
+@exits
+@takes(*Recipe.model_fields)
+def sweep(recipe: Recipe, quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Builds for several times (--latency 0.8,0.65,0.5): a front as a table, JSON and a page."""
+    from compressor import build as builds
+    from compressor.latency import sweep as sweeps
+    from compressor.stages import watch, wide_console
+
+    def build(one: Recipe) -> None:
+        builds.build(one, watch(quiet or as_json))
+
+    with stdout_is_ours(as_json):
+        front = sweeps.sweep(recipe, build)
+    if as_json:
+        print_json(front.to_json())
+    elif not quiet:
+        wide_console().print(sweeps.table(front))
+        assert recipe.output is not None
+        print(f"page: {recipe.output / 'front.html'}")
+    if all(one.ratio is None for one in front.points):
+        raise typer.Exit(1)

@@ -1,0 +1,9 @@
+"""What plans by time are worth, raced in ONNX Runtime: `python -m benchmarks latency`.
+
+met          a build at half the latency: measured over budget, and MACs turned into latency
+macs         at the MACs of Torch-Pruning's default: original, ours, theirs, theirs rounded
+align        Torch-Pruning's default model, padded
+prediction   random plans: the table's ratio against the race's
+
+Every race has the original twice: what a ratio of 1 looks like then.
+"""

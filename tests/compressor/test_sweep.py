@@ -1,0 +1,74 @@
+"""A front of builds: what was made is not made again, what cannot be is said."""
+
+import json
+
+import pytest
+from compressor.passes.errors import GateError, UsageError
+
+from compressor.latency import sweep as sweeps
+from compressor.recipe import Recipe
+
+RESULTS = {"0.8": (0.79, 0.98), "0.65": (0.64, 0.90), "0.5": (0.49, 0.95)}
+
+
+class Builder:
+    """Writes reports as a build does."""
+
+    def __init__(self, refused=()):
+        self.made, self.refused = [], refused
+
+    def __call__(self, recipe):
+        self.made.append(recipe.latency)
+        if recipe.latency in self.refused:
+            raise GateError(f"the budget of {recipe.latency} is not met")
+        ratio, accuracy = RESULTS[recipe.latency]
+        recipe.output.mkdir()
+        report = {
+            "latency": {"ratio": ratio, "low": ratio - 0.01, "high": ratio + 0.01},
+            "cost": {"macs": {"original": 100, "small": 60}, "params": {"original": 9, "small": 6}},
+            "file_bytes": {"original": 4000, "small": round(4000 * ratio)},
+            "accuracy": {"accuracy": {"original": 0.99, "small": accuracy}},
+        }
+        (recipe.output / "report.json").write_text(json.dumps(report))
+
+
+def recipe(folder, latency="0.8,0.65,0.5"):
+    return Recipe.of(model="net.py:net", latency=latency, output=folder)
+
+
+def test_a_front_is_what_nothing_beats(tmp_path):
+    front = sweeps.sweep(recipe(tmp_path / "s"), Builder())
+    assert [(one.asked, one.best) for one in front.points] == [
+        ("0.8", True), ("0.65", False), ("0.5", True),
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "s/front.json").read_text()) == json.loads(
+        json.dumps(front.to_json())
+    )
+    shown = (tmp_path / "s/front.html").read_text()
+    assert shown.count("<circle") == 4  # the original, and three builds
+    assert 'cx="64.0"' in shown
+
+
+def test_what_was_built_is_not_built_again(tmp_path):
+    sweeps.sweep(recipe(tmp_path, "0.8,0.5"), Builder())
+    again = Builder()
+    front = sweeps.sweep(recipe(tmp_path), again)
+    assert again.made == ["0.65"]
+    assert len(front.points) == 3
+
+
+def test_a_time_that_no_build_meets_says_why(tmp_path):
+    front = sweeps.sweep(recipe(tmp_path), Builder(refused=("0.65",)))
+    assert front.points[1].ratio is None
+    assert front.points[1].why == "the budget of 0.65 is not met"
+    assert "is not met" in (tmp_path / "front.html").read_text()
+    assert [one.best for one in front.points] == [True, False, True]
+
+
+def test_a_command_that_is_wrong_builds_nothing(tmp_path):
+    builder = Builder()
+    for latency in ("0.5", "0.8,half", ""):
+        with pytest.raises(UsageError):
+            sweeps.sweep(recipe(tmp_path / "s", latency), builder)
+    assert builder.made == []
+    assert not (tmp_path / "s").exists()
