@@ -107,6 +107,16 @@ def check(
     baseline: Annotated[Path, typer.Option(help="ONNX file that it must not be slower than")],
     max_regression: Annotated[str, typer.Option(help="this much slower is still fine")] = "5%",
     max_growth: Annotated[str | None, typer.Option(help="so much larger a file is fine")] = None,
+    max_macs_growth: Annotated[
+        str | None, typer.Option(help="so many more multiply-accumulates are fine")
+    ] = None,
+    evaluate: Annotated[
+        list[str] | None, typer.Option(help="path/file.py:callable(predict); repeatable")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, help="the metric may become worse by this much")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="which one; default: first")] = None,
     batch: Batch = 1,
     threads: Threads = 1,
     provider: Providers = None,
@@ -136,6 +146,10 @@ def check(
             baseline,
             max_regression=gate.percentage(max_regression),
             max_growth=None if max_growth is None else gate.percentage(max_growth),
+            max_macs_growth=(None if max_macs_growth is None else gate.percentage(max_macs_growth)),
+            evaluate=tuple(evaluate or ()),
+            max_drop=max_drop,
+            metric=metric,
             batch=batch,
             threads=threads,
             providers=provider,

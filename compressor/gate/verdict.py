@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from compressor.bench import Race, Ratio, race
 from compressor.bench.contest import Progress
+from compressor.gate import limits
 from compressor.passes.errors import UsageError
 
 PASSED, REGRESSED, INCONCLUSIVE = "passed", "regressed", "inconclusive"
@@ -35,6 +36,10 @@ class Verdict:
     sizes: Mapping[str, int]
     """Bytes of "baseline" and "new"."""
     race: Race
+    macs: Mapping[str, int] = field(default_factory=dict)
+    """Of "baseline" and "new", where they are limited."""
+    accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Metrics of "original" (the baseline) and "small" (the new one), where they were asked for."""
 
     @property
     def exit_code(self) -> int:
@@ -49,6 +54,8 @@ class Verdict:
             "hint": self.hint,
             "max_regression": self.max_regression,
             "sizes": dict(self.sizes),
+            "macs": dict(self.macs),
+            "accuracy": {name: dict(pair) for name, pair in self.accuracy.items()},
             "race": self.race.to_json(),
         }
 
@@ -59,6 +66,10 @@ def check(
     *,
     max_regression: float = 0.05,
     max_growth: float | None = None,
+    max_macs_growth: float | None = None,
+    evaluate: Sequence[str] = (),
+    max_drop: float | None = None,
+    metric: str | None = None,
     inputs: Mapping[str, np.ndarray] | None = None,
     batch: int = 1,
     threads: int = 1,
@@ -69,12 +80,23 @@ def check(
 ) -> Verdict:
     """Race `new` against `baseline`, and say whether it takes more than 1 + `max_regression`.
 
-    `max_growth` limits the size of the file in the same way; the other options are those of
+    `max_growth` limits the size of the file in the same way, `max_macs_growth` its arithmetic;
+    `max_drop` limits how much worse a metric of `evaluate` may become, `metric` or the first: see
+    `limits.metrics`. The other options are those of
     `bench.race`. Raises UsageError for models that cannot be raced and for limits below 0.
     """
-    for name, limit in (("max_regression", max_regression), ("max_growth", max_growth)):
+    given = {"max_regression": max_regression, "max_growth": max_growth,
+             "max_macs_growth": max_macs_growth, "max_drop": max_drop}  # fmt: skip
+    for name, limit in given.items():
         if limit is not None and not (limit >= 0 and math.isfinite(limit)):
             raise UsageError(f"{name} = {limit}: it must be 0 or more", hint="5% is 0.05")
+    if max_drop is not None and not evaluate:
+        raise UsageError("a drop is limited, and nothing is evaluated", hint="give --evaluate")
+    accuracy = limits.metrics(new, baseline, evaluate) if evaluate else {}
+    work = {}
+    if max_macs_growth is not None:
+        pair = {"baseline": baseline, "new": new}
+        work = {name: limits.macs(path, batch) for name, path in pair.items()}
     found = race(
         {"baseline": baseline, "new": new},
         inputs=inputs,
@@ -89,11 +111,33 @@ def check(
     sizes = {row.name: row.file_bytes for row in found.rows}
     ratio = found.rows[1].ratio
     answer, why, hint = _latency(ratio, found.noise, max_regression)
-    if max_growth is not None and sizes["new"] > sizes["baseline"] * (1 + max_growth):
-        grown = sizes["new"] / sizes["baseline"] - 1
-        answer, hint = REGRESSED, ""
-        why = f"the file is {grown:.1%} larger (limit {max_growth:.1%})"
-    return Verdict(answer, why, hint, ratio, found.noise, max_regression, sizes, found)
+    broken = [
+        _grown("the file is {} larger", sizes, max_growth),
+        _grown("it multiplies {} more", work, max_macs_growth),
+        _dropped(accuracy, max_drop, metric),
+    ]
+    if said := "; ".join(filter(None, broken)):
+        answer, why, hint = REGRESSED, said, ""
+    return Verdict(
+        answer, why, hint, ratio, found.noise, max_regression, sizes, found, work, accuracy
+    )
+
+
+def _grown(words: str, sizes: Mapping[str, int], limit: float | None) -> str:
+    """What is said of a size that is over its limit; nothing of one that is not."""
+    if limit is None or sizes["new"] <= sizes["baseline"] * (1 + limit):
+        return ""
+    grown = sizes["new"] / max(sizes["baseline"], 1) - 1
+    return f"{words.format(f'{grown:.1%}')} (limit {limit:.1%})"
+
+
+def _dropped(accuracy: limits.Pairs, limit: float | None, metric: str | None) -> str:
+    if limit is None:
+        return ""
+    from compressor.evaluate import drop
+
+    name, worse = drop(accuracy, metric)
+    return f"{name} is worse by {worse:.4g} (limit {limit:g})" if worse > limit + 1e-12 else ""
 
 
 def _latency(ratio: Ratio, noise: Ratio, margin: float) -> tuple[str, str, str]:

@@ -71,6 +71,40 @@ def test_twice_the_work_is_a_regression_and_half_of_it_is_not(files):
     assert check(files[20], files[40], max_seconds=4).answer == PASSED
 
 
+def test_more_arithmetic_than_is_allowed_is_a_regression_whatever_its_speed(files):
+    found = check(files[40], files[20], max_regression=9.0, max_macs_growth=0.5, max_seconds=2)
+    assert found.answer == REGRESSED
+    assert found.macs == {"baseline": 20 * 64 * 96 * 96, "new": 40 * 64 * 96 * 96}
+    assert "it multiplies 100.0% more (limit 50.0%)" in found.why
+    fine = check(files[40], files[20], max_regression=9.0, max_macs_growth=1.0, max_seconds=2)
+    assert fine.answer == PASSED
+
+
+def test_a_metric_that_drops_is_a_regression_whatever_its_speed(files, tmp_path):
+    judge = tmp_path / "judge.py"
+    judge.write_text(
+        "import torch\n"
+        "def first(predict):\n"
+        "    return {'kept': float(predict(torch.ones(64, 96))[0, 0])}\n"
+    )
+    whole = onnx.load(files[20])
+    whole.graph.initializer[0].CopyFrom(numpy_helper.from_array(
+        0.99 * np.eye(96, dtype=np.float32), "w"))  # fmt: skip
+    onnx.save(whole, tmp_path / "worse.onnx")
+    options = {"evaluate": [f"{judge}:first"], "max_regression": 9.0, "max_seconds": 2}
+    found = check(tmp_path / "worse.onnx", files[20], max_drop=0.1, **options)
+    assert found.answer == REGRESSED
+    assert "kept is worse by 0.18" in found.why  # 1 - 0.99 ** 20
+    assert check(tmp_path / "worse.onnx", files[20], max_drop=0.2, **options).answer == PASSED
+
+
+def test_a_drop_of_nothing_that_is_measured_is_refused(files):
+    with pytest.raises(UsageError, match="nothing is evaluated"):
+        check(files[20], files[20], max_drop=0.1)
+    with pytest.raises(UsageError, match="on files alone"):
+        check(files[20], files[20], evaluate=["accuracy"], max_drop=0.1)
+
+
 def test_a_file_that_is_too_large_is_a_regression_whatever_its_speed(files):
     grown = check(files[20], files[40], max_growth=0.0, max_seconds=2)
     assert grown.answer == PASSED
