@@ -208,7 +208,7 @@ def effort(kernel: Kernel) -> float:
         taps, pixels = math.prod(fixed["kernel"]), math.prod(fixed["pixels"])
         strides = 1 if fixed["transposed"] else math.prod(fixed["stride"])
         own = product / widths[0] if kernel.kind == "grouped" else product
-        return own * taps * pixels / float(strides)
+        return float(own * taps * pixels / strides)
     if kernel.kind == "pool":
         return product * float(math.prod(fixed["pixels"]))
     return product
