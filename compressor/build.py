@@ -60,8 +60,9 @@ def _built(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | Non
     built = _job(recipe, watch, work).run()
     if helper():
         return None
+    models = digest(built.original_onnx.data, built.onnx.data)
     with watch.stage("race"):
-        parts = {"models": digest(built.original_onnx.data, built.onnx.data), "seed": recipe.seed}
+        parts = {"models": models, "seed": recipe.seed}
         parts |= {"seconds": recipe.bench_seconds, "threads": recipe.threads}
         found = work.once_json("race", parts, lambda: raced(built))
         keep_padded(built, found)
