@@ -191,6 +191,9 @@ class Job:
             return self.smallest()
         met = self._met() if "latency" in self.budget.kinds else None
         plan = self.plan(self.budget) if met is None else met.plan
+        if met is not None and met.rounds:  # what was asked for, not what was aimed at
+            asked = replace(plan.budget, latency=met.rounds[met.best].wanted)
+            plan = replace(plan, budget=asked)
         built = self.build(plan, self.task)
         if met is not None:
             built.measured["budget_rounds"] = met.to_json()
