@@ -1,6 +1,7 @@
 """`python -m benchmarks`: run experiments and record them with their circumstances."""
 
 import fnmatch
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -206,6 +207,57 @@ def run_huge(
         path.write_text(json.dumps(found, indent=1) + "\n")
         print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
     if not all(row.passed for row in rows):
+        sys.exit(1)
+
+
+@app.command("reliability")
+def run_reliability(
+    kills: Annotated[int, typer.Option(help="builds to kill at a random moment")] = 200,
+    writes: Annotated[int, typer.Option(help="writers of releases to kill")] = 200,
+    files: Annotated[int, typer.Option(help="malformed files to read")] = 4000,
+    seed: Annotated[int, typer.Option(help="of moments and files")] = 0,
+    record: Annotated[bool, typer.Option(help="write benchmarks/results/reliability.json")] = True,
+) -> None:
+    """Malformed files, builds that are killed, full disks, two builds at once."""
+    import tempfile
+    from dataclasses import asdict
+
+    from benchmarks.reliability import builds, malformed
+
+    trials: list[builds.Trial] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("whole", "full", "two", "files", "writer"):
+            (folder / part).mkdir()
+        content, seconds = "", 0.0
+        sources = [builds.writer_kills(folder / "writer", writes, seed)]
+        if kills:
+            content, seconds = builds.undisturbed(folder / "whole")
+            print(f"undisturbed: {seconds:.0f} s, {content}", file=sys.stderr, flush=True)
+            sources += [
+                builds.two_at_once(folder / "two"),
+                builds.full_disks(folder / "full", (0, 1000, 10_000, 50_000)),
+                builds.kills(folder, kills, seconds, seed),
+            ]
+        for one in itertools.chain(*sources):
+            trials.append(one)
+            print(f"{one.kind} at {one.at}: {one.there} {one.code}", file=sys.stderr, flush=True)
+        rows = list(malformed.run(folder / "files", files, seed))  # last: it limits memory
+    broken = builds.bad(trials, content)
+    found = {
+        "environment": environment(),
+        "malformed": malformed.summary(rows),
+        "undisturbed": {"content": content, "seconds": round(seconds, 1)},
+        "trials": [asdict(one) for one in trials],
+        "bad": [asdict(one) for one in broken],
+    }
+    counts = {kind: sum(one.kind == kind for one in trials) for kind in {t.kind for t in trials}}
+    print(f"{counts}; {len(broken)} that must not happen; malformed: {found['malformed']}")
+    if record:
+        path = RESULTS / "reliability.json"
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
+    if broken or malformed.summary(rows)["bad"]:
         sys.exit(1)
 
 

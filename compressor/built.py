@@ -96,7 +96,11 @@ class Built:
     def _deployed(self, program: passes.Program, which: str) -> Onnx:
         if self.work.folder is None:
             return self._exported(program, which)
-        parts = {"program": of_program(program), "call": digest(self.call), "sizes": self.sizes}
+        parts: dict[str, Any] = {
+            "program": of_program(program),
+            "call": digest(self.call),
+            "sizes": self.sizes,
+        }
         parts |= {"seed": self.options.seed, "batches": self.batches}
         return Onnx.unpacked(
             self.work.once("export", parts, lambda: self._exported(program, which).packed())

@@ -7,9 +7,14 @@
 """
 
 import functools
+import json
+import shlex
+import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -18,6 +23,21 @@ from compressor.passes.errors import CompressError
 
 BUG = 70
 INTERRUPTED = 130
+
+
+def _reproducer() -> Path:
+    """A folder with what is needed to see the present exception again; none of the user's code."""
+    from compressor.environment import environment
+
+    folder = Path(tempfile.mkdtemp(prefix="compressor-bug-"))
+    (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    command = shlex.join(["python", "-m", "compressor", *sys.argv[1:]])
+    (folder / "command.txt").write_text(f"{command}\n", encoding="utf-8")
+    (folder / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
+    for word in sys.argv[1:]:
+        if word.endswith(".toml") and Path(word).is_file():
+            shutil.copy(word, folder)
+    return folder
 
 
 def exits(command: Callable[..., None]) -> Callable[..., None]:
@@ -38,8 +58,8 @@ def exits(command: Callable[..., None]) -> Callable[..., None]:
         except Exception:
             traceback.print_exc()
             print(
-                "\nThis is a bug in the compressor, not in your model. Please report it with the "
-                "lines above and the command.",
+                "\nThis is a bug in the compressor, not in your model. Please report it with what "
+                f"is in {_reproducer()}: the lines above, the command, the recipe, the versions.",
                 file=sys.stderr,
             )
             raise typer.Exit(BUG) from None

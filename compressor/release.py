@@ -13,15 +13,22 @@ manifest.json       SHA-256 and size of every file, versions, seeds, device, sou
 What is in them is made in `compressor.writing`.
 """
 
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from compressor.load.words import listed
 from compressor.passes.errors import UsageError
+
+fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None
+"""None on Windows: what a killed build left is not cleared there."""
 
 FILES = (
     *("model.onnx", "model.safetensors", "plan.json", "recipe.toml", "parity"),
@@ -38,10 +45,11 @@ def prepared(target: Path, *, force: bool = False) -> Iterator[Path]:
     """
     check(target, force=force)
     try:
+        recover(target)
         with _parents(target), _beside(target, ".partial") as folder:
             yield folder
             os.chmod(folder, 0o755)  # mkdtemp makes it private
-            _publish(folder, target)
+            _publish(folder, target, force)
     except OSError as error:
         raise _unwritable(target, error) from error
 
@@ -64,16 +72,55 @@ def _parents(target: Path) -> Iterator[None]:
 def _beside(target: Path, suffix: str) -> Iterator[Path]:
     """A hidden folder on the same disk as `target`; what is in it at the end is deleted."""
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=suffix, dir=target.parent))
+    lock = _locked(folder)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
-def _publish(folder: Path, target: Path) -> None:
+def _locked(folder: Path) -> int | None:
+    """A lock that ends with this process, however it ends. None where another one has it."""
+    if fcntl is None:
+        return None
+    found: int = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(found)
+        return None
+    return found
+
+
+def recover(target: Path) -> None:
+    """Clear what a build that was killed left beside `target`; put back what it had moved away."""
+    for suffix in (".old", ".partial"):
+        for folder in target.parent.glob(f".{glob.escape(target.name)}.*{suffix}"):
+            lock = _locked(folder)
+            if lock is None:
+                continue  # its build is running
+            earlier = folder / target.name
+            if suffix == ".old" and earlier.is_dir() and not target.exists():
+                os.rename(earlier, target)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def _publish(folder: Path, target: Path, force: bool) -> None:
     """Rename; an earlier release makes room first, and comes back if that fails."""
-    if not target.exists():
-        os.rename(folder, target)
+    if not force or not target.exists():
+        try:
+            os.rename(folder, target)  # an empty folder may be there
+        except OSError as error:
+            if not target.exists():
+                raise
+            raise UsageError(
+                f"{target} exists already",
+                why="another build was faster",
+                hint="name another directory with -o, or replace this one with --force",
+            ) from error
         return
     with _beside(target, ".old") as aside:
         os.rename(target, aside / target.name)

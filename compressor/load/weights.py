@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -123,6 +124,7 @@ def _read_safetensors(path: Path) -> "State":
 def _read_pickle(path: Path) -> object:
     import torch
 
+    _check_inflated(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -136,6 +138,23 @@ def _read_pickle(path: Path) -> object:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         raise _unreadable(path, error) from error
+
+
+def _check_inflated(path: Path) -> None:
+    """Refuse an archive that says it holds more than it has bytes: torch never compresses."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = sum(one.file_size for one in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise _unreadable(path, error) from error
+    if inside > path.stat().st_size:
+        raise UsageError(
+            f"{path} holds {inside:,} bytes in {path.stat().st_size:,}",
+            why="torch writes checkpoints without compression",
+            hint="save the weights again: torch.save(model.state_dict(), path), or safetensors",
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -288,7 +289,11 @@ def test_our_own_mistake_ends_with_70_and_asks_for_a_report(error, command, monk
     assert done.exit_code == exits.BUG == 70
     assert "Traceback (most recent call last)" in done.stderr
     assert "our mistake" in done.stderr
-    assert "Please report it" in done.stderr
+    folder = Path(re.search(r"in (\S+compressor-bug-\w+)", done.stderr)[1])
+    assert "our mistake" in (folder / "traceback.txt").read_text()
+    assert (folder / "command.txt").read_text().startswith("python -m compressor")
+    assert "packages" in json.loads((folder / "environment.json").read_text())
+    shutil.rmtree(folder)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file, save_model
 from torch import nn
 
 from compressor.load import check_finite, load_callable, load_inputs, load_model
+from compressor.load.weights import read_weights
 
 NET = """\
 from torch import nn
@@ -635,3 +636,18 @@ def test_example_inputs_that_raise_name_their_line(here):
 def test_example_inputs_that_need_arguments_are_refused():
     with pytest.raises(UsageError, match="needs arguments: n"):
         load_inputs(module(example_inputs=lambda n: n))
+
+
+def test_an_archive_that_grows_when_it_is_read_is_refused(tmp_path):
+    import zipfile
+
+    torch.save({"a": torch.zeros(4)}, tmp_path / "good.pt")
+    bomb = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(tmp_path / "good.pt") as good, zipfile.ZipFile(bomb, "w") as out:
+        for one in good.namelist():
+            grown = b"\0" * 50_000_000 if "/data/" in one else good.read(one)
+            out.writestr(one, grown, zipfile.ZIP_DEFLATED)
+    assert bomb.stat().st_size < 1_000_000
+    with pytest.raises(UsageError, match="holds 50,"):
+        read_weights(bomb)
+    assert list(read_weights(tmp_path / "good.pt")) == ["a"]

@@ -1,6 +1,8 @@
 """A release is complete or absent; what was there before is replaced or left as it was."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from compressor.passes.errors import UsageError
 
 from compressor import release
+from tests.compressor.conftest import ROOT
 
 
 def earlier(folder: Path, *names: str) -> Path:
@@ -181,3 +184,58 @@ def test_two_releases_of_one_name_do_not_meet(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             fail(tmp_path / "out", KeyboardInterrupt)
     assert everything(tmp_path) == {"out", *(f"out/{name}" for name in release.FILES)}
+
+
+def test_the_build_that_is_faster_wins_and_the_other_says_so(tmp_path):
+    def slow() -> None:
+        with release.prepared(tmp_path / "out") as folder:
+            with release.prepared(tmp_path / "out") as faster:
+                write(faster)
+            (folder / "plan.json").write_text("slow")
+
+    with pytest.raises(UsageError, match="exists already") as caught:
+        slow()
+    assert caught.value.why == "another build was faster"
+    assert (tmp_path / "out" / "plan.json").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from compressor import release
+target = pathlib.Path(sys.argv[1])
+if sys.argv[2] == "moving":
+    rename = os.rename
+    def once(source, to):
+        if str(source).endswith(".partial"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, to)
+    os.rename = once
+with release.prepared(target, force=True) as folder:
+    for name in release.FILES:
+        (folder / name).write_text("half")
+    if sys.argv[2] == "writing":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("moment", ["writing", "moving"])
+def test_what_a_killed_build_left_is_cleared_and_what_it_moved_comes_back(moment, tmp_path):
+    target = earlier(tmp_path / "out")
+    done = subprocess.run([sys.executable, "-c", KILLED, target, moment], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    assert target.exists() is (moment == "writing")
+    with release.prepared(tmp_path / "other"):  # another output has nothing to do with it
+        pass
+    assert any(path.name.endswith(".partial") for path in tmp_path.iterdir())
+    release.recover(target)
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "other"}
+    assert (target / "plan.json").read_text() == "earlier"
+
+
+def test_the_folder_of_a_build_that_runs_is_left_alone(tmp_path):
+    with release.prepared(tmp_path / "out") as folder:
+        write(folder)
+        release.recover(tmp_path / "out")
+        assert folder.exists()

@@ -1,0 +1,5 @@
+"""What a build survives: malformed inputs, kills, full disks, two at once.
+
+malformed.py    readers of everything a user names, on files with flipped, cut and added bytes
+builds.py       a demo build, killed at random moments; on a disk that is full; two at once
+"""
