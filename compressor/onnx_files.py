@@ -58,7 +58,19 @@ def _looked_at(path: Path, changed: int, size: int) -> None:
     """Once for each state of a file."""
     if size > LARGEST:
         raise UsageError(f"{path} is no ONNX file", why=f"it has {size:,} bytes")
-    check(parsed(read_file(path), path), path)
+    model = parsed(read_file(path), path)
+    try:
+        _read_names(model)
+        check(model, path)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not an ONNX file", why=reason(error)) from error
+
+
+def _read_names(model: "onnx.ModelProto") -> None:
+    """Raises UnicodeDecodeError where a name of an input, an output or a size is no text."""
+    for value in (*model.graph.input, *model.graph.output):
+        for text in (value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim)):
+            text.encode()
 
 
 def parsed(data: bytes, path: Path) -> "onnx.ModelProto":

@@ -185,7 +185,7 @@ def read_plan(path: Path) -> Cut:
         if odd := [name for name in kept if not _sound(kept[name], shapes[name])]:
             raise ValueError(f"the kept indices of {odd[0]} are not indices of its dimensions")
         return Cut(kept, shapes, frozenset(found["buffers"]), tied)
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{path} is not a plan",
             why=reason(error),

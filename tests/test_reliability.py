@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from compressor.passes.errors import CompressError
 
 from benchmarks.reliability import builds, malformed
 from tests.compressor.conftest import ROOT
@@ -29,6 +30,14 @@ def test_malformed_files_are_refused_and_nothing_is_written(tmp_path):
     found, files = done.stdout.splitlines()[-2:]
     assert found == "[] 8 240"
     assert "case" not in files
+
+
+@pytest.mark.parametrize("kind", ["plan", "manifest", "device table", "recipe"])
+def test_brackets_without_an_end_are_refused(kind, tmp_path):
+    _, suffix, read = malformed.readers(tmp_path)[kind]
+    (tmp_path / f"deep{suffix}").write_bytes(b"a = " * (kind == "recipe") + b"[" * 100_000)
+    with pytest.raises(CompressError):
+        read(tmp_path / f"deep{suffix}")
 
 
 def test_spoilt_bytes_are_other_bytes_by_the_seed():

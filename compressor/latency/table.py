@@ -186,7 +186,7 @@ def load(path: Path) -> Table:
     """Read a table. Raises UsageError, in plain words, for what is none."""
     try:
         found = json.loads(read_file(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _wrong(path, f"it is no JSON: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         form = found.get("format") if isinstance(found, dict) else None

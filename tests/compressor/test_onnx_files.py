@@ -117,6 +117,14 @@ def test_tensors_in_branches_and_functions_are_looked_at(folder):
         onnx_files.safe(folder / "model.onnx")
 
 
+def test_a_name_that_is_no_text_is_refused(folder):
+    whole = model(numpy_helper.from_array(np.ones((4, 4), np.float32), "w")).SerializeToString()
+    assert whole.count(b"batch") == 2
+    (folder / "model.onnx").write_bytes(whole.replace(b"batch", b"bat\xe3h"))
+    with pytest.raises(UsageError, match="is not an ONNX file"):
+        onnx_files.safe(folder / "model.onnx")
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_what_is_no_onnx_file_is_refused_by_every_command(line, folder, command):
     (folder / "model.onnx").write_bytes(b"\x80\x04not a model at all" * 50)
