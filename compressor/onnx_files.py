@@ -70,7 +70,8 @@ def _read_names(model: "onnx.ModelProto") -> None:
     """Raises UnicodeDecodeError where a name of an input, an output or a size is no text."""
     for value in (*model.graph.input, *model.graph.output):
         for text in (value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim)):
-            text.encode()
+            if isinstance(text, bytes):  # protobuf's answer where it is not UTF-8
+                text.decode()
 
 
 def parsed(data: bytes, path: Path) -> "onnx.ModelProto":
