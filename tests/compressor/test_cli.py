@@ -22,7 +22,7 @@ from compressor.passes.errors import ContractError, WrongError
 from safetensors.torch import load_file, save_file
 
 from compressor import built as built_parts
-from compressor import cli, exits, passes
+from compressor import cli, exits, passes, writing
 from compressor import release as releases
 from compressor.export import export
 from tests.compressor import samples
@@ -267,16 +267,18 @@ def test_an_interrupt_ends_a_process_with_130_and_leaves_nothing(process, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_while_writing_leaves_nothing(command, fast, monkeypatch, tmp_path):
+def test_an_interrupt_while_writing_leaves_only_what_it_goes_on_from(
+    command, fast, monkeypatch, tmp_path
+):
     def interrupted(built, folder):
         (folder / "model.onnx").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(releases, "write", interrupted)
+    monkeypatch.setattr(writing, "write", interrupted)
     done = command(f"{HALF} --bench-seconds 0.1 -o {tmp_path}/new/out")
     assert done.exit_code == 130
     assert "interrupted; nothing was written" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [".out.work"]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("our mistake"), ContractError("our mistake")])
@@ -302,7 +304,7 @@ def test_a_full_disk_is_not_called_our_mistake(command, fast, monkeypatch, tmp_p
         (folder / "model.onnx").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(releases, "write", full)
+    monkeypatch.setattr(writing, "write", full)
     done = command(f"{HALF} --bench-seconds 0.1 -o {tmp_path}/out")
     assert_refused(done.exit_code, done.stdout, done.stderr, ("cannot write", "No space left"))
     assert list(tmp_path.iterdir()) == []
