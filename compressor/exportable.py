@@ -5,8 +5,11 @@ attention     on more or fewer than four axes: those in front are folded into on
               made contiguous, because the exporter takes it apart into operators that give other
               strides than those it was captured with
 convolution   with as many groups as samples: a product with the patches of each
+max pool      of a zero-padded tensor: ONNX Runtime 1.31 makes one call of both, which pads with
+              minus infinity instead, so that negative borders come out wrong
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,6 +24,16 @@ from compressor.passes.state import copied, tree
 
 aten = torch.ops.aten
 _ATTENTION = aten.scaled_dot_product_attention.default
+_PADS = (aten.pad.default, aten.constant_pad_nd.default)
+_MAX_POOLS = (
+    aten.max_pool1d.default,
+    aten.max_pool2d.default,
+    aten.max_pool3d.default,
+    aten.max_pool1d_with_indices.default,
+    aten.max_pool2d_with_indices.default,
+    aten.max_pool3d_with_indices.default,
+)
+_NEVER_NEGATIVE = (aten.relu.default, aten.relu_.default)
 
 
 def exportable(program: Program) -> GraphModule:
@@ -36,8 +49,23 @@ def exportable(program: Program) -> GraphModule:
         _by_patches(graph, node, shapes)
     for node in graph.find_nodes(op="call_function", target=aten.view.default):
         node.target = aten.reshape.default
+    for node in [node for node in graph.nodes if node.target in _MAX_POOLS]:
+        _apart_from_its_padding(graph, node)
     graph.lint()
     return GraphModule(tree(program.tensors(), program.parts()), graph)
+
+
+def _apart_from_its_padding(graph: Graph, pool: Node) -> None:
+    """A call that changes nothing between the two, unless both paddings mean the same."""
+    padded = pool.args[0]
+    if not isinstance(padded, Node) or padded.target not in _PADS:
+        return
+    given = padded.args[0]
+    if isinstance(given, Node) and given.target in _NEVER_NEGATIVE:
+        return
+    with graph.inserting_before(pool):
+        same = graph.call_function(aten.clamp.default, (padded, -math.inf))
+    pool.replace_input_with(padded, same)
 
 
 def _made_contiguous(graph: Graph, node: Node) -> None:

@@ -7,7 +7,9 @@ from torch.fx import GraphModule
 
 from compressor import passes
 from compressor.constants import folded
+from compressor.export import export, simplify
 from compressor.exportable import exportable
+from compressor.runtime import parity
 from models._random import normal, seeded
 
 aten = torch.ops.aten
@@ -75,6 +77,28 @@ def test_what_depends_on_no_input_is_computed_once_unless_it_is_large_or_random(
     assert "weight" in other.tensors()  # and its transpose is not stored beside it
     with torch.no_grad():
         torch.testing.assert_close(other.module(normal(2, 4)), program.module(normal(2, 4)))
+
+
+class Padded(nn.Module):
+    """A pool of negative values that were padded with zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = -self.conv(x).abs() - 1
+        return F.max_pool2d(F.pad(y, (1, 1, 1, 1)), 3, 2)
+
+
+def test_zeros_around_negative_values_stay_zeros_in_onnx_runtime():
+    program = captured(Padded(), normal(2, 3, 9, 9))
+    data = export(program)
+    call = (program.args, dict(program.kwargs))
+    parity(program, data, call)
+    simplified = simplify(data)
+    assert simplified.data is not None
+    parity(program, simplified.data, call)
 
 
 class Written(nn.Module):
