@@ -55,18 +55,18 @@ def test_a_build_that_was_interrupted_goes_on_and_ends_the_same(
     (tmp_path / "a").mkdir()
     assert command(LINE.format(tmp_path / "a")).exit_code == 0
     wanted = manifest.read(tmp_path / "a" / "out")["content"]
-    race = builds._race
+    race = builds.raced
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(builds, "_race", interrupted)
+    monkeypatch.setattr(builds, "raced", interrupted)
     assert command(LINE.format(tmp_path)).exit_code == 130
     assert not (tmp_path / "out").exists()
     found = json.loads(command(f"status {tmp_path}/out --json").stdout)
     assert found["complete"] is False
     assert list(found["kept"]) == ["repair", "export"]
-    monkeypatch.setattr(builds, "_race", race)
+    monkeypatch.setattr(builds, "raced", race)
     monkeypatch.setattr(built_parts, "export", interrupted)  # nothing of it is done again
     monkeypatch.setattr("compressor.passes.mend", interrupted)
     done = command(LINE.format(tmp_path))
