@@ -12,18 +12,18 @@ from compressor import built as built_parts
 from compressor import manifest
 from compressor.work import Work, digest
 
-LINE = "build net.py:net --macs 0.5 --data net.py:calibration_data --bench-seconds 0.1 -o {}/out"
+LINE = (
+    "build net.py:net --macs 0.5 --data samples.py:calibration_data --bench-seconds 0.1 -o {}/out"
+)
 
 
 @pytest.fixture
 def data(project: Path) -> None:
-    text = (project / "net.py").read_text()
-    if "calibration_data" not in text:
-        (project / "net.py").write_text(
-            f"{text}\n\ndef calibration_data():\n"
-            "    return list(torch.randn(64, 3, 8, 8, generator="
-            "torch.Generator().manual_seed(1)).split(16))\n"
-        )
+    (project / "samples.py").write_text(
+        "import torch\n\n\ndef calibration_data():\n"
+        "    return list(torch.randn(64, 3, 8, 8, generator="
+        "torch.Generator().manual_seed(1)).split(16))\n"
+    )
 
 
 def test_a_result_is_made_once_for_its_parts(tmp_path):

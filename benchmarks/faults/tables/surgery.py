@@ -43,13 +43,13 @@ CAPTURE = [
 PLAN = [
     Fault(
         "one of the cells of a group loses nothing",
-        "plan.py",
+        "search.py",
         "gone = [cell[:count] for order, count in pairs for cell in order]",
         "gone = [c[:count] for order, count in pairs for c in order[: max(len(order) - 1, 1)]]",
     ),
     Fault(
         "only one of the cells of a group shrinks",
-        "plan.py",
+        "search.py",
         "gone = [cell[:count] for order, count in pairs for cell in order]",
         "gone = [cell[:count] for order, count in pairs for cell in order[:1]]",
     ),
@@ -67,14 +67,14 @@ PLAN = [
     ),
     Fault(
         "a group may lose everything",
-        "plan.py",
+        "search.py",
         "kept = [n for n in range(group.size, 0, -1) if n == group.size or n % unit == 0]\n"
         "        return [group.size - n for n in kept if n >= least or n == group.size]",
         "return list(range(group.size + 1))",
     ),
     Fault(
         "cells lose one channel more in every other row",
-        "plan.py",
+        "search.py",
         "gone = [cell[:count] for order, count in pairs for cell in order]",
         "gone = [cell[: count + i % 2] for order, count in pairs for i, cell in enumerate(order)]",
     ),
