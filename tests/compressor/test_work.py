@@ -13,7 +13,8 @@ from compressor import manifest
 from compressor.work import Work, digest
 
 LINE = (
-    "build net.py:net --macs 0.5 --data samples.py:calibration_data --bench-seconds 0.1 -o {}/out"
+    "build net.py:net --macs 0.5 --data samples.py:calibration_data --bench-seconds 0.1 "
+    "--allow-slower -o {}/out"
 )
 
 
