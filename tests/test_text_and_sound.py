@@ -8,6 +8,7 @@ pytestmark = [
     pytest.mark.data,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),  # of the data's loader
+    pytest.mark.filterwarnings("ignore:Unwrapped parameters detected:UserWarning"),  # of the peer
     pytest.mark.skipif(
         not (text_and_sound.DATA / "load.py").is_file(), reason="there is no shared/data"
     ),

@@ -196,7 +196,9 @@ def test_weights_that_would_run_code_do_not_run(files, command, tmp_path):
 def test_an_evaluation_that_gives_no_numbers_is_refused(
     spec, expected, command, fast, project, tmp_path
 ):
-    done = command(f"{HALF} --evaluate net.py:{spec} --bench-seconds 0.1 -o {tmp_path}/out")
+    done = command(
+        f"{HALF} --evaluate net.py:{spec} --bench-seconds 0.1 --allow-slower -o {tmp_path}/out"
+    )
     assert_refused(done.exit_code, done.stdout, done.stderr, expected)
     assert list(tmp_path.iterdir()) == []
 
@@ -275,7 +277,7 @@ def test_an_interrupt_while_writing_leaves_only_what_it_goes_on_from(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(writing, "write", interrupted)
-    done = command(f"{HALF} --bench-seconds 0.1 -o {tmp_path}/new/out")
+    done = command(f"{HALF} --bench-seconds 0.1 --allow-slower -o {tmp_path}/new/out")
     assert done.exit_code == 130
     assert "interrupted; nothing was written" in done.stderr
     assert [path.name for path in (tmp_path / "new").iterdir()] == [".out.work"]
@@ -305,7 +307,7 @@ def test_a_full_disk_is_not_called_our_mistake(command, fast, monkeypatch, tmp_p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writing, "write", full)
-    done = command(f"{HALF} --bench-seconds 0.1 -o {tmp_path}/out")
+    done = command(f"{HALF} --bench-seconds 0.1 --allow-slower -o {tmp_path}/out")
     assert_refused(done.exit_code, done.stdout, done.stderr, ("cannot write", "No space left"))
     assert list(tmp_path.iterdir()) == []
 
@@ -491,7 +493,7 @@ def test_json_is_one_document_even_if_the_model_talks(command, fast, tmp_path):
 
 
 def test_quiet_prints_nothing(command, fast, tmp_path):
-    done = command(f"{HALF} --bench-seconds 0.1 --quiet -o {tmp_path}/out")
+    done = command(f"{HALF} --bench-seconds 0.1 --allow-slower --quiet -o {tmp_path}/out")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
 
@@ -511,7 +513,7 @@ def test_every_command_can_be_quiet(line, command, release):
 
 
 def test_force_replaces_an_earlier_release(command, fast, tmp_path):
-    line = f"{HALF} --bench-seconds 0.1 -o {tmp_path}/out"
+    line = f"{HALF} --bench-seconds 0.1 --allow-slower -o {tmp_path}/out"
     assert command(line).exit_code == 0
     before = (tmp_path / "out" / "plan.json").read_text()
     assert command(line).exit_code == 2
@@ -522,7 +524,9 @@ def test_force_replaces_an_earlier_release(command, fast, tmp_path):
 
 
 def test_several_numbers_of_an_evaluation_are_rows_by_name(command, fast, tmp_path):
-    line = f"{HALF} --evaluate net.py:two_numbers --bench-seconds 0.1 -o {tmp_path}/out"
+    line = (
+        f"{HALF} --evaluate net.py:two_numbers --bench-seconds 0.1 --allow-slower -o {tmp_path}/out"
+    )
     done = command(line)
     assert done.exit_code == 0, done.stderr
     assert re.search(r"│ agreement +│ +1 │", done.stdout)

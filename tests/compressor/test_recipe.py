@@ -238,7 +238,9 @@ def finetune(module):
 
 def test_one_file_with_functions_is_enough(command, project, fast, tmp_path):
     (project / "ours.py").write_text(USERS)
-    done = command(f"build ours.py --macs 0.5 --bench-seconds 0.1 -o {tmp_path}/out --json")
+    done = command(
+        f"build ours.py --macs 0.5 --bench-seconds 0.1 --allow-slower -o {tmp_path}/out --json"
+    )
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
     assert "repair" in found
