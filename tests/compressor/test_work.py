@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressor import build as builds
 from compressor import built as built_parts
 from compressor import manifest
+from compressor.latency.final import raced
 from compressor.work import Work, digest
 
 LINE = (
@@ -56,18 +56,17 @@ def test_a_build_that_was_interrupted_goes_on_and_ends_the_same(
     (tmp_path / "a").mkdir()
     assert command(LINE.format(tmp_path / "a")).exit_code == 0
     wanted = manifest.read(tmp_path / "a" / "out")["content"]
-    race = builds.raced
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(builds, "raced", interrupted)
+    monkeypatch.setattr("compressor.build.raced", interrupted)
     assert command(LINE.format(tmp_path)).exit_code == 130
     assert not (tmp_path / "out").exists()
     found = json.loads(command(f"status {tmp_path}/out --json").stdout)
     assert found["complete"] is False
     assert list(found["kept"]) == ["repair", "export"]
-    monkeypatch.setattr(builds, "raced", race)
+    monkeypatch.setattr("compressor.build.raced", raced)
     monkeypatch.setattr(built_parts, "export", interrupted)  # nothing of it is done again
     monkeypatch.setattr("compressor.passes.mend", interrupted)
     done = command(LINE.format(tmp_path))
