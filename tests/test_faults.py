@@ -68,7 +68,8 @@ def test_every_network_that_a_fault_names_exists():
 
 
 def test_the_healthy_passes_leave_every_network_untouched_and_a_planted_copy_is_like_them():
-    covered = coverage(["case:relu", "network:tagger"])
+    nothing_can_go = "case:unbind_of_channels"  # is refused, which is no crash
+    covered = coverage(["case:relu", "network:tagger", nothing_can_go])
     assert concerned(FAULTS["the backward direction comes first"], covered) == ["network:tagger"]
     own = planted(None)
     verdicts = judge(own, None, network("case:relu"))
