@@ -227,7 +227,7 @@ def run_reliability(
     trials: list[builds.Trial] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("whole", "full", "two", "files", "writer"):
+        for part in ("whole", "full", "disk", "two", "files", "writer"):
             (folder / part).mkdir()
         content, seconds = "", 0.0
         sources = [builds.writer_kills(folder / "writer", writes, seed)]
@@ -237,6 +237,7 @@ def run_reliability(
             sources += [
                 builds.two_at_once(folder / "two"),
                 builds.full_disks(folder / "full", (0, 1000, 10_000, 50_000)),
+                builds.mounted(folder / "disk", ("ro", "size=120k", "size=160k", "size=200k")),
                 builds.kills(folder, kills, seconds, seed),
             ]
         for one in itertools.chain(*sources):

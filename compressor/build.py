@@ -1,5 +1,6 @@
 """`compressor build`: load, compress, export, evaluate, race, write. One straight function."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from compressor.passes.errors import UsageError
 from compressor.recipe import Recipe
 from compressor.report import amounts, groups
 from compressor.stages import Reached, Watch
+from compressor.swap import alone
 from compressor.train.nets import helper
 from compressor.work import STAGES, Work, digest
 
@@ -41,9 +43,18 @@ def build(
     work = Work.of(recipe.output, start)
     watch.until = until
     try:
-        built = _built(recipe, watch, work, force)
+        with nullcontext() if helper() else alone(recipe.output):
+            return _kept(recipe, watch, work, force)
     except Reached:
         return None
+
+
+def _kept(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | None:
+    """What is built; the work folder stays only where it was stopped, and can go on."""
+    try:
+        built = _built(recipe, watch, work, force)
+    except Reached:
+        raise
     except Exception:
         work.forget()
         raise

@@ -6,6 +6,7 @@
 3    too noisy to judge                    130  interrupted
 """
 
+import errno
 import functools
 import json
 import shlex
@@ -19,7 +20,7 @@ from typing import Any
 
 import typer
 
-from compressor.passes.errors import CompressError
+from compressor.passes.errors import CompressError, UsageError
 
 BUG = 70
 INTERRUPTED = 130
@@ -40,6 +41,19 @@ def _reproducer() -> Path:
     return folder
 
 
+_FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", -1)})
+"""The machine's troubles, not ours."""
+
+
+def _no_room(error: BaseException | None) -> OSError | None:
+    """What the disk said, in an error or in what it came from."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def exits(command: Callable[..., None]) -> Callable[..., None]:
     """Turn what a command raises into a message and an exit code."""
 
@@ -55,7 +69,10 @@ def exits(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERRUPTED) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):  # the last: nobody reads on
             raise
-        except Exception:
+        except Exception as error:
+            if full := _no_room(error):
+                print(f"error: cannot write\n  why:  {full}", file=sys.stderr)
+                raise typer.Exit(UsageError.exit_code) from None
             traceback.print_exc()
             print(
                 "\nThis is a bug in the compressor, not in your model. Please report it with what "

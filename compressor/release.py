@@ -18,17 +18,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from importlib import import_module
-from importlib.util import find_spec
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from compressor.load.words import listed
 from compressor.passes.errors import UsageError
-
-fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None
-"""None on Windows: what a killed build left is not cleared there."""
+from compressor.swap import exchange, locked, parents, unwritable
 
 FILES = (
     *("model.onnx", "model.safetensors", "plan.json", "recipe.toml", "parity"),
@@ -46,33 +41,19 @@ def prepared(target: Path, *, force: bool = False) -> Iterator[Path]:
     check(target, force=force)
     try:
         recover(target)
-        with _parents(target), _beside(target, ".partial") as folder:
+        with parents(target), _beside(target, ".partial") as folder:
             yield folder
             os.chmod(folder, 0o755)  # mkdtemp makes it private
             _publish(folder, target, force)
     except OSError as error:
-        raise _unwritable(target, error) from error
-
-
-@contextmanager
-def _parents(target: Path) -> Iterator[None]:
-    """The folders above `target`; those made here go again on an error."""
-    new = [folder for folder in target.parents if not folder.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        for folder in new:
-            with suppress(OSError):  # another process writes there too
-                folder.rmdir()
-        raise
+        raise unwritable(target, error) from error
 
 
 @contextmanager
 def _beside(target: Path, suffix: str) -> Iterator[Path]:
     """A hidden folder on the same disk as `target`; what is in it at the end is deleted."""
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=suffix, dir=target.parent))
-    lock = _locked(folder)
+    lock = locked(folder)
     try:
         yield folder
     finally:
@@ -81,24 +62,11 @@ def _beside(target: Path, suffix: str) -> Iterator[Path]:
             os.close(lock)
 
 
-def _locked(folder: Path) -> int | None:
-    """A lock that ends with this process, however it ends. None where another one has it."""
-    if fcntl is None:
-        return None
-    found: int = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(found)
-        return None
-    return found
-
-
 def recover(target: Path) -> None:
     """Clear what a build that was killed left beside `target`; put back what it had moved away."""
     for suffix in (".old", ".partial"):
         for folder in target.parent.glob(f".{glob.escape(target.name)}.*{suffix}"):
-            lock = _locked(folder)
+            lock = locked(folder)
             if lock is None:
                 continue  # its build is running
             earlier = folder / target.name
@@ -109,7 +77,11 @@ def recover(target: Path) -> None:
 
 
 def _publish(folder: Path, target: Path, force: bool) -> None:
-    """Rename; an earlier release makes room first, and comes back if that fails."""
+    """Rename. An earlier release changes places with it; both are whole at every moment.
+
+    Where the system cannot do that at once, the earlier one makes room first. It comes back if
+    the second rename fails, and in the next build where a kill came between (see `recover`).
+    """
     if not force or not target.exists():
         try:
             os.rename(folder, target)  # an empty folder may be there
@@ -122,6 +94,8 @@ def _publish(folder: Path, target: Path, force: bool) -> None:
                 hint="name another directory with -o, or replace this one with --force",
             ) from error
         return
+    if not target.is_symlink() and exchange(folder, target):
+        return  # what is in `folder` now is deleted
     with _beside(target, ".old") as aside:
         os.rename(target, aside / target.name)
         try:
@@ -147,7 +121,7 @@ def check(target: Path, *, force: bool = False) -> None:
         with tempfile.TemporaryFile(dir=target.parent if there == target else there):
             pass
     except OSError as error:
-        raise _unwritable(target, error) from error
+        raise unwritable(target, error) from error
 
 
 def _check_replaceable(target: Path, force: bool) -> None:
@@ -165,11 +139,3 @@ def _check_replaceable(target: Path, force: bool) -> None:
             why=f"there is {listed(foreign)}" if foreign else "it is not a release",
             hint="name another directory with -o",
         )
-
-
-def _unwritable(target: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"cannot write to {target.parent}",
-        why=error.strerror or str(error),
-        hint="name a directory you may write to with -o",
-    )

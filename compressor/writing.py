@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,9 +89,13 @@ def _write_onnx(data: bytes, folder: Path, inline: int = INLINE) -> None:
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file(tensors, path)
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # its words for what the disk says
+        raise OSError(str(error)) from error
     path.chmod(0o644)  # safetensors keeps it private
 
 
@@ -108,7 +113,7 @@ def _stored(built: "Built") -> dict[str, Tensor]:
 def _write_program(built: "Built", path: Path) -> str:
     """torch.export's own format, for convenience. Why there is none, where it cannot be made."""
     program = built.small
-    module = exportable(program)
+    module, made = exportable(program), BytesIO()
     shapes = dynamic_shapes(
         module.forward, program.args, program.kwargs, program.batch, program.axes
     )
@@ -118,12 +123,10 @@ def _write_program(built: "Built", path: Path) -> str:
                 module, program.args, dict(program.kwargs), dynamic_shapes=shapes, strict=False
             )
             _strip(exported.graph_module)
-            torch.export.save(exported, path)
+            torch.export.save(exported, made)
     except Exception as error:  # torch raises classes of every kind here; the rest does not need it
-        path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise
         return f"There is no model.pt2: torch.export says {reason(error)[:200]}."
+    path.write_bytes(made.getbuffer())  # by us: torch's writer has no words for a full disk
     return ""
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.reliability.disks import ROOT, on_disk, possible
 from compressor import manifest, release
 from compressor.verify import verify
 
@@ -35,7 +36,7 @@ def example_inputs():
 def calibration_data():
     return torch.randn(128, 3, 12, 12, generator=torch.Generator().manual_seed(1)).split(32)
 """
-ROOT = Path(__file__).resolve().parents[2]
+LINE = ["build", "net.py", "--macs", "0.5", "--bench-seconds", "0.1", "-o", "out", "--quiet"]
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,8 @@ def start(folder: Path, *more: str, limit: int | None = None) -> "subprocess.Pop
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    line = ["build", "net.py", "--macs", "0.5", "--bench-seconds", "0.1", "-o", "out", "--quiet"]
     return subprocess.Popen(
-        [sys.executable, "-m", "compressor", *line, *more],
+        [sys.executable, "-m", "compressor", *LINE, *more],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -162,6 +162,19 @@ def full_disks(folder: Path, limits: tuple[int, ...]) -> Iterator[Trial]:
         yield _looked_at("full disk", limit, build.returncode, folder, error)
 
 
+def mounted(folder: Path, disks: tuple[str, ...]) -> Iterator[Trial]:
+    """The same on disks of their own (options of a tmpfs): too small ones, and a read-only one."""
+    if not possible():
+        return
+    start(folder).communicate()
+    for options in disks:
+        done = on_disk(
+            [sys.executable, "-m", "compressor", *LINE, "--force"], folder, options,
+            PYTHONDONTWRITEBYTECODE="1",
+        )  # fmt: skip
+        yield _looked_at(f"disk {options}", 0, done.returncode, folder, done.stderr)
+
+
 def two_at_once(folder: Path) -> Iterator[Trial]:
     """Both end; one of them has won."""
     both = [start(folder) for _ in range(2)]
@@ -205,6 +218,8 @@ def bad(trials: list[Trial], content: str) -> list[Trial]:
             sound = sound and one.code == 0 and one.there == "complete" and not one.left
         if one.kind == "full disk":
             sound = sound and one.there == "complete" and one.code in (0, 2)
+        if one.kind.startswith("disk"):
+            sound = sound and one.there == "complete" and one.code == 2 and not one.left
         if one.kind == "two at once":
             sound = sound and one.there == "complete" and one.code in (0, 2)
         if not sound or "Traceback" in one.error:

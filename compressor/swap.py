@@ -1,0 +1,131 @@
+"""Who may write to an output, and how a new one takes the place of an old one.
+
+alone(target)         the only build of `target`; another one is told at once that it is not
+exchange(a, b)        two folders change places in one step of the kernel's
+locked(folder)        a lock that ends with its process, however it ends
+"""
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from compressor.passes.errors import UsageError
+
+fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None
+"""None on Windows: there, two builds are not kept apart, and the one that ends first wins."""
+
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of Linux."""
+
+
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Nobody else builds `target` meanwhile. Raises UsageError where somebody does.
+
+    The lock is the kernel's, on a file beside `target` that is gone afterwards: what a killed
+    build leaves of it locks nobody out. On disks that know no locks there is none.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = target.parent / f".{target.name}.lock"
+    with parents(target):
+        try:
+            file = _taken(path, target)
+        except OSError as error:
+            raise unwritable(target, error) from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(file)
+
+
+def _taken(path: Path, target: Path) -> int:
+    """The open lock file. The holder before may have deleted it while we waited for it."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(file, 20, 0).decode(errors="replace").strip()
+            os.close(file)
+            raise UsageError(
+                f"another build is writing to {target}",
+                why=f"it is process {holder}" if holder else "",
+                hint="wait for it, or name another directory with -o",
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+                raise
+        if _is(file, path):
+            try:
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+            except OSError:  # a full disk
+                path.unlink()
+                os.close(file)
+                raise
+            return file
+        os.close(file)
+
+
+def _is(file: int, path: Path) -> bool:
+    """Whether an open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def parents(target: Path) -> Iterator[None]:
+    """The folders above `target`; those made here go again on an error."""
+    new = [folder for folder in target.parents if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in new:
+            with suppress(OSError):  # another process writes there too
+                folder.rmdir()
+        raise
+
+
+def locked(folder: Path) -> int | None:
+    """A lock that ends with this process, however it ends. None where another one has it."""
+    if fcntl is None:
+        return None
+    found: int = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(found)
+        return None
+    return found
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two paths change places at once; False where the system or the disk cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, TypeError, AttributeError):  # Windows, macOS, an old libc
+        return False
+    paths = (os.fsencode(one), os.fsencode(other))
+    done: int = rename(_HERE, paths[0], _HERE, paths[1], _EXCHANGE)
+    return done == 0
+
+
+def unwritable(target: Path, error: OSError) -> UsageError:
+    """What the disk says, as an error of the user's."""
+    return UsageError(
+        f"cannot write to {target.parent}",
+        why=error.strerror or str(error),
+        hint="name a directory you may write to with -o",
+    )
