@@ -27,6 +27,8 @@ from compressor.runtime import OnnxModel, Parity, batches_of, parity
 from compressor.stages import Watch
 from compressor.work import Work, digest, of_program
 
+_UNSIMPLIFIED = "The model is kept unsimplified, because "
+
 
 @dataclass(frozen=True, eq=False)
 class Onnx:
@@ -127,11 +129,12 @@ class Built:
         """onnxsim's version where it makes one that agrees with torch, else the exporter's."""
         tried = simplify(data)
         if tried.data is None:
-            return Onnx(data, False, tried.why, tuple(found))
+            return Onnx(data, False, f"{_UNSIMPLIFIED}{tried.why}.", tuple(found))
         try:
             again = self.parity_of(program, tried.data)
         except CompressError as error:
-            return Onnx(data, False, f"onnxsim's result was discarded: {error.what}", tuple(found))
+            why = f"{_UNSIMPLIFIED}onnxsim's result was discarded: {error.what}."
+            return Onnx(data, False, why, tuple(found))
         return Onnx(tried.data, True, "", tuple(again))
 
     def evaluate(self, wanted: Sequence[Evaluation]) -> None:

@@ -3,7 +3,7 @@
 torch.onnx.export(dynamo, optimize)   folds batch norm; once a build
 named_axes                            free sizes called as the user calls them
 tidy                                  batch axis named, build machine's paths stripped, checked
-onnxsim                               in a child process; kept where parity holds
+onnxsim                               in a child process with limits; kept where parity holds
 """
 
 import os
@@ -31,6 +31,9 @@ from compressor.passes.program import Program
 from compressor.passes.quiet import quiet
 
 SIMPLIFY_SECONDS = 300
+SIMPLIFY_MEMORY = 4 << 30
+"""Bytes of address space of onnxsim's process, beside ten times the model: it unfolds constants,
+and has taken 20 GB for a graph of three nodes. On Windows there is no such limit."""
 LARGEST_INLINE = 2_000_000_000
 """Protocol buffers end at 2 GiB."""
 
@@ -163,22 +166,25 @@ def _name_batch(graph: onnx.GraphProto) -> None:
 
 
 def simplify(data: bytes) -> Simplified:
-    """onnxsim's version of the model, made in a child process with a time limit."""
+    """onnxsim's version of the model, made in a child process with limits of time and memory."""
+    memory = SIMPLIFY_MEMORY + 10 * len(data)
     child = Path(__file__).with_name("simplify_child.py")
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "in.onnx", Path(folder) / "out.onnx"
         given.write_bytes(data)
         try:
             done = subprocess.run(
-                [sys.executable, "-P", str(child), str(given), str(made)],
+                [sys.executable, "-P", str(child), str(memory), str(given), str(made)],
                 capture_output=True,
                 text=True,
                 timeout=SIMPLIFY_SECONDS,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
                 check=False,
             )
         except subprocess.TimeoutExpired:
             return Simplified(None, f"onnxsim took longer than {SIMPLIFY_SECONDS} s")
+        if _out_of_memory(done):
+            return Simplified(None, f"onnxsim took more than {memory >> 20:,} MiB of memory")
         if done.returncode != 0 or not made.exists():
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             return Simplified(None, f"onnxsim failed: {last[:200]}")
@@ -186,3 +192,11 @@ def simplify(data: bytes) -> Simplified:
             return Simplified(tidy(onnx.load_model_from_string(made.read_bytes())))
         except _NOT_VALID as error:
             return Simplified(None, f"onnxsim's result is not valid: {reason(error)[:200]}")
+
+
+def _out_of_memory(done: "subprocess.CompletedProcess[str]") -> bool:
+    """An allocation was refused: Python's exception, or C++'s, which nobody caught."""
+    return done.returncode != 0 and any(
+        words in done.stderr
+        for words in ("MemoryError", "bad_alloc", "alloc failed", "Failed to allocate")
+    )

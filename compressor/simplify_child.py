@@ -1,18 +1,29 @@
 """Child process of `export.simplify`: onnxsim reads one model and writes another.
 
 It runs apart because it is native code that has crashed and hung on strange models. It is given a
-`ModelProto`, never a path: by path it would follow external data out of the model's folder.
+`ModelProto`, never a path: by path it would follow external data out of the model's folder. The
+first argument is the most memory that it may take.
 """
 
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
 import onnxsim
 
 
+def limit(memory: int) -> None:
+    """An allocation beyond this many bytes is refused. Windows knows no such limit."""
+    if find_spec("resource"):
+        resource = import_module("resource")
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
 def main() -> None:
-    given, made = map(Path, sys.argv[1:3])
+    limit(int(sys.argv[1]))
+    given, made = map(Path, sys.argv[2:4])
     model = onnx.load_model_from_string(given.read_bytes())
     simplified, fine = onnxsim.simplify(model, check_n=0)
     if not fine:

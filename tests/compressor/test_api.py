@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressor import Budget, Built, compress, passes
 from compressor import built as built_parts
+from compressor import export as exporter
 from compressor.export import Simplified
 from models import grouped
 from tests.compressor import samples
@@ -352,19 +353,26 @@ def test_what_onnxsim_cannot_simplify_is_kept_and_noted(built, fast, monkeypatch
     monkeypatch.setattr(
         built_parts, "simplify", lambda data: Simplified(None, "onnxsim failed: no")
     )
-    assert noted(built) == "onnxsim failed: no"
+    assert noted(built) == "The model is kept unsimplified, because onnxsim failed: no."
+
+
+def test_where_onnxsim_exceeds_a_limit_the_report_says_so(built, fast, monkeypatch):
+    monkeypatch.setattr(exporter, "SIMPLIFY_SECONDS", 0.01)
+    monkeypatch.setattr(built_parts, "simplify", exporter.simplify)
+    why = "onnxsim took longer than 0.01 s"
+    assert noted(built) == f"The model is kept unsimplified, because {why}."
 
 
 def test_what_onnxsim_breaks_is_discarded_and_noted(built, fast, monkeypatch):
     other = compress(samples.net(), samples.example_inputs(), budget=Budget(macs=0.4))
     broken = built_parts.export(other.small)  # type: ignore[attr-defined]
     monkeypatch.setattr(built_parts, "simplify", lambda data: Simplified(broken))
-    assert noted(built).startswith("onnxsim's result was discarded: ONNX Runtime and torch differ")
+    assert "onnxsim's result was discarded: ONNX Runtime and torch differ" in noted(built)
 
 
 def test_what_the_runtime_refuses_is_discarded_and_noted(built, fast, monkeypatch):
     monkeypatch.setattr(built_parts, "simplify", lambda data: Simplified(b"no model"))
-    assert noted(built).startswith("onnxsim's result was discarded: ONNX Runtime refuses")
+    assert "onnxsim's result was discarded: ONNX Runtime refuses" in noted(built)
 
 
 def test_a_simplified_model_is_noted_as_such(built):

@@ -1,6 +1,7 @@
 """The ONNX file: valid, its batch named, nothing in it of the machine that made it."""
 
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,6 +240,32 @@ def test_what_onnxsim_cannot_read_has_a_reason():
 def test_onnxsim_has_a_time_limit(monkeypatch):
     monkeypatch.setattr(exporter, "SIMPLIFY_SECONDS", 0.01)
     assert simplify(tidy(handmade())).why == "onnxsim took longer than 0.01 s"
+
+
+def unfolding(count: int) -> bytes:
+    """x + the sum of a constant of `count` zeros: three nodes, and as much memory as one likes."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+            helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=0),
+            helper.make_node("Add", ["x", "sum"], ["y"]),
+        ],
+        "unfolding",
+        [value("x", onnx.TensorProto.FLOAT, [1])],
+        [value("y", onnx.TensorProto.FLOAT, [1])],
+        [onnx.numpy_helper.from_array(np.array([count], np.int64), "shape")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return tidy(helper.make_model(graph, opset_imports=opset, ir_version=8))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
+def test_onnxsim_has_a_limit_of_memory(monkeypatch):
+    monkeypatch.setattr(exporter, "SIMPLIFY_MEMORY", 1 << 30)
+    assert simplify(unfolding(10)).why == ""
+    failed = simplify(unfolding(2 * 10**8))
+    assert failed.why == "onnxsim took more than 1,024 MiB of memory"
 
 
 def child(returncode: int, written: bytes = b"", stderr: str = ""):
