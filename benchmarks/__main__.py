@@ -215,6 +215,7 @@ def run_reliability(
     kills: Annotated[int, typer.Option(help="builds to kill at a random moment")] = 200,
     writes: Annotated[int, typer.Option(help="writers of releases to kill")] = 200,
     files: Annotated[int, typer.Option(help="malformed files to read")] = 4000,
+    harmful: Annotated[bool, typer.Option(help="inputs that are made to harm")] = True,
     seed: Annotated[int, typer.Option(help="of moments and files")] = 0,
     record: Annotated[bool, typer.Option(help="write benchmarks/results/reliability.json")] = True,
 ) -> None:
@@ -222,9 +223,10 @@ def run_reliability(
     import tempfile
     from dataclasses import asdict
 
-    from benchmarks.reliability import builds, malformed
+    from benchmarks.reliability import builds, malformed, malicious
 
     trials: list[builds.Trial] = []
+    harm: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("whole", "full", "disk", "two", "files", "writer"):
@@ -243,11 +245,15 @@ def run_reliability(
         for one in itertools.chain(*sources):
             trials.append(one)
             print(f"{one.kind} at {one.at}: {one.there} {one.code}", file=sys.stderr, flush=True)
+        for name, done in malicious.trials(folder / "made") if harmful else ():
+            harm[name] = done
+            print(f"{name}: {done or 'no harm'}", file=sys.stderr, flush=True)
         rows = list(malformed.run(folder / "files", files, seed))  # last: it limits memory
     broken = builds.bad(trials, content)
     found = {
         "environment": environment(),
         "malformed": malformed.summary(rows),
+        "made to harm": harm,
         "undisturbed": {"content": content, "seconds": round(seconds, 1)},
         "trials": [asdict(one) for one in trials],
         "bad": [asdict(one) for one in broken],
@@ -258,7 +264,7 @@ def run_reliability(
         path = RESULTS / "reliability.json"
         path.write_text(json.dumps(found, indent=1) + "\n")
         print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
-    if broken or malformed.summary(rows)["bad"]:
+    if broken or malformed.summary(rows)["bad"] or any(harm.values()):
         sys.exit(1)
 
 

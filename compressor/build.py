@@ -122,7 +122,7 @@ def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
     """Everything that the recipe names, loaded."""
     assert recipe.model is not None
     budget, dynamic, _ = recipe.budget(), recipe.axes(), recipe.options()  # refused early
-    model, namespace = load_model(recipe.model, recipe.weights)
+    model, namespace = load_model(recipe.model, recipe.weights, trust=recipe.trust)
     inputs = load_inputs(namespace, recipe.input_shape, recipe.inputs)
     data, eval_data, train_data = (
         None if spec is None else load_data(spec)

@@ -24,7 +24,9 @@ def captured(recipe: Recipe, watch: Watch) -> passes.Program:
     with watch.stage("load"):
         recipe = with_code(recipe)
         assert recipe.model is not None
-        module, namespace = load_model(recipe.model, recipe.weights, values=False)
+        module, namespace = load_model(
+            recipe.model, recipe.weights, values=False, trust=recipe.trust
+        )
         args, kwargs = as_call(load_inputs(namespace, recipe.input_shape, recipe.inputs))
     runs = all(has_values(tensor) for tensor in (*module.parameters(), *module.buffers()))
     if runs:

@@ -28,9 +28,14 @@ from .words import existing_file, kind_of, near, reason, shown
 
 _BUILD = "name the Python callable that builds the model: path/file.py:callable"
 
+_TRUSTED = "or, where you trust this file, let it run by --trust"
+
 _NOT_CODE = {
     ".onnx": ("it is an ONNX file, and pruning starts from the PyTorch model", _BUILD),
-    ".pt2": ("it is an exported program, which runs code when it is loaded", _BUILD),
+    ".pt2": (
+        "it is an exported program, which runs code when it is loaded",
+        f"{_BUILD}; {_TRUSTED}",
+    ),
     ".pt": ("it is a file of weights", f"{_BUILD}, and give this file by --weights"),
     ".pth": ("it is a file of weights", f"{_BUILD}, and give this file by --weights"),
     ".safetensors": ("it is a file of weights", f"{_BUILD}, and give this file by --weights"),
@@ -48,7 +53,7 @@ class Found:
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Its imports work meanwhile, and what it raises names the line."""
-        with _blaming(f"{self.spec} raised an exception", self.folders), _importable(self.folders):
+        with running(f"{self.spec} raised an exception", self.folders):
             return self.value(*args, **kwargs)
 
     def call_without_arguments(self) -> Any:
@@ -120,7 +125,7 @@ def _import_file(path: Path, folders: Sequence[Path]) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickles look their module up
     try:
-        with _blaming(f"cannot import {shown(path)}", folders), _importable(folders):
+        with running(f"cannot import {shown(path)}", folders):
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
@@ -134,7 +139,7 @@ def _import_module(name: str, folders: Sequence[Path]) -> ModuleType:
             f"{name!r} is not the name of a module",
             hint="a module is named from the current folder: package.module:callable",
         )
-    with _blaming(f"cannot import {name}", folders), _importable(folders):
+    with running(f"cannot import {name}", folders):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -203,6 +208,13 @@ def _needed_arguments(value: Callable[..., Any]) -> list[str]:
 
 
 # ---------------------------------------------------------------------------- running
+
+
+@contextmanager
+def running(what: str, folders: Sequence[Path]) -> Iterator[None]:
+    """Around code that is not ours: it may import from `folders`, and what it raises is `what`."""
+    with _blaming(what, folders), _importable(folders):
+        yield
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from compressor.passes.errors import UsageError
 
 from .callables import find
 from .short import is_short, load_short
+from .trusted import SUFFIXES, load_trusted
 from .weights import load_weights
 from .words import kind_of, listed
 
@@ -17,20 +18,22 @@ if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need
 
 
 def load_model(
-    spec: str, weights: Path | None = None, *, values: bool = True
+    spec: str, weights: Path | None = None, *, values: bool = True, trust: bool = False
 ) -> tuple["nn.Module", ModuleType]:
     """The model that `spec` builds, in eval mode, and the module that defines it.
 
     `spec` names a callable without arguments, a model itself, or a model of a library (see
     `short`). `weights` replaces every parameter and buffer. Without `values` the model may be on
-    the meta device, or fake.
+    the meta device, or fake. With `trust`, files are loaded that run code meanwhile.
     """
     if is_short(spec):
         model, namespace = load_short(spec, trained=values and weights is None)
+    elif trust and Path(spec).suffix in SUFFIXES:
+        model, namespace = load_trusted(Path(spec))
     else:
         model, namespace = _found(spec)
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, trust)
     check_finite(model, values=values)
     return model.eval(), namespace
 

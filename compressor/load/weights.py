@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from compressor.passes.errors import UsageError
 
+from .trusted import unpickled
 from .words import existing_file, kind_of, listed, reason
 
 if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need it do
@@ -17,9 +19,9 @@ if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need
     State = Mapping[str, Tensor]
 
 
-def load_weights(model: "nn.Module", path: Path) -> None:
+def load_weights(model: "nn.Module", path: Path, trust: bool = False) -> None:
     """Replace every parameter and buffer of `model` by those in `path`."""
-    state = read_weights(path)
+    state = read_weights(path, trust)
     _check_shapes(state, model.state_dict(), path)
     _give_memory(model, state)
     own = model.state_dict()
@@ -99,13 +101,13 @@ def _hint(state: "State", own: "State") -> str:
 # ---------------------------------------------------------------------------- reading
 
 
-def read_weights(path: Path) -> "State":
-    """The tensors in a .safetensors, .pt or .pth file, by name."""
+def read_weights(path: Path, trust: bool = False) -> "State":
+    """The tensors in a .safetensors, .pt or .pth file, by name. With `trust`, a pickle may run."""
     path = existing_file(path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in (".pt", ".pth"):
-        return _state_in(_read_pickle(path), path)
+        return _state_in(unpickled(path) if trust else _read_pickle(path), path)
     raise UsageError(
         f"cannot read weights from {path}", hint="the file must be .safetensors, .pt or .pth"
     )
@@ -126,7 +128,9 @@ def _read_pickle(path: Path) -> object:
 
     _check_inflated(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the pickle's protocol
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked_for = re.search(r"GLOBAL (\S+)", str(error))
         if asked_for is None:
@@ -134,7 +138,8 @@ def _read_pickle(path: Path) -> object:
         raise UsageError(
             f"{path} holds more than weights, and loading it could run code",
             why=f"it asks for {asked_for[1]}",
-            hint="save the weights alone: torch.save(model.state_dict(), path), or safetensors",
+            hint="save the weights alone: torch.save(model.state_dict(), path), or safetensors; "
+            "or, where you trust this file, let it run by --trust",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         raise _unreadable(path, error) from error
@@ -167,9 +172,11 @@ def _unreadable(path: Path, error: Exception) -> UsageError:
 
 def _state_in(loaded: object, path: Path) -> "State":
     """The state dict in a checkpoint: the whole of it, or the only one inside."""
+    loaded = _tensors_of(loaded)
     if _is_state(loaded):
         return loaded
-    entries = loaded if isinstance(loaded, Mapping) else {}
+    given = loaded if isinstance(loaded, Mapping) else {}
+    entries = {name: _tensors_of(entry) for name, entry in given.items()}
     inside = {str(name): entry for name, entry in entries.items() if _is_state(entry)}
     if len(inside) == 1:
         return next(iter(inside.values()))
@@ -178,6 +185,13 @@ def _state_in(loaded: object, path: Path) -> "State":
         why=f"it holds {len(inside)}: {listed(inside)}" if inside else f"it is {kind_of(loaded)}",
         hint="save the one to use: torch.save(model.state_dict(), path)",
     )
+
+
+def _tensors_of(value: object) -> object:
+    """Of a whole model, its state dict."""
+    from torch import nn
+
+    return value.state_dict() if isinstance(value, nn.Module) else value
 
 
 def _is_state(value: object) -> "TypeGuard[State]":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from compressor.load.words import near
 from compressor.passes.errors import UsageError
@@ -67,6 +68,9 @@ class Recipe(BaseModel):
     """axis whose size stays free, such as input_ids:1=sequence; repeatable"""
     output: Path | None = None
     """directory to write"""
+    trust: SkipJsonSchema[bool] = False
+    """run what is named, whatever it does: an exported program (.pt2) or a whole pickle that is
+    loaded, code that the recipe of this folder names; only on the command line"""
 
     latency: str | None = None
     """keep this much of the time in ONNX Runtime: a ratio (0.5) or a time (8ms); with others,
@@ -215,6 +219,10 @@ class Recipe(BaseModel):
         same = Training.__dataclass_fields__.keys() & Recipe.model_fields.keys() - {"loss"}
         options = {name: getattr(self, name) for name in same}
         return Training(**options, sparse=self.sparse_train, loss=loss)
+
+
+ONLY_FLAGS = frozenset({"trust"})
+"""Fields that no file and no environment sets."""
 
 
 def _refusal(error: ValidationError, values: Mapping[str, Any], place: Any) -> UsageError:

@@ -18,7 +18,7 @@ import typer
 from .model import Recipe, option_name
 from .sources import resolve
 
-SUBJECT = ("model", "code", "weights", "input_shape", "inputs", "dynamic")
+SUBJECT = ("model", "code", "weights", "input_shape", "inputs", "dynamic", "trust")
 """What is looked at."""
 BUDGET = ("latency", "macs", "params", "channels", "bytes_", "memory", "device", "threads")
 CHOICE = ("criterion", "uniform", "round_to", "min_channels", "ignore", "seed")

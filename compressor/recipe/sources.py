@@ -13,13 +13,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
+from compressor.load.short import is_short
 from compressor.load.words import near
 from compressor.passes.errors import UsageError
 
-from .model import Recipe, option_name
+from .model import ONLY_FLAGS, Recipe, option_name
 
 NAME, PYPROJECT = "compressor.toml", "pyproject.toml"
 PREFIX = "COMPRESSOR_"
+_CODE = frozenset(
+    {
+        *("model", "code", "inputs", "data", "evaluate", "eval-data"),
+        *("train-data", "train-with", "loss"),
+    }
+)
+"""Keys whose values name code."""
 LARGEST = 1_000_000
 """Bytes of a recipe that are read."""
 
@@ -27,11 +35,12 @@ LARGEST = 1_000_000
 def resolve(flags: Mapping[str, Any], config: Path | None = None) -> Recipe:
     """The recipe of a command. `flags` has what was given on the command line, by key.
 
-    Without `config` and without a model, the recipe of the current folder is read. Raises
-    UsageError for an unknown key or a value that cannot be used, and says where it stands.
+    Without `config` and without a model, the recipe of the current folder is read; what it names is
+    not run then, unless the flags say `trust`. Raises UsageError for an unknown key or a value that
+    cannot be used, and says where it stands.
     """
-    if config is None and "model" not in flags:
-        config = _here()
+    found = config is None and "model" not in flags
+    config = _here() if found else config
     stored = {} if config is None else read(config)
     environment = from_environment(os.environ)
     values = {**stored, **environment, **flags}
@@ -41,7 +50,22 @@ def resolve(flags: Mapping[str, Any], config: Path | None = None) -> Recipe:
             return f"--{key} on the command line"
         return _variable(key) if key in environment else str(config)
 
-    return Recipe.checked(values, place)
+    recipe = Recipe.checked(values, place)
+    if found and config is not None and not recipe.trust:
+        _refuse_code({key: stored[key] for key in stored.keys() - flags.keys()}, config)
+    return recipe
+
+
+def _refuse_code(stored: Mapping[str, Any], config: Path) -> None:
+    """A recipe that was only found runs nothing: the folder may be somebody else's."""
+    for key in _CODE & stored.keys():
+        for text in (stored[key],) if isinstance(stored[key], str) else stored[key]:
+            if text.endswith(".py") or (":" in text and not (key == "model" and is_short(text))):
+                raise UsageError(
+                    f"{config} names code that would run: {key} = {text!r}",
+                    why="you did not name it, and neither the recipe",
+                    hint=f"if it is yours: -c {config}, or --trust",
+                )
 
 
 def _here() -> Path | None:
@@ -59,6 +83,9 @@ def read(path: Path) -> Mapping[str, Any]:
         raise UsageError(f"{path} has no table [tool.compressor]")
     if not isinstance(table, Mapping):
         raise UsageError(f"{path}: tool.compressor is not a table")
+    if never := sorted(table.keys() & ONLY_FLAGS):
+        raise UsageError(f"{never[0]!r} is no key of a recipe", where=str(path),
+                         hint=f"it is for the command line alone: --{never[0]}")  # fmt: skip
     return table
 
 
@@ -88,7 +115,8 @@ def _toml(path: Path) -> dict[str, Any]:
 
 def from_environment(variables: Mapping[str, str]) -> dict[str, Any]:
     """The keys that the environment sets. Raises UsageError for one that is nearly ours."""
-    fields = {_variable(option_name(name)): name for name in Recipe.model_fields}
+    known = Recipe.model_fields.keys() - ONLY_FLAGS
+    fields = {_variable(option_name(name)): name for name in known}
     found: dict[str, Any] = {}
     for variable, text in variables.items():
         if not variable.startswith(PREFIX):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from .model import Recipe, option_name
+from .model import ONLY_FLAGS, Recipe, option_name
 
 HEADS = {
     "model": "What is compressed",
@@ -17,7 +17,7 @@ HEADS = {
 }
 """By the first key of each part."""
 
-ELSEWHERE = frozenset({"output", "checkpoints", "sign", "encrypt_key"})
+ELSEWHERE = ONLY_FLAGS | {"output", "checkpoints", "sign", "encrypt_key"}
 """Where files and keys are is not part of what is built."""
 
 KEYS = tuple(option_name(name) for name in Recipe.model_fields)
@@ -44,7 +44,8 @@ def commented(recipe: Recipe, notes: Callable[[str], str] = lambda key: "") -> s
     `notes` says more about a key.
     """
     lines: list[str] = []
-    for name, field in Recipe.model_fields.items():
+    fields = {name: one for name, one in Recipe.model_fields.items() if name not in ONLY_FLAGS}
+    for name, field in fields.items():
         if name in HEADS:
             lines += ["", f"# ---- {HEADS[name]}"]
         key = option_name(name)
