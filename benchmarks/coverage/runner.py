@@ -43,13 +43,19 @@ class Run:
     exports: bool = True
 
     def tasks(self) -> list[tuple[Case, str, bool]]:
-        """Model, engine and whether it is exported, of what is not in the file yet."""
+        """Model, engine and whether it is exported, of what is not in the file yet.
+
+        Where not every model is exported, peers run on those that are.
+        """
         done = {(row.name, row.engine): row for row in (() if self.again else read(self.path))}
         every = zoo.EXPORTED_EVERY.get(self.zoo, 1)
         found = []
         for index, case in enumerate(zoo.cases(self.zoo)):
             for engine in self.engines if fnmatch.fnmatchcase(case.name, self.only) else ():
-                export = self.exports and engine == OURS and index % every == 0
+                sampled = index % every == 0
+                if engine != OURS and not sampled:
+                    continue
+                export = self.exports and engine == OURS and sampled
                 row = done.get((case.name, engine))
                 if row is None or (export and row.outcome == "equal" and not row.exported):
                     found.append((case, engine, export))

@@ -13,7 +13,7 @@ HOMES = {
 }
 ZOOS = tuple(HOMES)
 EXPORTED_EVERY = {"timm": 5}
-"""Where not every model is exported: every how manieth is."""
+"""Where not every model is exported, nor given to peers: every how manieth is."""
 
 
 def cases(zoo: str) -> tuple[Case, ...]:
