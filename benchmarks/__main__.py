@@ -79,7 +79,7 @@ def run_latency(
     only: Annotated[str, typer.Option(help="name pattern of the rows to run")] = "*",
 ) -> None:
     """Plans by time, raced in ONNX Runtime. Goes on where a run was stopped."""
-    from benchmarks.latency import rows
+    from benchmarks.latency import rows, tables
 
     path = RESULTS / "latency.jsonl"
     known = rows.run(
@@ -87,7 +87,7 @@ def run_latency(
         lambda name: fnmatch.fnmatchcase(name, only),
         lambda line: print(line, file=sys.stderr, flush=True),
     )
-    Console(width=None if sys.stdout.isatty() else 150).print(*rows.tables(known))
+    Console(width=None if sys.stdout.isatty() else 150).print(*tables.tables(known))
 
 
 @app.command("coverage")

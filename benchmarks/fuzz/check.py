@@ -235,7 +235,7 @@ def independently(
     if all(map(same, found, wanted)):
         return "compared with the user's module"
     if loud(plan, args):
-        return "not compared: a product of two activations that are not silent"
+        return "not compared: a sum with what is not silent in it"
     raise Wrong(f"the user's module with zeros differs by {gap(found, wanted):.2g}")
 
 
@@ -266,10 +266,12 @@ def gap(found: Iterable[Tensor], wanted: Iterable[Tensor]) -> float:
 PRODUCTS = ("matmul", "bmm", "einsum", "scaled_dot_product_attention", "baddbmm", "linear", "mm")
 DISTANCES = ("cdist", "cosine_similarity")
 """Something on one side is enough: it is as far from silence."""
+SUMS = ("sum", "nansum")
+"""What was removed counts nothing there, even where an operator made something of its zeros."""
 
 
 def loud(plan: passes.Plan, args: Any) -> bool:
-    """Whether some product sums over a removed channel with something on both sides."""
+    """Whether a sum has something of a removed channel in it, or a product on both its sides."""
     coupling, sizes = plan.coupling, plan.sizes
     silent = in_float64(coupling.program, silenced(coupling, sizes))
     originals = dict(zip(silent.graph.nodes, coupling.program.module.graph.nodes, strict=True))
@@ -285,6 +287,9 @@ def loud(plan: passes.Plan, args: Any) -> bool:
                 values = results_of(list(call.given.values()))
                 sides = [_heard(sizes, v, t) for v, t in zip(values, tensors, strict=False)]
                 heard.append(sum(sides) > (name in PRODUCTS))
+            if call is not None and name in SUMS:
+                (tensor, *axes), _ = self.fetch_args_kwargs_from_env(n)
+                heard.append(_mixed(sizes.stays(call.given["self"]), tensor, axes))
             return super().run_node(n)
 
     with torch.no_grad(), float64_by_default():
@@ -299,6 +304,14 @@ def _heard(sizes: Any, value: Any, tensor: Tensor) -> bool:
         return bool((tensor * ~stays).any())
     except RuntimeError:  # heads folded into a batch of another size
         return True
+
+
+def _mixed(stays: Tensor, tensor: Tensor, axes: list[Any]) -> bool:
+    """Whether a sum over these axes, or all, adds something removed to what stays."""
+    stays = stays.expand_as(tensor)
+    over = axes[0] if axes and axes[0] else list(range(tensor.dim()))
+    removed = (tensor != 0) & ~stays
+    return bool((removed.sum(over).bool() & stays.sum(over).bool()).any())
 
 
 # --- what was looked at --------------------------------------------------------------------------

@@ -1,22 +1,26 @@
 """The networks of the experiment, with weights by seed, and what is done with them."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.accuracy.networks import network as trained
 from compressor import passes
 from compressor.export import export, simplify
 from compressor.latency.timing import Timing
 from compressor.optional import torchvision
 from compressor.recipe import Recipe
 from compressor.stages import Watch
-from models._random import normal, seeded
+from models._random import normal, randomise, seeded
 
 NAMES = (
     "resnet18", "mobilenet_v2", "resnet50", "efficientnet_b0", "convnext_tiny", "vit_b_16", "bert",
 )  # fmt: skip
+CHAINS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0")
+"""Those whose code follows the sizes of its layers: the same can be written by hand."""
 PEERS = {"default": None, "round 8": 8, "round 16": 16}
 
 
@@ -39,6 +43,8 @@ def made(name: str, seed: int = 0) -> tuple[nn.Module, Tensor]:
     """A network in eval mode, and example inputs."""
     if name == "bert":
         return seeded(Encoder, seed).eval(), normal(2, 128, 768)
+    if name == "resnet56":
+        return trained(name).model, normal(2, 3, 32, 32)
     build = getattr(torchvision().models, name)
     return seeded(lambda: build(weights=None), seed).eval(), normal(2, 3, 224, 224)
 
@@ -52,6 +58,32 @@ def coupled(name: str, seed: int = 0) -> passes.Coupling:
 def timing(coupling: passes.Coupling, seconds: float, threads: int = 1) -> Timing:
     """Its table and races."""
     return Timing(coupling, Recipe.of(bench_seconds=seconds, threads=threads), Watch())
+
+
+def written(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The network, built of new layers that have the sizes of these weights; all are random."""
+    model = copy.deepcopy(model)
+    for name, part in list(model.named_modules()):
+        if not any(True for _ in part.parameters(recurse=False)):
+            continue
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, _layer(part, tensors[f"{name}.weight"].shape))
+    return randomise(model, 1).eval()
+
+
+def _layer(part: nn.Module, shape: torch.Size) -> nn.Module:
+    """A new layer like this one, with a weight of this shape."""
+    if isinstance(part, nn.BatchNorm2d):
+        return nn.BatchNorm2d(shape[0], eps=part.eps)
+    if isinstance(part, nn.Linear):
+        return nn.Linear(shape[1], shape[0], part.bias is not None)
+    if isinstance(part, nn.Conv2d):
+        groups = 1 if part.groups == 1 else shape[0] // shape[1]
+        return nn.Conv2d(
+            shape[1] * groups, shape[0], part.kernel_size, part.stride, part.padding,
+            part.dilation, groups, part.bias is not None,
+        )  # fmt: skip
+    raise TypeError(f"{type(part).__name__} is not written here")
 
 
 def exported(program: passes.Program) -> bytes:

@@ -1,0 +1,184 @@
+"""Plans by time, and what a race says of them."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from compressor.passes.errors import GateError
+
+from benchmarks.latency.subjects import (
+    PEERS,
+    coupled,
+    exported,
+    made,
+    peer,
+    ratio,
+    timing,
+    written,
+)
+from compressor import align, bench, compress, passes
+from compressor.latency.final import raced
+from compressor.latency.meet import refuse_slower
+from compressor.latency.target import Target
+
+SECONDS = 20.0
+"""Of a race, at most."""
+HALF = 0.3
+"""Torch-Pruning's ratio that leaves about half of the MACs."""
+
+
+def met(name: str, seed: int, threads: int = 1, share: float = 0.5) -> dict[str, Any]:
+    """A build at half the latency."""
+    coupling = coupled(name, seed)
+    own = timing(coupling, SECONDS, threads)
+    start = time.perf_counter()
+    dense = own.cost.dense
+    profiled = time.perf_counter() - start
+    planning: list[float] = []
+
+    def choose(part: float) -> passes.Plan:
+        began, cpu = time.perf_counter(), time.process_time()
+        budget = passes.Budget(latency=part)
+        plan = passes.choose(coupling, budget, passes.Options(seed=seed), time=own.cost)
+        planning.extend((time.perf_counter() - began, time.process_time() - cpu))
+        return plan
+
+    found = own.met(Target(ratio=share), choose)
+    macs = passes.Costs(coupling, "macs")
+    kept = macs.amount(found.plan.channels) / macs.dense
+    best = found.rounds[found.best]
+    return {
+        **found.to_json(),
+        "over_budget": best.measured / share,
+        "macs": kept,
+        "turned": kept / best.measured,
+        "table_ms": dense * 1e3,
+        "profile_seconds": profiled,
+        "plan_seconds": planning[0],
+        "plan_cpu_seconds": planning[1],
+    }
+
+
+def equal_macs(name: str) -> dict[str, Any]:
+    """Ours at the MACs of Torch-Pruning's default, beside its others."""
+    models: dict[str, bytes] = {}
+    kept = {}
+    for label, unit in PEERS.items():
+        models[label], kept[label] = peer(name, HALF, unit)
+    coupling = coupled(name)
+    own = timing(coupling, 2 * SECONDS)
+    plan = _at_macs(coupling, own.cost, kept["default"])
+    costs = passes.Costs(coupling, "macs")
+    kept["ours"] = costs.amount(plan.channels) / costs.dense
+    small = passes.apply(passes.Shrink(plan), coupling.program).program
+    small.module.eval()
+    race = own.race({"original": own.original, "ours": exported(small), **models})
+    return {
+        "macs": kept,
+        "models": {row.name: ratio(row) for row in race.rows[1:]},
+        "against": _against(race),
+        "noise": ratio(race.control),
+    }
+
+
+def _at_macs(coupling: passes.Coupling, cost: Any, wanted: float) -> passes.Plan:
+    """The plan by time that keeps this share of the MACs, or hardly more or less."""
+    macs = passes.Costs(coupling, "macs")
+    low, high, best = 0.05, 0.98, None
+    for _ in range(10):
+        share = (low + high) / 2
+        plan = passes.choose(coupling, passes.Budget(latency=share), passes.Options(), time=cost)
+        kept = macs.amount(plan.channels) / macs.dense
+        if best is None or abs(kept - wanted) < abs(best[0] - wanted):
+            best = (kept, plan)
+        if abs(kept - wanted) < 0.01 * wanted:
+            break
+        low, high = (low, share) if kept > wanted else (share, high)
+    assert best is not None
+    return best[1]
+
+
+def _against(race: bench.Race) -> dict[str, dict[str, float]]:
+    """How much longer every other takes than ours, in the same rounds."""
+    from compressor.bench.statistics import paired_ratio
+
+    def times(row: bench.Row) -> np.ndarray:
+        samples = row.samples.wall_ns if race.primary == "wall" else row.samples.cpu_ns
+        return np.array(samples) / row.samples.runs
+
+    rows_ = {row.name: row for row in race.rows}
+    found = {}
+    for name, row in rows_.items():
+        if name not in ("ours", "original"):
+            one = paired_ratio(times(row), times(rows_["ours"]), heat=race.heat)
+            found[name] = {"ratio": one.median, "low": one.low, "high": one.high}
+    return found
+
+
+def aligned(name: str) -> dict[str, Any]:
+    """Torch-Pruning's default model, padded."""
+    data, kept = peer(name, HALF, None)
+    found = align.align(data, max_seconds=2 * SECONDS)
+    assert found.race is not None
+    return {
+        "macs": kept,
+        "unit": found.unit,
+        "max_rel": found.max_rel,
+        "models": {row.name: ratio(row) for row in found.race.rows[1:]},
+        "noise": ratio(found.race.control),
+    }
+
+
+def prediction(name: str, seed: int) -> dict[str, Any]:
+    """A random plan on the stairs: the table's ratio, and the race's."""
+    coupling = coupled(name)
+    own = timing(coupling, SECONDS / 2)
+    generator = torch.Generator().manual_seed(seed)
+    gone = [torch.zeros(0, dtype=torch.long)]
+    for group in coupling.groups:
+        stops = own.cost.stops(group.cells)
+        stop = stops[int(torch.randint(len(stops), (1,), generator=generator))]
+        gone += [cell[:stop] for cell in group.cells]
+    channels = torch.cat(gone).sort().values
+    plan = passes.Plan(coupling, passes.Budget(latency=0.5), channels)
+    race = own.against_original(plan)
+    predicted = own.cost.amount(channels) / own.cost.dense
+    measured = ratio(race.rows[1])
+    return {
+        "predicted": predicted,
+        **measured,
+        "error": abs(predicted / measured["ratio"] - 1),
+        "noise": ratio(race.control),
+    }
+
+
+def like_written(name: str) -> dict[str, Any]:
+    """The shrunk model beside a dense one that was written with the same widths."""
+    coupling = coupled(name)
+    own = timing(coupling, 2 * SECONDS)
+    plan = passes.choose(coupling, passes.Budget(macs=0.5), passes.Options())
+    small = passes.apply(passes.Shrink(plan), coupling.program).program
+    small.module.eval()
+    model, x = made(name)
+    dense = passes.capture(written(model, small.tensors()), (x,), {})
+    race = own.race({"written": exported(dense), "small": exported(small)})
+    return {"macs": plan.reached / plan.dense, **ratio(race.rows[1]), "noise": ratio(race.control)}
+
+
+def cell(name: str, share: float) -> dict[str, Any]:
+    """A build at a share of the MACs, as it is deployed: or is it refused, for it is slower?"""
+    model, x = made(name)
+    built = compress(model, (x,), budget=passes.Budget(macs=share), bench_seconds=SECONDS)
+    found = raced(built)
+    try:
+        refuse_slower(found, asked=False)
+        refused = ""
+    except GateError as error:
+        refused = str(error)
+    return {
+        "macs": built.plan.reached / built.plan.dense,
+        **{key: found[key] for key in ("ratio", "low", "high", "noise")},
+        "padded": found.get("padded"),
+        "refused": refused,
+    }
