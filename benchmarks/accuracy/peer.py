@@ -19,7 +19,8 @@ STEPS = 200
 CRITERIA = ("l1", "l2", "bn-scale", "fpgm", "lamp", "taylor", "random")
 
 
-def _importance(criterion: str) -> Any:
+def importance(criterion: str) -> Any:
+    """Torch-Pruning's object of this name in `CRITERIA`."""
     import torch_pruning as tp
 
     made = {
@@ -51,7 +52,7 @@ def row(
     pruner = tp.pruner.BasePruner(
         model,
         images[:1],
-        importance=_importance(criterion),
+        importance=importance(criterion),
         global_pruning=True,
         pruning_ratio=0.95,
         max_pruning_ratio=0.95,
@@ -66,7 +67,7 @@ def row(
             break
     model.zero_grad()
     sliced = found.accuracy(model.eval(), first)
-    _reestimate(model, images)
+    reestimate(model, images)
     return {
         "macs": macs / dense,
         "accuracy": {"sliced": sliced, "statistics": found.accuracy(model.eval(), first)},
@@ -81,7 +82,7 @@ def _backward(model: nn.Module, images: Tensor) -> None:
 
 
 @torch.no_grad()
-def _reestimate(model: nn.Module, images: Tensor) -> None:
+def reestimate(model: nn.Module, images: Tensor) -> None:
     """Averages over all inputs, as `torch.optim.swa_utils.update_bn` takes them."""
     norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
     for norm in norms:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.latency import alarms, plans
+from benchmarks.latency.contest import contest
 from benchmarks.latency.subjects import CHAINS, NAMES
 from compressor.environment import environment
 
@@ -40,6 +41,7 @@ def rows() -> list[Row]:
     found += [_met(name, 0) for name in (*NAMES[3:], "vgg19", "resnet56")]
     found += [_row(plans.equal_macs, "macs", "resnet56")]
     found += [_row(plans.like_written, "written", name) for name in CHAINS[3:]]
+    found += [_row(contest, "contest", name) for name in ("resnet20", "resnet56")]
     found.append(_row(alarms.truth, "truth"))
     for batch in range(10):
         found += [_row(alarms.same, "same", 3 * batch + n) for n in range(3)]

@@ -15,7 +15,7 @@ def _said(found: Mapping[str, float]) -> str:
 
 def tables(known: Known) -> list[Table]:
     """What is known so far."""
-    makers = (_met, _macs, _align, _written, _cells, _prediction, _alarms)
+    makers = (_met, _macs, _align, _written, _cells, _prediction, _contest, _alarms)
     return [table for table in (make(known) for make in makers) if table.row_count]
 
 
@@ -126,4 +126,18 @@ def _alarms(known: Known) -> Table:
             table.add_row(kind, str(len(checks)), *(str(answers[one]) for one in
                           ("passed", "regressed", "inconclusive")),
                           f"{statistics.median(took):.1f}", f"{max(took):.1f}")  # fmt: skip
+    return table
+
+
+def _contest(known: Known) -> Table:
+    table = _table("accuracy at half the latency, no training", "model", "dense", "which",
+                   "of its time", "accuracy")  # fmt: skip
+    for name, row in known.items():
+        if name.startswith("contest/"):
+            peers = {
+                f"Torch-Pruning {one['criterion']}, {one['unit']}": one for one in row["peers"]
+            }
+            for which, one in {"ours": row["ours"], **peers}.items():
+                table.add_row(name.split("/")[1], f"{row['dense']:.2%}", which, _said(one),
+                              f"{one['accuracy']:.2%}")  # fmt: skip
     return table
