@@ -4,12 +4,15 @@ view          becomes reshape: ONNX has no strides
 attention     on more or fewer than four axes: those in front are folded into one; its result is
               made contiguous, because the exporter takes it apart into operators that give other
               strides than those it was captured with
+split         into parts whose size follows the batch: slices, because the exporter's optimiser
+              wants to see a number
 convolution   with as many groups as samples: a product with the patches of each
 max pool      of a zero-padded tensor: ONNX Runtime 1.31 makes one call of both, which pads with
               minus infinity instead, so that negative borders come out wrong
 """
 
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -33,6 +36,7 @@ _MAX_POOLS = (
     aten.max_pool2d_with_indices.default,
     aten.max_pool3d_with_indices.default,
 )
+_PARTS = (aten.split.Tensor, aten.chunk.default)
 _NEVER_NEGATIVE = (aten.relu.default, aten.relu_.default)
 
 
@@ -47,12 +51,45 @@ def exportable(program: Program) -> GraphModule:
         _made_contiguous(graph, node)
     for node in per_sample:
         _by_patches(graph, node, shapes)
+    for node in [node for node in graph.nodes if node.target in _PARTS]:
+        if isinstance(node.args[1], Node) or _is_chunk(node, anywhere=bool(program.axes)):
+            _by_slices(graph, node)
     for node in graph.find_nodes(op="call_function", target=aten.view.default):
         node.target = aten.reshape.default
     for node in [node for node in graph.nodes if node.target in _MAX_POOLS]:
         _apart_from_its_padding(graph, node)
     graph.lint()
     return GraphModule(tree(program.tensors(), program.parts()), graph)
+
+
+def _is_chunk(node: Node, anywhere: bool) -> bool:
+    """Whether a number of parts is asked for, along an axis whose size may be free."""
+    return node.target is aten.chunk.default and (anywhere or _axis_of(node) == 0)
+
+
+def _axis_of(parts: Node) -> Any:
+    return parts.args[2] if len(parts.args) > 2 else parts.kwargs.get("dim", 0)
+
+
+def _by_slices(graph: Graph, parts: Node) -> None:
+    """Each part that is used, from where it begins: the last ends where the tensor does."""
+    tensor, size = parts.args[:2]
+    axis = _axis_of(parts)
+    if parts.target is aten.chunk.default:
+        with graph.inserting_before(parts):
+            whole = graph.call_function(aten.sym_size.int, (tensor, axis))
+            above = graph.call_function(operator.add, (whole, size - 1))
+            size = graph.call_function(operator.floordiv, (above, size))
+    for part in list(parts.users):
+        index = part.args[1]
+        with graph.inserting_before(part):
+            first, last = (
+                graph.call_function(operator.mul, (size, index + more)) for more in (0, 1)
+            )
+            place = (tensor, axis, first, last)
+            part.replace_all_uses_with(graph.call_function(aten.slice.Tensor, place))
+        graph.erase_node(part)
+    graph.erase_node(parts)
 
 
 def _apart_from_its_padding(graph: Graph, pool: Node) -> None:

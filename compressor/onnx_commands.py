@@ -1,12 +1,16 @@
 """Commands on ONNX files, ours or a stranger's, and on releases. No torch here."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from compressor.exits import exits
 from compressor.options import AsJson, Quiet, Seed, Threads, print_json
+
+if TYPE_CHECKING:
+    from compressor.explain import Judged
+    from compressor.stages import Watch
 
 app = typer.Typer()
 
@@ -175,6 +179,9 @@ def explain(
     threads: Threads = 1,
     runs: Annotated[int, typer.Option(min=1, help="runs under the profiler")] = 30,
     most: Annotated[int, typer.Option(min=1, help="operators to show, the dearest first")] = 20,
+    stairs: Annotated[
+        Path | None, typer.Option(help="page to write: the dearest layers at other widths")
+    ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -194,11 +201,26 @@ def explain(
             found[name] = run(
                 path, batch=batch, threads=threads, runs=runs, seed=seed, roofline=roofline
             )
+    more = _stairs(found, stairs, threads, shown) if stairs is not None else {}
     if as_json:
-        print_json({name: one.to_json() for name, one in found.items()})
+        print_json({name: one.to_json() | more.get(name, {}) for name, one in found.items()})
     elif not quiet:
         for table in render(found, most):
             wide_console().print(table)
+
+
+def _stairs(
+    found: "dict[str, Judged]", path: Path, threads: int, shown: "Watch"
+) -> dict[str, dict[str, Any]]:
+    """Measure the dearest layers at other widths, and write the page."""
+    from compressor.explain import stairs
+
+    measured = {}
+    for name, one in found.items():
+        with shown.stage(f"stairs {name}"):
+            measured[name] = stairs.stairs(one, threads=threads, progress=shown.advance)
+    stairs.write(measured, path)
+    return {name: {"stairs": [row.to_json() for row in rows]} for name, rows in measured.items()}
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Every operator of a loaded model, with its time, shapes and work.
 
-ONNX Runtime's profile is of the graph that really runs: fused, and in the kernels' own layouts.
+ONNX Runtime's profile is of the graph that really runs: fused, and in the kernels' own layouts. It
+is silent about weights that were packed for their kernel; these are read off that graph.
 """
 
 import json
@@ -9,9 +10,9 @@ import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from compressor.bench.inputs import asked_inputs, random_feeds
 from compressor.bench.sessions import CPU
 from compressor.onnx_files import safe
 from compressor.passes.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx
 
 Shape = tuple[int, ...]
 
@@ -39,6 +43,8 @@ class Operator:
     outputs: tuple[Shape, ...]
     bytes: int
     """Read and written: activations, weights, outputs."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Of its node in the graph that runs, by ONNX's names."""
 
     @property
     def macs(self) -> int:
@@ -81,6 +87,9 @@ def profile(
         options.profile_file_prefix = str(Path(folder) / "profile")
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        graph = _Graph(Path(folder)) if list(providers or [CPU]) == [CPU] else None
+        if graph is not None:  # others may compile parts that cannot be written
+            graph.ask(options)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         source = model if isinstance(model, bytes) else str(safe(model))
@@ -97,10 +106,64 @@ def profile(
                 "ONNX Runtime cannot run this model", why=str(error).strip().splitlines()[0][:300]
             ) from error
         events = json.loads(Path(session.end_profiling()).read_text())
-    return _operators(events, warmup)
+        nodes = {} if graph is None else graph.nodes()
+    return _operators(events, warmup, nodes)
 
 
-def _operators(events: list[dict[str, Any]], warmup: int) -> list[Operator]:
+@dataclass(frozen=True)
+class _Node:
+    """What a profile does not say: by name, sizes of constant inputs and attributes."""
+
+    attributes: Mapping[str, Any]
+    inputs: tuple[tuple[Shape, int] | None, ...]
+    """Shape and bytes of a number, or None for what is computed."""
+
+    def shapes(self, listed: tuple[Shape, ...]) -> tuple[tuple[Shape, ...], int]:
+        """All shapes in their places, and the bytes of those that are not in the list."""
+        constants = [one for one in self.inputs if one is not None]
+        largest_first = sorted(constants, key=lambda one: -math.prod(one[0]))
+        packed = largest_first[: len(self.inputs) - len(listed)]
+        rest, found = iter(listed), list[Shape]()
+        for one in self.inputs:
+            found.append(one[0] if one in packed and one is not None else next(rest, ()))
+        return tuple(found), sum(math.prod(shape) * size for shape, size in packed)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """The graph that runs, which ONNX Runtime writes into a folder, weights apart."""
+
+    folder: Path
+
+    def ask(self, options: Any) -> None:
+        """Have it written."""
+        options.optimized_model_filepath = str(self.folder / "graph.onnx")
+        prefix = "session.optimized_model_external_initializers_"
+        options.add_session_config_entry(f"{prefix}file_name", "weights.bin")
+        options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
+
+    def nodes(self) -> dict[str, _Node]:
+        """By name."""
+        import onnx
+
+        graph = onnx.load(self.folder / "graph.onnx", load_external_data=False).graph
+        known = {one.name: (tuple(one.dims), _bytes(onnx, one)) for one in graph.initializer}
+        return {
+            node.name: _Node(
+                {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute},
+                tuple(known.get(name) for name in node.input if name),
+            )
+            for node in graph.node
+        }
+
+
+def _bytes(onnx: Any, tensor: "onnx.TensorProto") -> int:
+    return int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _operators(
+    events: list[dict[str, Any]], warmup: int, nodes: Mapping[str, _Node]
+) -> list[Operator]:
     """Median of each operator's times, without the first runs."""
     times: dict[str, list[int]] = defaultdict(list)
     first: dict[str, dict[str, Any]] = {}
@@ -109,20 +172,27 @@ def _operators(events: list[dict[str, Any]], warmup: int) -> list[Operator]:
             key = f"{event['args'].get('node_index', '')} {event['name']}"
             first.setdefault(key, event)
             times[key].append(int(event["dur"]))
-    return [_operator(event, times[key][warmup:]) for key, event in first.items()]
+    return [_operator(event, times[key][warmup:], nodes) for key, event in first.items()]
 
 
-def _operator(event: dict[str, Any], microseconds: list[int]) -> Operator:
+def _operator(
+    event: dict[str, Any], microseconds: list[int], nodes: Mapping[str, _Node]
+) -> Operator:
     args = event["args"]
+    name = event["name"].removesuffix(_KERNEL)
     sizes = ("activation_size", "parameter_size", "output_size")
+    inputs, packed = _shapes(args.get("input_type_shape", [])), 0
+    if (node := nodes.get(name)) is not None and len(inputs) < len(node.inputs):
+        inputs, packed = node.shapes(inputs)
     return Operator(
-        name=event["name"].removesuffix(_KERNEL),
+        name=name,
         kind=args["op_name"],
         provider=args.get("provider", ""),
         seconds=statistics.median(microseconds) / 1e6 if microseconds else 0.0,
-        inputs=_shapes(args.get("input_type_shape", [])),
+        inputs=inputs,
         outputs=_shapes(args.get("output_type_shape", [])),
-        bytes=sum(int(args.get(size, 0)) for size in sizes),
+        bytes=sum(int(args.get(size, 0)) for size in sizes) + packed,
+        attributes={} if node is None else node.attributes,
     )
 
 

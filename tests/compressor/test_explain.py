@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from compressor.cli import app
-from compressor.explain import explain, render
+from compressor.explain import explain, render, stairs
 from compressor.explain.judge import _bound
 from compressor.explain.profile import Operator, profile
 from compressor.explain.roofline import Roofline, measure
@@ -92,6 +92,48 @@ def test_a_width_without_a_fast_kernel_is_named():
     assert found.seconds == pytest.approx(sum(found.by_bound().values()))
 
 
+def product(rows: int, width: int) -> bytes:
+    """A matrix product with weights, and a bias."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 20])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, width])
+    weights = [numpy_helper.from_array(np.ones(shape, np.float32), name)
+               for name, shape in (("w", (20, width)), ("b", (width,)))]  # fmt: skip
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="gemm")
+    graph = helper.make_graph([node], "net", [x], [y], weights)
+    opset = [helper.make_opsetid("", 20)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+
+
+def test_weights_that_were_packed_for_their_kernel_count():
+    (one,) = profile(product(7, 30), runs=2)
+    assert one.inputs[:2] == ((7, 20), (20, 30))
+    assert one.macs == 7 * 20 * 30
+    assert one.bytes == 4 * (7 * 20 + 20 * 30 + 30 + 7 * 30)
+
+
+def test_the_dearest_layers_are_measured_around_their_widths(monkeypatch, tmp_path):
+    monkeypatch.setattr(stairs, "BELOW", 2)
+    monkeypatch.setattr(stairs, "ABOVE", 1)
+    monkeypatch.setattr(stairs, "REPEATS", 1)
+    found = stairs.stairs(explain(convolutions(48, 32, 24), runs=2, roofline=ROOF))
+    alike = [(48, (46, 47, 48, 49)), (32, (30, 31, 32, 33))]  # 24 channels run as 32
+    assert sorted(((one.width, one.widths) for one in found), reverse=True) == [*alike, alike[1]]
+    assert all(took > 0 for one in found for took in one.seconds)
+    assert all(one.width <= one.free <= one.width + 1 for one in found)
+    (line,) = stairs.stairs(explain(product(7, 1), runs=2, roofline=ROOF))
+    assert line.widths == (1, 2), "no layer has no channel"
+    stairs.write({"net.onnx": found, "<b>": [line]}, tmp_path / "stairs.html")
+    page = (tmp_path / "stairs.html").read_text()
+    assert page.count("<polyline") == 4
+    assert "&lt;b&gt;" in page
+
+
+def test_a_step_lasts_from_half_a_channel_before_to_half_a_channel_after():
+    one = stairs.Stairs("conv", "Conv", 5, (4, 5), (1.0, 2.0))
+    assert one.line() == [(0, 50), (50, 50), (50, 100), (100, 100)]
+    assert one.here == 75
+
+
 def test_the_roofline_is_of_this_world():
     roof = measure(repeats=3)
     assert 1e8 < roof.macs < 1e14
@@ -123,3 +165,16 @@ def test_the_command_prints_tables(tmp_path):
     assert json.loads(done.stdout)["net.onnx"]["by_bound"]
     done = CliRunner().invoke(app, ["explain", str(path), "--runs", "2"])
     assert "bound by" in done.stdout
+    assert not (tmp_path / "stairs.html").exists()
+
+
+def test_the_command_draws_the_stairs(tmp_path, monkeypatch):
+    monkeypatch.setattr(stairs, "LAYERS", 1)
+    monkeypatch.setattr(stairs, "REPEATS", 1)
+    path, page = tmp_path / "net.onnx", tmp_path / "stairs.html"
+    onnx.save(onnx.load_model_from_string(convolutions(31, 32)), path)
+    command = ["explain", str(path), "--runs", "2", "-q", "--json", "--stairs", str(page)]
+    done = CliRunner().invoke(app, command)
+    (one,) = json.loads(done.stdout)["net.onnx"]["stairs"]
+    assert len(one["widths"]) == len(one["seconds"])
+    assert page.read_text().count("<polyline") == 1

@@ -220,6 +220,29 @@ class Masked(nn.Module):
         return self.head(x) * (1.0 - mask)
 
 
+class Halves(nn.Module):
+    """Two images beside each other in the batch, as optical flow has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        first, second = self.conv(torch.cat([x, y])).chunk(2)
+        return first - 2 * second
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_parts_whose_size_follows_the_batch_are_exported(batch):
+    program = program_of(Halves(), torch.randn(2, 3, 6, 6), torch.randn(2, 3, 6, 6))
+    given = torch.randn(2, batch, 3, 6, 6)
+    (found,) = onnxruntime.InferenceSession(export(program)).run(
+        None, {"x": given[0].numpy(), "y": given[1].numpy()}
+    )
+    wanted = program.module(*given).detach()
+    assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-5)
+
+
 def test_a_number_less_a_tensor_of_another_kind_is_exported():
     x, mask = torch.ones(2, 4), torch.tensor([[1], [0]])
     program = program_of(Masked(), x, mask)
