@@ -5,7 +5,7 @@ r"""A trained network and its data: the ResNet of `residual.py` on scikit-learn'
 
     digits_resnet()     the network, with the weights in models/weights/digits.safetensors
     example_inputs()    two training images
-    calibration()       320 training images without their labels, in batches
+    calibration()       512 training images without their labels, in batches
     training()          all training images with their labels, as a data set
     accuracy(predict)   the share of held-out images that `predict` gets right
 
@@ -73,8 +73,8 @@ def example_inputs() -> Tensor:
 
 
 def calibration() -> Iterator[Tensor]:
-    """320 training images without labels, five batches of 64."""
-    return iter(data().train_images[: 5 * BATCH].split(BATCH))
+    """512 training images without labels, eight batches of 64."""
+    return iter(data().train_images[: 8 * BATCH].split(BATCH))
 
 
 def training() -> TensorDataset:

@@ -1,5 +1,6 @@
 """How far the outputs of one network are from those of another."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,16 +17,40 @@ def divergence(wanted: Outputs, found: Outputs) -> float:
     Logits are compared, not probabilities: on inputs that a network was trained with those are
     saturated, and hardly tell a good repair from a bad one. Several outputs count alike.
     """
-    totals = []
+    return average(distances(wanted, found))
+
+
+def average(rows: Sequence[Tensor]) -> float:
+    """The divergence that `distances` come to; infinite where one is not a number."""
+    total = sum(float(one.mean()) for one in rows) / max(len(rows), 1)
+    return total if total == total else float("inf")
+
+
+def distances(wanted: Outputs, found: Outputs) -> list[Tensor]:
+    """The same for every row of each output: float64 [rows]."""
+    result = []
     for place in range(len(wanted[0])):
         a = torch.cat([batch[place].double().flatten(1) if batch[place].dim() > 1
                        else batch[place].double().reshape(1, -1) for batch in wanted])  # fmt: skip
         b = torch.cat([batch[place].double().flatten(1) if batch[place].dim() > 1
                        else batch[place].double().reshape(1, -1) for batch in found])  # fmt: skip
         scores = all(is_scores(batch[place]) for batch in wanted)
-        totals.append(_between_scores(a, b) if scores else _squared(a, b))
-    total = sum(totals) / max(len(totals), 1)
-    return total if total == total else float("inf")
+        result.append(_between_scores(a, b) if scores else _squared(a, b))
+    return result
+
+
+def lead(first: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[float, float]:
+    """By how much `other` is closer than `first`, and the standard error of that.
+
+    Both from `distances`, of the same inputs: what is hard for both does not count as noise. Errors
+    of several outputs are taken to go together, which is the most that they can do.
+    """
+    far, near = average(first), average(other)
+    if math.inf in (far, near):
+        return (0.0 if far == near else far - near), 0.0
+    gains = [a - b for a, b in zip(first, other, strict=True)]
+    noise = [float(gain.std()) / len(gain) ** 0.5 if len(gain) > 1 else 0.0 for gain in gains]
+    return far - near, sum(noise) / max(len(noise), 1)
 
 
 def is_scores(output: Tensor) -> bool:
@@ -33,7 +58,7 @@ def is_scores(output: Tensor) -> bool:
     return output.is_floating_point() and output.dim() == 2 and output.shape[1] > 1
 
 
-def _between_scores(a: Tensor, b: Tensor) -> float:
+def _between_scores(a: Tensor, b: Tensor) -> Tensor:
     a, b = _logarithms(a), _logarithms(b)
     return _squared(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True))
 
@@ -46,6 +71,6 @@ def _logarithms(scores: Tensor) -> Tensor:
     return scores.log_softmax(1)
 
 
-def _squared(a: Tensor, b: Tensor) -> float:
+def _squared(a: Tensor, b: Tensor) -> Tensor:
     spread = float(a.var(0, correction=0).sum()) or float(a.square().mean()) or 1.0
-    return float((a - b).square().sum(1).mean()) / spread
+    return (a - b).square().sum(1) / spread

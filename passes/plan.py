@@ -52,6 +52,8 @@ class Trial:
     divergence: float | None
     """How far the repaired network is from the original, on inputs that nothing was fitted to; None
     where there was nothing to choose from."""
+    noise: float | None = None
+    """Standard error of the difference from the first that was tried; None for that one."""
 
 
 @dataclass(frozen=True, eq=False)

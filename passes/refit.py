@@ -69,8 +69,10 @@ class Duet:
         held: list[bool],
         *,
         statistics: bool = False,
+        rows: int = ROWS,
     ) -> None:
-        self.small, self.held, self.statistics = small, held, statistics
+        """`rows` to fit for each column, at most."""
+        self.small, self.held, self.statistics, self._each = small, held, statistics, rows
         self.coupling: Coupling = plan.coupling
         self.sizes: Sizes = plan.sizes
         self.teacher = Strand(plan.coupling.program.module, chunks)
@@ -170,7 +172,7 @@ class Duet:
 
     def _wanted(self, columns: int) -> int:
         """Rows to look at of each chunk."""
-        return max(ROWS * columns, LEAST_ROWS) // max(self.held.count(False), 1) + 1
+        return max(self._each * columns, LEAST_ROWS) // max(self.held.count(False), 1) + 1
 
     # --- wide layers, and recurrent ones ----------------------------------------------------------
 
@@ -264,7 +266,7 @@ class Duet:
         x = self.pupil.value(chunk, found.x)
         count = found.count(y)
         few = torch.randint(count, (wanted,), generator=self._random)
-        picked = torch.arange(count) if count <= wanted else few
+        picked = slice(None) if count <= wanted else few
         u = found.rows(x, y.shape, picked)
         target = found.targets(y, picked).double()
         if path.other is not None:

@@ -24,12 +24,16 @@ class Moments:
         self.yy = torch.zeros(blocks, outputs, dtype=torch.float64)
 
     def add(self, u: Tensor, y: Tensor) -> None:
-        """Rows more. A constant column is put behind those of `u`."""
+        """Rows more. A constant column stands behind those of `u`, without being made."""
         u, y = u.double(), y.double()
-        u = torch.cat([u, torch.ones_like(u[..., :1])], -1)
+        total = u.sum(1)
         self.count += u.shape[1]
-        self.uu += u.mT @ u
-        self.uy += u.mT @ y
+        self.uu[:, :-1, :-1].baddbmm_(u.mT, u)
+        self.uu[:, -1, :-1] += total
+        self.uu[:, :-1, -1] += total
+        self.uu[:, -1, -1] += u.shape[1]
+        self.uy[:, :-1].baddbmm_(u.mT, y)
+        self.uy[:, -1] += y.sum(1)
         self.yy += y.square().sum(1)
 
     @property

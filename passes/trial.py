@@ -3,7 +3,8 @@
     plan ──> shrink ──> refit on one half ──> distance from the original on the other half
 
 No criterion is the best one for all networks, so that none is believed. A trial looks at fewer
-inputs than the repair of the winner does.
+inputs than the repair of the winner does, and at fewer rows of each; so another criterion than the
+first is taken only where it is closer by more than chance would have it.
 """
 
 from collections.abc import Iterable
@@ -11,8 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from .agreement import divergence
+from .agreement import average, distances, lead
 from .contract import apply
 from .cost import Cost
 from .coupling import Coupling
@@ -26,8 +28,14 @@ from .refit import Duet
 from .repair import MEMORY
 from .shrink import Shrink
 
-INPUTS = 384
+INPUTS = 256
 """Of a trial, at most: one half to fit, one half to judge."""
+
+ROWS = 25
+"""Rows to fit, for each column of a layer."""
+
+SURE = 2.0
+"""Standard errors by which another criterion than the first has to be closer."""
 
 
 def contest(
@@ -52,15 +60,21 @@ def contest(
         ((name, plan),) = plans.items()
         return replace(plan, trials=(_told(name, plan, None),))
     chunks = _chunks(coupling, calls)
-    found = {name: _distance(plan, chunks) for name, plan in plans.items()}
-    best = min(plans, key=lambda name: found[name])
+    found = {name: _distances(plan, chunks) for name, plan in plans.items()}
+    first, *_ = found
+    leads = {name: lead(found[first], own) for name, own in found.items()}
+    sure = [name for name, (gain, noise) in leads.items() if gain > SURE * noise]
+    best = max(sure, key=lambda name: leads[name][0], default=first)
     order = sorted(plans, key=lambda name: name != best)
-    trials = tuple(_told(name, plans[name], found[name]) for name in order)
+    trials = tuple(
+        _told(name, plans[name], average(found[name]), None if name == first else leads[name][1])
+        for name in order
+    )
     return replace(plans[best], trials=trials)
 
 
-def _told(criterion: str, plan: Plan, distance: float | None) -> Trial:
-    return Trial(criterion, plan.reached / plan.dense, distance)
+def _told(criterion: str, plan: Plan, distance: float | None, noise: float | None = None) -> Trial:
+    return Trial(criterion, plan.reached / plan.dense, distance, noise)
 
 
 def _plans(
@@ -95,12 +109,12 @@ def _chunks(coupling: Coupling, calls: Iterable[tuple[Any, Any]]) -> list[Chunk]
     return sampled(calls, coupling.program, limit=limit)[0]
 
 
-def _distance(plan: Plan, chunks: list[Chunk]) -> float:
+def _distances(plan: Plan, chunks: list[Chunk]) -> list[Tensor]:
     """How far the repaired network is from the original, on the half that it does not know."""
     held = held_out(len(chunks), 2)
     small = apply(Shrink(plan), plan.coupling.program).program
-    duet = Duet(plan, clone(small), chunks, held)
+    duet = Duet(plan, clone(small), chunks, held, rows=ROWS)
     duet.run()
     outputs = (duet.teacher.outputs, duet.pupil.outputs)
     wanted, own = ([one for one, out in zip(of, held, strict=True) if out] for of in outputs)
-    return divergence(wanted, own)
+    return distances(wanted, own)

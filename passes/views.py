@@ -19,6 +19,9 @@ from torch.fx import Node
 
 aten = torch.ops.aten
 
+Picked = Tensor | slice
+"""Numbers of rows; or all of them, as a slice, which is quicker than by their numbers."""
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -33,11 +36,11 @@ class View:
         """How many rows a result has."""
         raise NotImplementedError
 
-    def rows(self, x: Tensor, y_shape: Sequence[int], picked: Tensor) -> Tensor:
+    def rows(self, x: Tensor, y_shape: Sequence[int], picked: Picked) -> Tensor:
         """The rows `picked` of an input: [blocks, n, columns]."""
         raise NotImplementedError
 
-    def targets(self, y: Tensor, picked: Tensor) -> Tensor:
+    def targets(self, y: Tensor, picked: Picked) -> Tensor:
         """The same rows of a result: [blocks, n, outputs]."""
         raise NotImplementedError
 
@@ -75,12 +78,12 @@ class Convolution(View):
     def count(self, y: Tensor) -> int:
         return y.numel() // y.shape[-self.rank - 1]
 
-    def targets(self, y: Tensor, picked: Tensor) -> Tensor:
+    def targets(self, y: Tensor, picked: Picked) -> Tensor:
         flat = y.movedim(-self.rank - 1, -1).flatten(0, -2)[picked]
         found: Tensor = flat.unflatten(1, (self.groups, -1)).movedim(1, 0)
         return found
 
-    def rows(self, x: Tensor, y_shape: Sequence[int], picked: Tensor) -> Tensor:
+    def rows(self, x: Tensor, y_shape: Sequence[int], picked: Picked) -> Tensor:
         x = x if x.dim() == self.rank + 2 else x[None]
         kernel = list(self.given["weight_shape"][2:])
         dilation = self._each("dilation", 1)
@@ -95,18 +98,25 @@ class Convolution(View):
             windows = windows.unfold(2 + axis, span + 1, step)
         every = (slice(None),) * (2 + self.rank)
         windows = windows[(*every, *(slice(None, None, d) for d in dilation))]
-        sizes = list(y_shape[-self.rank :])
-        place = picked
-        indices: list[Tensor] = []
-        for size in reversed(sizes):
-            indices.insert(0, place % size)
-            place = place // size
-        index: tuple[Any, ...] = (place, slice(None), *indices)
-        found = windows[index]  # [n, channels, kernel...]
+        if isinstance(picked, slice):
+            found = windows.movedim(1, 1 + self.rank).flatten(0, self.rank)[picked]
+        else:
+            found = self._at(windows, y_shape, picked)
         if self.transposed:
             found = found.flip(list(range(2, 2 + self.rank)))
         blocks: Tensor = found.flatten(1).unflatten(1, (self.groups, -1)).movedim(1, 0)
         return blocks
+
+    def _at(self, windows: Tensor, y_shape: Sequence[int], picked: Tensor) -> Tensor:
+        """Some windows: [n, channels, kernel...]."""
+        place = picked
+        indices: list[Tensor] = []
+        for size in reversed(y_shape[-self.rank :]):
+            indices.insert(0, place % size)
+            place = place // size
+        index: tuple[Any, ...] = (place, slice(None), *indices)
+        found: Tensor = windows[index]
+        return found
 
     def _padding(self, spans: list[int]) -> list[int]:
         padding = self.given.get("padding", 0)
@@ -168,11 +178,11 @@ class Contraction(View):
     def count(self, y: Tensor) -> int:
         return math.prod(y.shape[self.out.index(a)] for a in self._kinds()[1])
 
-    def rows(self, x: Tensor, y_shape: Sequence[int], picked: Tensor) -> Tensor:
+    def rows(self, x: Tensor, y_shape: Sequence[int], picked: Picked) -> Tensor:
         blocks, rows, columns, _ = self._kinds()
         return self._ordered(x, self.xs, blocks, rows, columns)[:, picked]
 
-    def targets(self, y: Tensor, picked: Tensor) -> Tensor:
+    def targets(self, y: Tensor, picked: Picked) -> Tensor:
         blocks, rows, _, outputs = self._kinds()
         return self._ordered(y, self.out, blocks, rows, outputs)[:, picked]
 

@@ -113,7 +113,7 @@ def test_accuracy_takes_arrays_as_well_as_tensors() -> None:
 
 def test_calibration_images_are_not_among_the_held_out() -> None:
     batches = list(digits.calibration())
-    assert sum(map(len, batches)) == 320
+    assert sum(map(len, batches)) == 512
     seen = {image.numpy().tobytes() for image in torch.cat(batches)}
     assert not seen & {image.numpy().tobytes() for image in digits.data().test_images}
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from compressor.passes import Budget, Measured, Options
+from compressor.passes.agreement import lead
 from compressor.passes.errors import UsageError
 from torch import nn
 
@@ -30,14 +31,21 @@ def asked():
     return coupling, [((part,), {}) for part in x.split(32)]
 
 
-def test_every_criterion_is_tried_and_the_closest_to_the_original_is_taken(asked):
+def test_every_criterion_is_tried_and_one_that_is_surely_closer_is_taken(asked):
     coupling, calls = asked
     measured = Measured.of(coupling, calls, Options())
     plan = passes.contest(coupling, Budget(macs=0.5), Options(round_to=1), measured, calls)
     distances = [trial.divergence or 0.0 for trial in plan.trials]
     assert {trial.criterion for trial in plan.trials} <= {"obs", "l2", "hessian"}
     assert len(distances) > 1
-    assert distances[0] == min(distances) < max(distances)
+    assert min(distances) < max(distances)
+    best, *rest = plan.trials
+    if best.noise is None:  # the first that was tried: none is surely closer
+        assert best.criterion == "obs"
+        assert all(distances[0] - (one.divergence or 0.0) <= 2 * (one.noise or 0.0) for one in rest)
+    else:
+        (first,) = [one for one in rest if one.noise is None]
+        assert (first.divergence or 0.0) - distances[0] > 2 * best.noise
     assert all(trial.reached <= 0.5 for trial in plan.trials)
     curves = {"obs": measured.curves, **measured.others}[plan.trials[0].criterion]
     again = passes.choose(coupling, Budget(macs=0.5), Options(round_to=1), curves=curves)
@@ -62,6 +70,25 @@ def test_the_trial_foretells_what_the_repair_gives(asked):
             return float((done.program.module(fresh) - network()(fresh)).square().mean())
 
     assert error(plan.trials[0].criterion) < error(worst.criterion)
+
+
+def test_a_lead_within_its_noise_decides_nothing():
+    easy, hard = seeded(100).square(), seeded(100, seed=1).square() * 50
+    first = [easy + hard]
+    gain, noise = lead(first, [easy + hard - 0.1])  # the same for every input: no noise
+    assert gain == pytest.approx(0.1, rel=1e-4)
+    assert noise == pytest.approx(0.0, abs=1e-5)
+    by_chance = [easy + hard - 0.1 + seeded(100, seed=2) * 5]
+    gain, noise = lead(first, by_chance)
+    assert noise == pytest.approx(0.5, rel=0.3)
+    assert abs(gain) < 2 * noise
+
+
+def test_a_network_that_is_not_finite_is_behind_every_other():
+    fine, broken = [torch.ones(4)], [torch.tensor([1.0, 1.0, 1.0, float("nan")])]
+    assert lead(broken, fine) == (float("inf"), 0.0)
+    assert lead(fine, broken) == (float("-inf"), 0.0)
+    assert lead(broken, broken) == (0.0, 0.0)
 
 
 def test_a_criterion_that_was_named_is_not_tried_against_others(asked):
