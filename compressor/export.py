@@ -51,9 +51,10 @@ class Simplified:
     why: str = ""
 
 
-def export(program: Program) -> bytes:
+def export(program: Program, *, optimize: bool = True) -> bytes:
     """The program as an ONNX model with a dynamic batch where the program has one.
 
+    Without `optimize` it is as torch's exporter leaves it, before onnxscript folds and fuses.
     Raises CompressError where torch's exporter does, with its reason.
     """
     module = exportable(folded(program))
@@ -64,7 +65,7 @@ def export(program: Program) -> bytes:
                 _positional(program),
                 kwargs=dict(program.kwargs),
                 dynamo=True,
-                optimize=True,
+                optimize=optimize,
                 dynamic_shapes=dynamic_shapes(
                     module.forward, program.args, program.kwargs, program.batch, program.axes
                 ),

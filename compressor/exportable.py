@@ -14,7 +14,7 @@ max pool      of a zero-padded tensor: ONNX Runtime 1.31 makes one call of both,
 import math
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ def _axis_of(parts: Node) -> Any:
 
 def _by_slices(graph: Graph, parts: Node) -> None:
     """Each part that is used, from where it begins: the last ends where the tensor does."""
-    tensor, size = parts.args[:2]
+    tensor, size = cast("tuple[Node, Any]", parts.args[:2])
     axis = _axis_of(parts)
     if parts.target is aten.chunk.default:
         with graph.inserting_before(parts):
@@ -81,7 +81,7 @@ def _by_slices(graph: Graph, parts: Node) -> None:
             above = graph.call_function(operator.add, (whole, size - 1))
             size = graph.call_function(operator.floordiv, (above, size))
     for part in list(parts.users):
-        index = part.args[1]
+        index = cast("int", part.args[1])
         with graph.inserting_before(part):
             first, last = (
                 graph.call_function(operator.mul, (size, index + more)) for more in (0, 1)

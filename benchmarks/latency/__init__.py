@@ -6,6 +6,7 @@ align        Torch-Pruning's default model, padded
 written      the shrunk model beside a dense one that was written with its widths
 cell         a build at a share of the MACs: never slower than the original, or refused
 prediction   random plans: the table's ratio against the race's
+graphs       one network as several tools write and simplify it
 contest      accuracy at half the latency, beside Torch-Pruning's
 same, wider  the gate under random load: false alarms, and slow-downs that it finds
 

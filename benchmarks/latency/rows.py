@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.latency import alarms, plans
 from benchmarks.latency.contest import contest
+from benchmarks.latency.graphs import graphs
 from benchmarks.latency.subjects import CHAINS, NAMES
 from compressor.environment import environment
 
@@ -42,6 +43,7 @@ def rows() -> list[Row]:
     found += [_row(plans.equal_macs, "macs", "resnet56")]
     found += [_row(plans.like_written, "written", name) for name in CHAINS[3:]]
     found += [_row(contest, "contest", name) for name in ("resnet20", "resnet56")]
+    found += [_row(graphs, "graphs", name) for name in NAMES]
     found.append(_row(alarms.truth, "truth"))
     for batch in range(10):
         found += [_row(alarms.same, "same", 3 * batch + n) for n in range(3)]

@@ -15,7 +15,7 @@ def _said(found: Mapping[str, float]) -> str:
 
 def tables(known: Known) -> list[Table]:
     """What is known so far."""
-    makers = (_met, _macs, _align, _written, _cells, _prediction, _contest, _alarms)
+    makers = (_met, _macs, _align, _written, _cells, _prediction, _contest, _graphs, _alarms)
     return [table for table in (make(known) for make in makers) if table.row_count]
 
 
@@ -140,4 +140,17 @@ def _contest(known: Known) -> Table:
             for which, one in {"ours": row["ours"], **peers}.items():
                 table.add_row(name.split("/")[1], f"{row['dense']:.2%}", which, _said(one),
                               f"{one['accuracy']:.2%}")  # fmt: skip
+    return table
+
+
+def _graphs(known: Known) -> Table:
+    table = _table("the same network, written differently", "model", "graph", "operators",
+                   "of its time", "differs by", "why not")  # fmt: skip
+    for name, row in known.items():
+        if name.startswith("graphs/"):
+            for which, one in row["graphs"].items():
+                raced = "ratio" in one
+                table.add_row(name.split("/")[1], which, str(one.get("nodes", "")),
+                              _said(one) if raced else "", f"{one['max_rel']:.1g}" if raced else "",
+                              one.get("why", ""))  # fmt: skip
     return table
