@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from compressor import passes
+from compressor import criteria, passes
 from compressor import search as searching
 from compressor.built import Built as Built
 from compressor.data import Data, Source
@@ -34,7 +34,7 @@ from compressor.recipe import Recipe
 from compressor.stages import Watch
 from compressor.train.nets import helper, processes_started, with_tensors
 from compressor.train.phases import Task, frozen_norms, sparsened, trained
-from compressor.train.settings import Training
+from compressor.train.settings import Loss, Training
 from compressor.work import Work, digest, of_program, repaired
 
 
@@ -50,6 +50,7 @@ class Given:
     train_data: Source | None = None
     finetune: Callable[[nn.Module], object] | None = None
     dynamic: Dynamic | None = None
+    criterion_loss: Loss | None = None
 
 
 def compress(
@@ -64,6 +65,7 @@ def compress(
     train_data: Source | None = None,
     finetune: Callable[[nn.Module], object] | None = None,
     dynamic: Dynamic | None = None,
+    criterion_loss: Loss | None = None,
     name: str = "",
     watch: Watch | None = None,
     **options: Any,
@@ -77,7 +79,8 @@ def compress(
     `evaluate` is a callable(predict), a name such as "accuracy" (see `compressor.evaluate.READY`),
     or several; both exported models are measured, by name on `eval_data` (by default `data`).
     `training` has the epochs of distillation and fine-tuning, on `train_data` (by default `data`);
-    `finetune` is a function of yours that trains the small module in place.
+    `finetune` is a function of yours that trains the small module in place. `criterion_loss`
+    (outputs, target) is what the criteria by gradients differentiate, on pairs of `data`.
 
     `options` are those of the recipe about the choice and the limits: criterion, uniform, round_to,
     min_channels, ignore, seed, max_drop, metric, search; and for a budget of latency the table of
@@ -91,8 +94,9 @@ def compress(
     if unknown := options.keys() - OPTIONS:
         raise UsageError(f"unknown option {min(unknown)!r}", hint=near(min(unknown), OPTIONS))
     given = Given(
-        budget, data, evaluate, eval_data, training or Training(), train_data, finetune, dynamic
-    )
+        budget, data, evaluate, eval_data, training or Training(), train_data, finetune, dynamic,
+        criterion_loss,
+    )  # fmt: skip
     free = [
         f"{of}:{axis}={size}" for of, axes in (dynamic or {}).items() for axis, size in axes.items()
     ]
@@ -135,9 +139,14 @@ def prepared(
     task = _task(given, judged, recipe.metric, frozen)
     coupling, happened = _sparse(coupling, task, options.ignore, watch)
     measured = None
+    if data is None and given.criterion_loss is not None:
+        raise UsageError(
+            "a loss for the criterion needs calibration inputs",
+            hint="give (inputs, target) pairs by --data, or data=",
+        )
     if data is not None:
         with watch.stage("measure"):
-            measured = passes.Measured.of(coupling, data.calls, options)
+            measured = criteria.measured(coupling, data, options, given.criterion_loss)
     return Job(
         program,
         coupling,

@@ -128,8 +128,9 @@ def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
         None if spec is None else load_data(spec)
         for spec in (recipe.data, recipe.eval_data, recipe.train_data)
     )
-    loss, finetune = (
-        None if spec is None else load_callable(spec) for spec in (recipe.loss, recipe.train_with)
+    loss, finetune, criterion_loss = (
+        None if spec is None else load_callable(spec)
+        for spec in (recipe.loss, recipe.train_with, recipe.criterion_loss)
     )
     given = Given(
         budget=budget,
@@ -140,5 +141,6 @@ def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
         train_data=train_data,
         finetune=finetune,
         dynamic=dynamic,
+        criterion_loss=criterion_loss,
     )
     return model, inputs, given

@@ -22,6 +22,7 @@ from compressor import passes
 from compressor.data import Data
 from compressor.evaluate import Evaluation, evaluations
 from compressor.files import write_file
+from compressor.foreign import scored
 from compressor.inputs import Called, fresh
 from compressor.inspection import captured
 from compressor.load import load_data, with_code
@@ -190,7 +191,8 @@ def _orders(
     coupling: passes.Coupling, calls: Sequence[Called], options: passes.Options
 ) -> tuple[str, dict[str, list[Tensor]]]:
     """The channels of every cell of every group, those that go first in front; and by what."""
-    measured = passes.Measured.of(coupling, calls, options)
+    own = scored(options.criterion)
+    measured = passes.Measured.of(coupling, calls, options, scored=own)
     if measured.curves is not None:
         pairs = zip(coupling.groups, measured.curves, strict=True)
         return measured.criterion, {group.name: list(curve.order) for group, curve in pairs}

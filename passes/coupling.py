@@ -125,6 +125,12 @@ class Coupling:
         """Classes are numbered below this."""
         return int(self.classes.max()) + 1
 
+    @property
+    def channel_count(self) -> int:
+        """Channels (and whole rows) are numbered below this."""
+        owner = self.members[1]
+        return int(owner[-1]) + 1 if len(owner) else 0
+
     @cached_property
     def held(self) -> Array:
         """Which classes lie on a parameter: bool [classes]. Others only name rows of results."""

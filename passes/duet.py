@@ -38,6 +38,8 @@ class Chunk:
     samples: int
     key: int
     """Of their contents: the same inputs are held out in whatever order they come."""
+    loss: Callable[[Any], Tensor] | None = None
+    """Of the outputs, for gradients; None for the distance from the original's own."""
 
 
 def chunks_of(calls: Iterable[tuple[Any, Any]], program: Program, most: int = CHUNK) -> list[Chunk]:

@@ -1,7 +1,8 @@
 """Criteria that look at data: gradients of the weights, and what goes through the layers.
 
 Gradients are those of the original against its own outputs, in random directions (`own_loss`): no
-labels are needed. A score is a share of the mean along its axis, as for the weights alone.
+labels are needed; or those of a loss that comes with the inputs. A score is a share of the mean
+along its axis, as for the weights alone.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ def fisher(coupling: Coupling, evidence: Evidence, seed: int) -> Tensor:
     That is the empirical Fisher information of a mask on the slice.
     """
     total: dict[str, list[Tensor]] = {}
-    for weights, grads in _gradients(coupling, evidence[0], seed):
+    for weights, grads in gradients(coupling, evidence[0], seed):
         for name, grad in grads.items():
             own = totals(weights[name] * grad, coupling.state[name].arrays, lambda one: one)
             before = total.get(name, [torch.zeros(())] * len(own))
@@ -97,7 +98,7 @@ def _by_gradient(
     element: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     summed: dict[str, Tensor] = {}
-    for weights, grads in _gradients(coupling, evidence[0], seed):
+    for weights, grads in gradients(coupling, evidence[0], seed):
         for name, grad in grads.items():
             summed[name] = summed.get(name, torch.zeros(())) + element(weights[name], grad)
     found = {
@@ -107,7 +108,7 @@ def _by_gradient(
     return shares(coupling, found)
 
 
-def _gradients(
+def gradients(
     coupling: Coupling, chunks: Sequence[Chunk], seed: int
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """Weights and their gradients, for each chunk in turn."""
@@ -124,7 +125,7 @@ def _gradients(
         runner = _Leaves(program.module, weights)
         with torch.enable_grad():
             outputs = runner.run(*fresh(chunk.leaves), enable_io_processing=False)
-            loss = own_loss(outputs, random)
+            loss = own_loss(outputs, random) if chunk.loss is None else chunk.loss(outputs)
         if loss is None:
             continue
         found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)

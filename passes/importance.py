@@ -179,5 +179,5 @@ def channel_scores(
 def of_channels(coupling: Coupling, score: Tensor) -> Tensor:
     """From scores of classes to scores of channels: sums over what goes together."""
     classes, owner = coupling.members
-    total = torch.zeros(int(owner[-1]) + 1 if len(owner) else 0, dtype=torch.float64)
+    total = torch.zeros(coupling.channel_count, dtype=torch.float64)
     return total.index_add(0, owner, score[classes])

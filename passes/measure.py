@@ -7,7 +7,7 @@
 So groups compete in one unit, the loss of the whole network, whatever says what goes first.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from .coupling import Coupling
 from .curves import Curve, curve
-from .duet import sampled
+from .duet import Chunk, sampled
+from .errors import UsageError
 from .evidence import DATA_CRITERIA, Evidence
 from .importance import channel_scores, of_channels
-from .options import Options
+from .options import Options, by_data
 from .readings import Reading, readings
 from .threads import one_thread
 
@@ -35,6 +36,10 @@ STEP = 8
 """Inputs whose gradients are summed, for the criteria that square them."""
 
 
+Scored = Callable[[Coupling, Evidence, int], Tensor]
+"""A criterion from elsewhere: scores of all channels, float64 [channels]."""
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """A curve for each group of the coupling; or why there is none."""
@@ -49,24 +54,54 @@ class Measured:
 
     @classmethod
     def of(
-        cls, coupling: Coupling, calls: Iterable[tuple[Any, Any]], options: Options
+        cls,
+        coupling: Coupling,
+        calls: Iterable[tuple[Any, Any]],
+        options: Options,
+        *,
+        scored: Scored | None = None,
+        labelled: Sequence[Chunk] = (),
     ) -> "Measured":
-        """Measure all groups on some calibration inputs: pairs (args, kwargs)."""
+        """Measure all groups on some calibration inputs: pairs (args, kwargs).
+
+        `scored` is the criterion of the options, where it is from elsewhere; `labelled` are inputs
+        with losses of their own, for the criteria by gradients.
+        """
         criterion = "obs" if options.criterion == "auto" else options.criterion
-        fallback = "l2" if options.criterion == "auto" else options.criterion
         program = coupling.program
         chunks, _ = sampled(calls, program, TOGETHER, lambda chunk: SAMPLES // chunk.samples)
         try:
             read = readings(coupling, chunks, options.seed)
         except (RuntimeError, NotImplementedError) as error:
-            return cls(None, fallback, f"it has no gradients: {str(error).splitlines()[0]}")
+            why = f"it has no gradients: {str(error).splitlines()[0]}"
+            return cls(None, _instead(options.criterion, why), why)
         if not any(bool(reading.energy.any()) for reading in read):
-            return cls(None, fallback, "nothing that can be refitted changes the outputs")
-        evidence = (sampled(calls, program, STEP, lambda chunk: SAMPLES // chunk.samples)[0], read)
+            why = "nothing that can be refitted changes the outputs"
+            return cls(None, _instead(options.criterion, why), why)
+        evidence: Evidence = (
+            labelled or sampled(calls, program, STEP, lambda chunk: SAMPLES // chunk.samples)[0],
+            read,
+        )
+        if scored is not None:
+            curves = _greedy(coupling, read, scored(coupling, evidence, options.seed))
+            return cls(curves, criterion, "", sum(chunk.samples for chunk in chunks))
         curves = _curves(coupling, evidence, criterion, options.seed)
         more = CANDIDATES[1:] if options.criterion == "auto" else ()
         others = {name: _curves(coupling, evidence, name, options.seed) for name in more}
         return cls(curves, criterion, "", sum(chunk.samples for chunk in chunks), others)
+
+
+def _instead(criterion: str, why: str) -> str:
+    """The criterion where nothing can be measured. Raises UsageError for one that has to be."""
+    if criterion == "auto":
+        return "l2"
+    if by_data(criterion):
+        raise UsageError(
+            f"the criterion '{criterion}' cannot be measured on this model",
+            why=why,
+            hint="take one that looks at the weights alone, such as l2",
+        )
+    return criterion
 
 
 def _curves(coupling: Coupling, evidence: Evidence, criterion: str, seed: int) -> tuple[Curve, ...]:

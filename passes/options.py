@@ -14,6 +14,11 @@ BY_DATA = ("auto", "obs", *DATA_CRITERIA)
 """Criteria that are not read off the weights (see `evidence.py` and `curves.py`)."""
 
 
+def by_data(criterion: str) -> bool:
+    """Whether a criterion needs calibration inputs."""
+    return criterion in BY_DATA or ":" in criterion
+
+
 ALL_KINDS = ("latency", *KINDS, "memory")
 """What a budget can be about, the one that leads first."""
 
@@ -80,7 +85,8 @@ class Options:
     """How a plan is chosen."""
 
     criterion: str = "auto"
-    """A name of `CRITERIA`; "obs", which needs curves; "auto": "obs" with curves, else "l2"."""
+    """A name of `CRITERIA`; "obs", which needs curves; "auto": "obs" with curves, else "l2". With a
+    colon, the name of one from elsewhere, whose scores are handed to `Measured.of`."""
     seed: int = 0
     uniform: bool = False
     round_to: int | None = None
@@ -94,7 +100,7 @@ class Options:
 
     def __post_init__(self) -> None:
         known = {*CRITERIA, *BY_DATA}
-        if self.criterion not in known:
+        if self.criterion not in known and ":" not in self.criterion:
             raise UsageError(
                 f"unknown criterion '{self.criterion}'; one of: {', '.join(sorted(known))}"
             )

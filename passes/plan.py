@@ -24,10 +24,10 @@ from .joint import Joint
 from .kept import kept_indices
 from .memory import Memory
 from .options import ALL_KINDS as ALL_KINDS
-from .options import BY_DATA
 from .options import UNITS as UNITS
 from .options import Budget as Budget
 from .options import Options as Options
+from .options import by_data
 from .ranking import by_curve, by_scores
 from .search import Search
 from .search import nearest as nearest
@@ -115,7 +115,7 @@ def choose(
                              f"the model has {cost.dense:,.0f}")  # fmt: skip
     aim = _Aim(budget, costs, targets)
     if curves is None:
-        if options.criterion in BY_DATA and options.criterion != "auto":
+        if by_data(options.criterion) and options.criterion != "auto":
             raise UsageError(
                 f"the criterion '{options.criterion}' needs calibration inputs",
                 why="it is measured, not read off the weights",

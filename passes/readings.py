@@ -251,7 +251,7 @@ def _blocks(coupling: Coupling, layer: View, probe: _Probe, samples: int) -> lis
     parts = matrix.unflatten(2, (-1, taps))
     energy = torch.einsum("gict,gi,gidt->gcd", parts, gain, parts)
     silenced = probe.silenced[node] / (2 * samples)
-    classes = _classes(coupling, labels, layer)  # [blocks, outputs, columns * taps, 2]
+    classes = column_classes(coupling, labels, layer)  # [blocks, outputs, columns * taps, 2]
     inputs = classes[0][:, 0, ::taps]
     outputs = classes[1][:, :, 0]
     return [
@@ -269,7 +269,7 @@ def _blocks(coupling: Coupling, layer: View, probe: _Probe, samples: int) -> lis
     ]
 
 
-def _classes(coupling: Coupling, labels: Value, layer: View) -> tuple[Tensor, Tensor]:
+def column_classes(coupling: Coupling, labels: Value, layer: View) -> tuple[Tensor, Tensor]:
     """For each entry of the weight's matrix: the class of its column, and that of its result."""
     found = []
     for axes in layer.axes():

@@ -94,6 +94,9 @@ class Recipe(BaseModel):
     """the smallest model within max-drop; a budget is the least that is tried"""
     criterion: str = "auto"
     """how channels are scored"""
+    criterion_loss: str | None = None
+    """callable(outputs, target) that criteria by gradients take, on pairs of data; default: the
+    distance from the original's own outputs"""
     uniform: bool = False
     """the same share of every group"""
     round_to: AtLeastOne | None = None

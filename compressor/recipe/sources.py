@@ -24,7 +24,7 @@ PREFIX = "COMPRESSOR_"
 _CODE = frozenset(
     {
         *("model", "code", "inputs", "data", "evaluate", "eval-data"),
-        *("train-data", "train-with", "loss"),
+        *("train-data", "train-with", "loss", "criterion-loss"),
     }
 )
 """Keys whose values name code."""

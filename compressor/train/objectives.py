@@ -151,6 +151,18 @@ class Labelled:
         return found.reshape(())
 
 
+def returned(program: Program) -> Callable[[list[Tensor]], Any]:
+    """From flat outputs to what the model returns."""
+    spec = getattr(program.module, "_out_spec", None)
+
+    def build(outputs: list[Tensor]) -> Any:
+        if spec is None or spec.num_leaves != len(outputs):
+            return outputs[0] if len(outputs) == 1 else tuple(outputs)
+        return pytree.tree_unflatten(outputs, spec)
+
+    return build
+
+
 def usual_loss(outputs: Sequence[Tensor], targets: Sequence[Any]) -> Tensor:
     """Cross entropy for whole numbers, squared error for others, of the first output."""
     found = next((one for one in outputs if one.is_floating_point()), None)

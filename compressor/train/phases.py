@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
@@ -22,7 +22,7 @@ from compressor.stages import Watch
 from .feed import Feed
 from .loop import Phase, Run
 from .nets import Trainee, with_tensors
-from .objectives import Distillation, Labelled, Objective, Sparse, moved
+from .objectives import Distillation, Labelled, Objective, Sparse, moved, returned
 from .settings import Training
 from .sparse import GroupPenalty
 
@@ -121,14 +121,7 @@ def _run(
 
 
 def _labelled(task: Task, program: Program) -> Labelled:
-    spec = getattr(program.module, "_out_spec", None)
-
-    def build(outputs: list[Tensor]) -> Any:
-        if spec is None or spec.num_leaves != len(outputs):
-            return outputs[0] if len(outputs) == 1 else tuple(outputs)
-        return pytree.tree_unflatten(outputs, spec)
-
-    return Labelled(task.settings.loss, build)
+    return Labelled(task.settings.loss, returned(program))
 
 
 def _scored(task: Task, original: Program) -> Callable[[Trainee], float]:

@@ -57,7 +57,7 @@ def test_losing_more_of_a_group_costs_more(found):
 def test_the_repaired_network_is_judged_by_inputs_that_did_not_repair_it(calls):
     repair, judge = sensitivity._apart(calls)
     assert [len(call[0][0]) for call in repair] == [64, 64]
-    assert [len(call[0][0]) for call in judge] == [64, 64, 64]
+    assert [len(call[0][0]) for call in judge] == [64] * 6
     assert sensitivity._apart(calls[:1]) == (calls[:1], calls[:1])
 
 

@@ -1,0 +1,83 @@
+"""What criteria look at: calibration inputs, the user's loss, and scores of other packages.
+
+measured      curves of all groups, by the criterion of the options
+labelled      a few inputs at a time with the loss of their targets, for gradients
+"""
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from compressor import passes
+from compressor.data import Batch, Data
+from compressor.foreign import scored
+from compressor.passes.duet import Chunk
+from compressor.passes.errors import UsageError
+from compressor.passes.measure import SAMPLES, STEP
+from compressor.passes.program import Program, shares_batch
+from compressor.train.objectives import Labelled, returned
+from compressor.train.settings import Loss
+
+BY_GRADIENT = ("auto", "fisher", "gradient", "hessian", "taylor")
+
+
+def measured(
+    coupling: passes.Coupling, data: Data, options: passes.Options, loss: Loss | None = None
+) -> passes.Measured:
+    """A curve for each group. Raises UsageError for a loss that has no use, or no targets."""
+    if loss is not None and not (options.criterion in BY_GRADIENT or ":" in options.criterion):
+        raise UsageError(
+            f"the criterion '{options.criterion}' takes no loss",
+            hint=f"these do: {', '.join(BY_GRADIENT)}",
+        )
+    chunks = [] if loss is None else labelled(coupling.program, data, loss)
+    return passes.Measured.of(
+        coupling, data.calls, options, scored=scored(options.criterion), labelled=chunks
+    )
+
+
+def labelled(program: Program, data: Data, loss: Loss) -> list[Chunk]:
+    """The first inputs of the data, a few at a time, with the loss of their targets."""
+    if not data.labelled:
+        raise UsageError(
+            "a loss for the criterion needs targets, and the calibration data have none",
+            hint="give (inputs, target) pairs with --data, or no loss: then none are needed",
+        )
+    judge = Labelled(loss, returned(program))
+    found: list[Chunk] = []
+    count = 0
+    for batch in data:
+        for part, samples in _parts(batch, program):
+            leaves = tuple(pytree.tree_leaves(part.call))
+            found.append(Chunk(leaves, samples, 0, partial(_lost, judge, part)))
+            count += samples
+            if count >= SAMPLES:
+                return found
+    return found
+
+
+def _lost(judge: Labelled, batch: Batch, outputs: Any) -> Tensor:
+    flat = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    return judge(flat, [], batch)
+
+
+def _parts(batch: Batch, program: Program) -> list[tuple[Batch, int]]:
+    """A batch in parts of a few samples, where inputs and targets can be parted."""
+    inputs, spec = pytree.tree_flatten(batch.call)
+    examples = pytree.tree_leaves((program.args, dict(program.kwargs)))
+    flags = [shares_batch(example, program.batch) for example in examples]
+    targets, own = pytree.tree_flatten(batch.target)
+    size = next((len(leaf) for leaf, flag in zip(inputs, flags, strict=True) if flag), 1)
+    fit = [isinstance(one, Tensor) and one.dim() > 0 and len(one) == size for one in targets]
+    if not any(flags) or not all(fit):
+        return [(batch, size)]
+    found = []
+    for at in range(0, size, STEP):
+        cut = slice(at, at + STEP)
+        leaves = [leaf[cut] if flag else leaf for leaf, flag in zip(inputs, flags, strict=True)]
+        args, kwargs = pytree.tree_unflatten(leaves, spec)
+        target = pytree.tree_unflatten([one[cut] for one in targets], own)
+        found.append((Batch(args, kwargs, target), len(targets[0][cut]) if targets else 1))
+    return found
