@@ -18,7 +18,7 @@ from torch import nn
 from compressor import passes, release, report, sealing, writing
 from compressor.data import Data
 from compressor.evaluate import Evaluation, compared
-from compressor.export import export, simplify
+from compressor.export import export, operators, simplify
 from compressor.freedom import Sizes
 from compressor.inputs import Called
 from compressor.passes.errors import CompressError
@@ -38,18 +38,21 @@ class Onnx:
     simplified: bool
     note: str
     parity: tuple[Parity, ...]
+    exported: bytes = b""
+    """What onnxsim was given, where it made other operators of it."""
 
     def packed(self) -> bytes:
-        """One line of JSON, and the model."""
-        facts = [self.simplified, self.note, [asdict(one) for one in self.parity]]
-        return json.dumps(facts).encode() + b"\n" + self.data
+        """One line of JSON, and the models."""
+        facts = [self.simplified, self.note, [asdict(one) for one in self.parity], len(self.data)]
+        return json.dumps(facts).encode() + b"\n" + self.data + self.exported
 
     @classmethod
     def unpacked(cls, packed: bytes) -> "Onnx":
         """What `packed` made."""
         head, _, data = packed.partition(b"\n")
-        simplified, note, parity = json.loads(head)
-        return cls(data, simplified, note, tuple(Parity(**one) for one in parity))
+        simplified, note, parity, end = json.loads(head)
+        found = tuple(Parity(**one) for one in parity)
+        return cls(data[:end], simplified, note, found, data[end:])
 
 
 @dataclass(eq=False)
@@ -135,7 +138,8 @@ class Built:
         except CompressError as error:
             why = f"{_UNSIMPLIFIED}onnxsim's result was discarded: {error.what}."
             return Onnx(data, False, why, tuple(found))
-        return Onnx(tried.data, True, "", tuple(again))
+        before = data if operators(data) != operators(tried.data) else b""
+        return Onnx(tried.data, True, "", tuple(again), before)
 
     def evaluate(self, wanted: Sequence[Evaluation]) -> None:
         """Measure both exported models in ONNX Runtime."""

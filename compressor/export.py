@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -193,6 +194,11 @@ def simplify(data: bytes) -> Simplified:
             return Simplified(tidy(onnx.load_model_from_string(made.read_bytes())))
         except _NOT_VALID as error:
             return Simplified(None, f"onnxsim's result is not valid: {reason(error)[:200]}")
+
+
+def operators(data: bytes) -> Counter[str]:
+    """How often a model has each operator."""
+    return Counter(node.op_type for node in onnx.load_model_from_string(data).graph.node)
 
 
 def _out_of_memory(done: "subprocess.CompletedProcess[str]") -> bool:

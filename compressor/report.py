@@ -126,11 +126,8 @@ def warnings(built: "Built") -> list[str]:
     latency = built.measured.get("latency")
     if latency and latency["low"] <= 1 < latency["high"]:
         found.append("The small model is not faster than the original for sure: see the interval.")
-    if latency and (padded := latency.get("padded")):
-        found.append(
-            padded["note"]
-            or f"Channels are padded with zeros to {padded['to']}: measured faster, same function."
-        )
+    if latency and (form := latency.get("form")):
+        found.append(form["note"])
     if latency and latency["low"] > 1:
         found.append(
             f"The small model is SLOWER than the original ({latency['ratio']:.2f} times its time "

@@ -179,6 +179,6 @@ def cell(name: str, share: float) -> dict[str, Any]:
     return {
         "macs": built.plan.reached / built.plan.dense,
         **{key: found[key] for key in ("ratio", "low", "high", "noise")},
-        "padded": found.get("padded"),
+        "form": found.get("form"),
         "refused": refused,
     }

@@ -104,13 +104,13 @@ def _written(known: Known) -> Table:
 
 def _cells(known: Known) -> Table:
     table = _table("never slower than the original", "model", "asked", "MACs", "measured",
-                   "itself", "padded", "refused")  # fmt: skip
+                   "itself", "form", "refused")  # fmt: skip
     for name, row in known.items():
         if name.startswith("cell/"):
             _, model, share = name.split("/")
-            padded = row["padded"]["to"] if row["padded"] else ""
+            form = row["form"]["name"] if row["form"] else ""
             table.add_row(model, share, f"{row['macs']:.3f}", _said(row), _said(row["noise"]),
-                          padded, "yes" if row["refused"] else "")  # fmt: skip
+                          form, "yes" if row["refused"] else "")  # fmt: skip
     return table
 
 

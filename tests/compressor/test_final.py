@@ -1,0 +1,114 @@
+"""Which form of the small model is deployed, by a race whose readings are made up."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+from compressor.passes.errors import WrongError
+from torch import Tensor, nn
+
+from compressor import Budget, Built, compress
+from compressor.bench import Race, Ratio
+from compressor.latency import final
+from compressor.latency.timing import Timing
+
+
+class Net(nn.Module):
+    """onnxsim makes other operators of the reshapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 10, 3), nn.Linear(10 * 16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        return self.last(x.reshape(x.shape[0], -1).reshape(x.shape[0], 10, 16).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def exported() -> Built:
+    """A build that has an unsimplified form; both models are exported."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 6, 6)
+    built = compress(Net().eval(), x, budget=Budget(channels=0.5), round_to=1, bench_seconds=0.1)
+    assert built.original_onnx.data
+    built.__dict__["onnx"] = replace(built.onnx, exported=bytes(bytearray(built.onnx.data)))
+    return built
+
+
+@pytest.fixture
+def built(exported) -> Built:
+    return copy.copy(exported)
+
+
+def told(monkeypatch, times: Mapping[str, float]) -> None:
+    """What the race says: a ratio for each form by the first letters of its name."""
+    race = Timing.race
+
+    def made_up(self: Timing, models: Mapping[str, bytes]) -> Race:
+        found = race(self, dict.fromkeys(models, models["small"]))
+        rows = []
+        for row in found.rows:
+            ratio = next((t for name, t in times.items() if row.name.startswith(name)), 1.0)
+            own = Ratio(ratio, ratio - 0.01, ratio + 0.01)
+            rows.append(replace(row, wall_ratio=own, cpu_ratio=own))
+        return replace(found, rows=tuple(rows))
+
+    monkeypatch.setattr(Timing, "race", made_up)
+
+
+def deployed(built):
+    found = final.raced(built)
+    final.keep_fastest(built, found)
+    return found
+
+
+def test_the_model_as_it_is_stays_where_nothing_is_faster_for_sure(built, monkeypatch):
+    before = built.onnx.data
+    told(monkeypatch, {"small": 0.8, "unsimplified": 0.79, "channels": 0.79})
+    found = deployed(built)
+    assert "form" not in found
+    assert found["ratio"] == 0.8
+    assert built.onnx.data is before
+
+
+def test_the_exporters_graph_is_deployed_where_onnxsims_is_slower(built, monkeypatch):
+    told(monkeypatch, {"small": 0.8, "unsimplified": 0.77})
+    found = deployed(built)
+    assert found["form"]["name"] == "unsimplified"
+    assert found["ratio"] == 0.77
+    assert not built.onnx.simplified
+    assert "onnxsim's measured slower" in found["form"]["note"]
+
+
+@pytest.mark.parametrize(("time", "kept"), [(0.779, False), (0.7, True)])
+def test_padded_channels_have_to_be_faster_by_more(time, kept, built, monkeypatch):
+    before = built.onnx.data
+    name, *_ = final.align.candidates(before)
+    told(monkeypatch, {"small": 0.8, "unsimplified": 0.9, name: time})
+    assert ("form" in deployed(built)) is kept
+    assert (built.onnx.data is before) is not kept
+
+
+def test_a_form_that_disagrees_with_torch_is_not_deployed(built, monkeypatch):
+    before = built.onnx.data
+    told(monkeypatch, {"small": 0.8, "unsimplified": 0.5})
+
+    def differs(*given):
+        raise WrongError("it differs")
+
+    monkeypatch.setattr(built, "parity_of", differs)
+    found = deployed(built)
+    assert not found["form"]["kept"]
+    assert "it differs" in found["form"]["note"]
+    assert found["ratio"] == 0.8
+    assert built.onnx.data is before
+
+
+def test_a_graph_that_onnxsim_left_alone_is_not_raced_twice(built):
+    onnx = built.onnx
+    assert "unsimplified" in final.forms(onnx)
+    assert "unsimplified" not in final.forms(replace(onnx, exported=b""))
+    assert type(onnx).unpacked(onnx.packed()).__dict__ == onnx.__dict__
