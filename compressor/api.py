@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from compressor import criteria, passes
 from compressor import search as searching
@@ -82,10 +82,10 @@ def compress(
     `finetune` is a function of yours that trains the small module in place. `criterion_loss`
     (outputs, target) is what the criteria by gradients differentiate, on pairs of `data`.
 
-    `options` are those of the recipe about the choice and the limits: criterion, uniform, round_to,
-    min_channels, ignore, seed, max_drop, metric, search; and for a budget of latency the table of
-    the `device`, and the `threads` and `bench_seconds` of races. With `search`, the result is the
-    smallest model found that keeps to `max_drop`; `budget` is then the least.
+    `options` are those of the recipe about the choice and the limits: criterion, steps, uniform,
+    round_to, min_channels, ignore, seed, max_drop, metric, search; and for a budget of latency the
+    table of the `device`, and the `threads` and `bench_seconds` of races. With `search`, the result
+    is the smallest model found that keeps to `max_drop`; `budget` is then the least.
 
     Raises UsageError for inputs or a budget that cannot be used, or an axis that cannot be free,
     GateError where the surgery is not equal to silencing the removed channels, or a metric drops by
@@ -106,7 +106,7 @@ def compress(
 
 OPTIONS = frozenset(
     {
-        *("criterion", "uniform", "round_to", "min_channels", "ignore", "seed"),
+        *("criterion", "steps", "uniform", "round_to", "min_channels", "ignore", "seed"),
         *("max_drop", "metric", "search", "device", "threads", "bench_seconds"),
     }
 )
@@ -139,11 +139,10 @@ def prepared(
     task = _task(given, judged, recipe.metric, frozen)
     coupling, happened = _sparse(coupling, task, options.ignore, watch)
     measured = None
-    if data is None and given.criterion_loss is not None:
-        raise UsageError(
-            "a loss for the criterion needs calibration inputs",
-            hint="give (inputs, target) pairs by --data, or data=",
-        )
+    if given.criterion_loss is not None:
+        criteria.check_loss(options.criterion, data)
+    if recipe.steps > 1 and data is None:
+        raise UsageError("several steps need calibration inputs", hint="give --data, or data=")
     if data is not None:
         with watch.stage("measure"):
             measured = criteria.measured(coupling, data, options, given.criterion_loss)
@@ -252,7 +251,22 @@ class Job:
             if self.measured is None or self.data is None:
                 return passes.choose(self.coupling, budget, options, time=time)
             calls = self.data.calls
+            if self.recipe.steps > 1:
+                steps = self.recipe.steps
+                return passes.stepwise(
+                    self.coupling, budget, options, calls, self._measured_again, steps
+                )
             return passes.contest(self.coupling, budget, options, self.measured, calls, time)
+
+    def _measured_again(
+        self, coupling: passes.Coupling, options: passes.Options, gone: Tensor
+    ) -> passes.Measured:
+        """Curves of the network that a step left."""
+        assert self.data is not None
+        if coupling is self.coupling and self.measured is not None:
+            return self.measured
+        loss = self.given.criterion_loss
+        return criteria.measured(coupling, self.data, options, loss, gone)
 
     def _again(self, budget: passes.Budget, before: passes.Plan) -> passes.Plan:
         """A plan for another budget, by the criterion that won before."""

@@ -24,18 +24,40 @@ BY_GRADIENT = ("auto", "fisher", "gradient", "hessian", "taylor")
 
 
 def measured(
-    coupling: passes.Coupling, data: Data, options: passes.Options, loss: Loss | None = None
+    coupling: passes.Coupling,
+    data: Data,
+    options: passes.Options,
+    loss: Loss | None = None,
+    gone: Tensor | None = None,
 ) -> passes.Measured:
-    """A curve for each group. Raises UsageError for a loss that has no use, or no targets."""
-    if loss is not None and not (options.criterion in BY_GRADIENT or ":" in options.criterion):
+    """A curve for each group; channels of `gone` go first.
+
+    Raises UsageError for a loss without targets.
+    """
+    wanted = loss is not None and takes_loss(options.criterion)
+    chunks = labelled(coupling.program, data, loss) if loss is not None and wanted else []
+    return passes.Measured.of(
+        coupling, data.calls, options, scored=scored(options.criterion), labelled=chunks, gone=gone
+    )
+
+
+def takes_loss(criterion: str) -> bool:
+    """Whether a criterion looks at gradients."""
+    return criterion in BY_GRADIENT or ":" in criterion
+
+
+def check_loss(criterion: str, data: Data | None) -> None:
+    """Raise UsageError where a loss has no use."""
+    if data is None:
         raise UsageError(
-            f"the criterion '{options.criterion}' takes no loss",
+            "a loss for the criterion needs calibration inputs",
+            hint="give (inputs, target) pairs by --data, or data=",
+        )
+    if not takes_loss(criterion):
+        raise UsageError(
+            f"the criterion '{criterion}' takes no loss",
             hint=f"these do: {', '.join(BY_GRADIENT)}",
         )
-    chunks = [] if loss is None else labelled(coupling.program, data, loss)
-    return passes.Measured.of(
-        coupling, data.calls, options, scored=scored(options.criterion), labelled=chunks
-    )
 
 
 def labelled(program: Program, data: Data, loss: Loss) -> list[Chunk]:

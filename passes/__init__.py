@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .repair import Repaired as Repaired
     from .repair import mend as mend
     from .shrink import Shrink as Shrink
+    from .steps import stepwise as stepwise
     from .text import plan_to_text as plan_to_text
     from .text import to_text as to_text
     from .tracing import capture as capture
@@ -65,6 +66,7 @@ _HOMES = {
     "proof": ["Proof", "prove"],
     "repair": ["Repair", "Repaired", "mend"],
     "shrink": ["Shrink"],
+    "steps": ["stepwise"],
     "text": ["plan_to_text", "to_text"],
     "trial": ["contest"],
 }

@@ -101,8 +101,12 @@ def curve(
     group: Group,
     read: Sequence[Reading],
     scores: Tensor | None = None,
+    gone: Tensor | None = None,
 ) -> Curve:
-    """The cheapest next step first; or in the order of `scores` of all channels."""
+    """The cheapest next step first; or in the order of `scores` of all channels.
+
+    Channels of `gone` go before all others, whatever they cost.
+    """
     units = torch.cat(group.cells)
     cell = torch.cat([torch.full((len(own),), i) for i, own in enumerate(group.cells)])
     places = _places(coupling, units, read)
@@ -113,6 +117,8 @@ def curve(
     while len(losses) < group.size:
         errors = sum((place.errors() for place in places), torch.zeros(len(units)).double())
         ranked = errors if scores is None else scores[units].double()
+        if gone is not None:
+            ranked = ranked.masked_fill(torch.isin(units, gone), -torch.inf)
         count = min(together, group.size - len(losses))
         steps = torch.zeros(count, dtype=torch.float64)
         for index in range(len(group.cells)):

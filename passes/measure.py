@@ -61,11 +61,12 @@ class Measured:
         *,
         scored: Scored | None = None,
         labelled: Sequence[Chunk] = (),
+        gone: Tensor | None = None,
     ) -> "Measured":
         """Measure all groups on some calibration inputs: pairs (args, kwargs).
 
         `scored` is the criterion of the options, where it is from elsewhere; `labelled` are inputs
-        with losses of their own, for the criteria by gradients.
+        with losses of their own, for the criteria by gradients. Channels of `gone` go first.
         """
         criterion = "obs" if options.criterion == "auto" else options.criterion
         program = coupling.program
@@ -83,11 +84,12 @@ class Measured:
             read,
         )
         if scored is not None:
-            curves = _greedy(coupling, read, scored(coupling, evidence, options.seed))
+            scores = scored(coupling, evidence, options.seed)
+            curves = _greedy(coupling, read, scores, gone)
             return cls(curves, criterion, "", sum(chunk.samples for chunk in chunks))
-        curves = _curves(coupling, evidence, criterion, options.seed)
+        curves = _curves(coupling, evidence, criterion, options.seed, gone)
         more = CANDIDATES[1:] if options.criterion == "auto" else ()
-        others = {name: _curves(coupling, evidence, name, options.seed) for name in more}
+        others = {name: _curves(coupling, evidence, name, options.seed, gone) for name in more}
         return cls(curves, criterion, "", sum(chunk.samples for chunk in chunks), others)
 
 
@@ -104,18 +106,20 @@ def _instead(criterion: str, why: str) -> str:
     return criterion
 
 
-def _curves(coupling: Coupling, evidence: Evidence, criterion: str, seed: int) -> tuple[Curve, ...]:
+def _curves(
+    coupling: Coupling, evidence: Evidence, criterion: str, seed: int, gone: Tensor | None
+) -> tuple[Curve, ...]:
     if criterion == "obs":
         scores = None
     elif criterion in DATA_CRITERIA:
         scores = of_channels(coupling, DATA_CRITERIA[criterion](coupling, evidence, seed))
     else:
         scores = channel_scores(coupling, criterion, seed)
-    return _greedy(coupling, evidence[1], scores)
+    return _greedy(coupling, evidence[1], scores, gone)
 
 
 @one_thread()
 def _greedy(
-    coupling: Coupling, read: Sequence[Reading], scores: Tensor | None
+    coupling: Coupling, read: Sequence[Reading], scores: Tensor | None, gone: Tensor | None
 ) -> tuple[Curve, ...]:
-    return tuple(curve(coupling, group, read, scores) for group in coupling.groups)
+    return tuple(curve(coupling, group, read, scores, gone) for group in coupling.groups)

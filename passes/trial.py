@@ -59,7 +59,7 @@ def contest(
     if len(plans) == 1:
         ((name, plan),) = plans.items()
         return replace(plan, trials=(_told(name, plan, None),))
-    chunks = _chunks(coupling, calls)
+    chunks = inputs(coupling, calls)
     found = {name: _distances(plan, chunks) for name, plan in plans.items()}
     first, *_ = found
     leads = {name: lead(found[first], own) for name, own in found.items()}
@@ -100,7 +100,8 @@ def _plans(
     return plans
 
 
-def _chunks(coupling: Coupling, calls: Iterable[tuple[Any, Any]]) -> list[Chunk]:
+def inputs(coupling: Coupling, calls: Iterable[tuple[Any, Any]]) -> list[Chunk]:
+    """The few that a trial looks at."""
     module = coupling.program.module
 
     def limit(chunk: Chunk) -> int:

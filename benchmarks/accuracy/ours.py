@@ -47,10 +47,12 @@ def row(
     first: int | None = None,
     round_to: int | None = None,
     by_curve: bool = True,
+    steps: int = 1,
 ) -> dict[str, Any]:
     """Plan, cut and repair; accuracies on the (first) test inputs.
 
-    Without `by_curve` groups compete by the scores of their weights alone.
+    Without `by_curve` groups compete by the scores of their weights alone; `steps` is in how many
+    the channels are chosen.
     """
     found, coupling = network(name), coupled(name)
     curves, took = measured(name, inputs, criterion) if by_curve else (None, 0.0)
@@ -59,6 +61,12 @@ def row(
     given = calls(found.calibration[:inputs])
     if curves is None:
         plan = passes.choose(coupling, asked, options)
+    elif steps > 1:
+
+        def again(at: passes.Coupling, own: passes.Options, gone: Tensor) -> passes.Measured:
+            return passes.Measured.of(at, given, own, gone=gone)
+
+        plan = passes.stepwise(coupling, asked, options, given, again, steps)
     else:
         plan = passes.contest(coupling, asked, options, curves, given)
     small = passes.apply(passes.Shrink(plan), coupling.program).program

@@ -47,6 +47,12 @@ def rows() -> list[Row]:
         for name in text_and_sound.NAMES
         for b in text_and_sound.SHARES
     ]
+    found += [
+        Row(f"steps/{name}/{b}/{n}", partial(ours.row, name, b, criterion="obs", steps=n))
+        for name in ("resnet20", "resnet56")
+        for b in (0.5, 0.33)
+        for n in (1, 2, 4)
+    ]
     found += [Row(f"memory/{n}", partial(claims.memory, n)) for n in (512, 2048, 8192)]
     for name in ("resnet20", "resnet56"):
         found += [

@@ -196,3 +196,20 @@ def test_a_loss_that_is_no_number_is_refused():
     with pytest.raises(UsageError, match="did not return a number"):
         measured(passes.couple(program), Data([(x, y)], program), passes.Options("taylor"),
                  lambda outputs, target: outputs - target)  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------- several steps
+
+
+def test_a_network_is_built_in_several_steps():
+    images = seeded(64, 3, 4, 4)
+    built = compress(block(), images[:2], budget=Budget(channels=0.5), data=images, steps=3,
+                     criterion="obs", round_to=1)  # fmt: skip
+    assert built.plan.reached <= 0.5 * built.plan.dense
+    assert built.report["measured"]["criterion"] == "obs"
+    assert built.proof.holds
+
+
+def test_several_steps_need_calibration_inputs():
+    with pytest.raises(UsageError, match="several steps need calibration inputs"):
+        compress(block(), seeded(2, 3, 4, 4), budget=Budget(macs=0.5), steps=2)
