@@ -213,6 +213,7 @@ def run_huge(
 @app.command("reliability")
 def run_reliability(
     kills: Annotated[int, typer.Option(help="builds to kill at a random moment")] = 200,
+    minutes: Annotated[float, typer.Option(help="for killed builds; then no more begin")] = 120.0,
     writes: Annotated[int, typer.Option(help="writers of releases to kill")] = 200,
     files: Annotated[int, typer.Option(help="malformed files to read")] = 4000,
     harmful: Annotated[bool, typer.Option(help="inputs that are made to harm")] = True,
@@ -240,7 +241,7 @@ def run_reliability(
                 builds.two_at_once(folder / "two"),
                 builds.full_disks(folder / "full", (0, 1000, 10_000, 50_000)),
                 builds.mounted(folder / "disk", ("ro", "size=120k", "size=160k", "size=200k")),
-                builds.kills(folder, kills, seconds, seed),
+                builds.kills(folder, kills, seed, minutes),
             ]
         for one in itertools.chain(*sources):
             trials.append(one)

@@ -7,7 +7,7 @@ of an undisturbed build (the manifest's `content`).
 import os
 import random
 import resource
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.reliability.disks import ROOT, on_disk, possible
+from benchmarks.reliability.forked import Started
 from compressor import manifest, release
 from compressor.verify import verify
 
@@ -85,25 +86,42 @@ def undisturbed(folder: Path) -> tuple[str, float]:
     return verify(folder / "out").content, took
 
 
-def kills(folder: Path, count: int, seconds: float, seed: int = 0) -> Iterator[Trial]:
-    """SIGKILL to the whole group at random moments; then the build is run to its end."""
-    rng = random.Random(seed)
+def kills(folder: Path, count: int, seed: int, minutes: float) -> Iterator[Trial]:
+    """SIGKILL to the whole group at random moments; then the build is run to its end.
+
+    Builds are forked from a process that has imported all. Every tenth begins with a release that
+    is there, and is told to replace it. The first, which nobody kills, says how long one takes.
+    After `minutes` no more are begun.
+    """
+    rng, last = random.Random(seed), time.monotonic() + 60 * minutes
+    whole = folder / "forked"
+    whole.mkdir()
+    (whole / "net.py").write_text(NET)
+    for _ in range(2):  # the first one waits for the imports
+        began = time.monotonic()
+        build = Started(whole, [*LINE, "--force"])
+        build.ended()
+        seconds = time.monotonic() - began
+    yield _looked_at("rerun", seconds, build.code, whole, build.errors)
     for index in range(count):
+        if time.monotonic() > last:
+            return
         place = folder / f"kill{index}"
         place.mkdir()
+        (place / "net.py").write_text(NET)
+        force = ["--force"] if index % 10 == 9 else []
+        if force:
+            shutil.copytree(whole / "out", place / "out")
         at = rng.uniform(0, seconds)
-        build = start(place)
-        try:
-            build.communicate(timeout=at)
-        except subprocess.TimeoutExpired:
-            os.killpg(build.pid, signal.SIGKILL)
-            build.communicate()
-        killed = _looked_at("kill", at, build.returncode, place)
+        build = Started(place, [*LINE, *force])
+        if not build.ended(at):
+            build.kill()
+        killed = _looked_at("kill", at, build.code, place)
         yield killed
-        again = () if killed.there == "absent" else ("--force",)
-        build = start(place, *again)
-        _, error = build.communicate()
-        yield _looked_at("rerun", at, build.returncode, place, error)
+        build = Started(place, LINE if killed.there == "absent" else [*LINE, "--force"])
+        build.ended()
+        yield _looked_at("rerun", at, build.code, place, build.errors)
+        shutil.rmtree(place)
 
 
 WRITER = """
@@ -192,7 +210,7 @@ def _looked_at(kind: str, at: float, code: int, folder: Path, error: str = "") -
     left = sorted(
         path.name.split(".")[-1]
         for path in folder.iterdir()
-        if path.name not in ("out", "net.py", "__pycache__")
+        if path.name not in ("out", "net.py", "__pycache__", "stderr")
     )
     first = error.strip().splitlines()[:1]
     return Trial(kind, round(at, 2), code, there, content, tuple(left), "".join(first)[:200])
