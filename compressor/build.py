@@ -8,7 +8,7 @@ from compressor import passes, release, sealing
 from compressor.api import Given, Job, prepared
 from compressor.built import Built
 from compressor.inputs import Inputs
-from compressor.latency.final import keep_fastest, raced
+from compressor.latency.final import keep_fastest, operators, raced
 from compressor.latency.meet import refuse_slower
 from compressor.load import load_callable, load_data, load_inputs, load_model, with_code
 from compressor.load.words import near
@@ -78,6 +78,8 @@ def _built(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | Non
         found = work.once_json("race", parts, lambda: raced(built))
         keep_fastest(built, found)
         built.measured["latency"] = found
+        built.measured["operators"] = work.once_json("race", parts | {"of": "operators"},
+                                                     lambda: operators(built))  # fmt: skip
     small, original = built.onnx.data, built.original_onnx.data
     built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
     if not recipe.allow_slower:

@@ -229,5 +229,31 @@ def shards(
         )
 
 
+@app.command()
+@exits
+def reduce(
+    case: Annotated[Path, typer.Argument(help="folder of a reproducer, or a recipe that fails")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to write")] = Path(
+        "reduced"
+    ),
+    tries: Annotated[int, typer.Option(min=1, help="networks to try, at most")] = 60,
+    seconds: Annotated[float, typer.Option(min=1, help="of one try, at most")] = 300.0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cut a failing recipe and network down to the smallest that still fail in the same way."""
+    from compressor import reduction
+    from compressor.stages import watch
+
+    with stdout_is_ours(as_json):
+        found = reduction.reduce(
+            reduction.read(case), output, watch(quiet or as_json), tries, seconds
+        )
+    if as_json:
+        print_json(found.to_json())
+    elif not quiet:
+        print(reduction.told(found, output))
+
+
 app.add_typer(onnx_commands.app)
 app.add_typer(latency_commands.app)

@@ -1,8 +1,8 @@
 """The report as one self-contained HTML page.
 
     headline    the verdict in sentences, warnings, original beside small
-    pictures    widths before and after, the rounds of the race, seconds per stage
-    tables      groups, frozen axes, evidence, environment, options
+    pictures    widths before and after, the rounds of the race, operators, seconds per stage
+    tables      groups, frozen axes, every layer, evidence, environment, options
 
 What was not measured says so in the headline, and has no section.
 
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from compressor.layers_section import layers, operators
 from compressor.repair_section import mended
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -57,6 +58,8 @@ def render(found: Mapping[str, Any]) -> str:
         widths=widths(found.get("groups", ())),
         race=race(found.get("latency")),
         groups=[Shrinking.of(group) for group in found.get("groups", ())],
+        layers=layers(found),
+        operators=operators(found.get("operators")),
         frozen=by_reason(found.get("frozen", ())),
         repair=mended(found.get("repair"), found.get("measured")),
         proof=found.get("proof"),

@@ -4,9 +4,10 @@ model, engine      what was compressed, and how it was captured
 budget, options    what was asked for
 cost               params, MACs, channels and bytes, before and after
 groups, frozen     widths before and after, and what had to stay, with the reason
+layers             shapes before and after
 repair             what least squares did to the weights, where there were data
 proof, parity      the evidence
-accuracy, latency  where they were measured
+accuracy, latency  where they were measured, and operators with their times
 stages             seconds; environment
 """
 
@@ -38,6 +39,7 @@ def build(built: "Built") -> dict[str, Any]:
         "cost": amounts(built.plan),
         "groups": groups(built.plan),
         "frozen": frozen(built.plan.coupling),
+        "layers": layers(built),
         "proof": asdict(built.proof),
         "changes": list(built.changes),
     }
@@ -91,6 +93,16 @@ def groups(plan: passes.Plan) -> list[dict[str, Any]]:
 def frozen(coupling: passes.Coupling) -> list[dict[str, Any]]:
     """Axes that keep their size, with the reason."""
     return [{"axis": str(f.axis), "size": f.size, "why": f.why} for f in coupling.frozen]
+
+
+def layers(built: "Built") -> list[dict[str, Any]]:
+    """Every weight of more than one axis, with its shape before and after."""
+    small = built.small.tensors()
+    return [
+        {"name": name, "original": list(one.shape), "small": list(small[name].shape)}
+        for name, one in built.original.tensors().items()
+        if one.dim() > 1 and name in small
+    ]
 
 
 def repair(done: passes.Repaired) -> dict[str, Any]:

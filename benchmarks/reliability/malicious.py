@@ -189,13 +189,17 @@ def trials(folder: Path) -> Iterator[tuple[str, str]]:
         place.mkdir(parents=True)
         line = made(name, place)
         before = names(place)
-        done = subprocess.run(
-            [sys.executable, "-m", "compressor", *line],
-            cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            capture_output=True, text=True, check=False, timeout=SECONDS,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
-        )  # fmt: skip
-        yield name, harm(place, before, done.returncode, done.stdout + done.stderr)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "compressor", *line],
+                cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                capture_output=True, text=True, check=False, timeout=SECONDS,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            yield name, f"it took more than {SECONDS} s"
+        else:
+            yield name, harm(place, before, done.returncode, done.stdout + done.stderr)
 
 
 def names(folder: Path) -> set[str]:

@@ -12,8 +12,11 @@ from typing import Any
 
 from compressor import align, bench
 from compressor.built import Built, Onnx
+from compressor.explain.profile import profile
+from compressor.inputs import at_batch
 from compressor.latency.timing import Timing
 from compressor.passes.errors import CompressError
+from compressor.runtime import OnnxModel
 
 FASTER = 0.98
 """Of the time of the model as it is: less is not worth the larger file."""
@@ -59,6 +62,28 @@ def _note(form: str) -> str:
     if form == UNSIMPLIFIED:
         return "The exporter's graph is deployed: onnxsim's measured slower."
     return f"Channels are padded with zeros to {form}: measured faster, same function."
+
+
+RUNS = 10
+"""Of each model under the profiler."""
+
+
+def operators(built: Built) -> dict[str, list[dict[str, Any]]]:
+    """What the operators of both models take in ONNX Runtime, by their kind."""
+    models = {"original": built.original_onnx.data, "small": built.onnx.data}
+    call = at_batch(built.call, built.original.batch, built.batches[0])
+    inputs = OnnxModel(models["original"], built.original).feed(*call)
+    return {side: _kinds(data, inputs, built.recipe.threads) for side, data in models.items()}
+
+
+def _kinds(data: bytes, inputs: Mapping[str, Any], threads: int) -> list[dict[str, Any]]:
+    found: dict[str, list[float]] = {}
+    for one in profile(data, inputs=inputs, threads=threads, runs=RUNS, warmup=2):
+        found.setdefault(one.kind, []).append(one.seconds * 1e3)
+    return [
+        {"kind": kind, "ms": round(sum(times), 4), "count": len(times)}
+        for kind, times in sorted(found.items(), key=lambda pair: -sum(pair[1]))
+    ]
 
 
 def _discarded(built: Built, name: str, data: bytes) -> str:

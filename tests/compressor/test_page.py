@@ -91,8 +91,25 @@ def latency(ratio: float = 0.583, half: float = 0.004, rounds: int = 85) -> dict
     }
 
 
+def operators() -> dict:
+    was = [
+        {"kind": "Conv", "ms": 1.0, "count": 3},
+        {"kind": "ReorderOutput", "ms": 0.1, "count": 1},
+    ]
+    return {"original": was, "small": [{"kind": "Conv", "ms": 0.4, "count": 3}]}
+
+
+def layers() -> list[dict]:
+    return [
+        {"name": "stem.weight", "original": [48, 3, 3, 3], "small": [29, 3, 3, 3]},
+        {"name": "head.weight", "original": [10, 48], "small": [10, 29]},
+    ]
+
+
 def full() -> dict:
     return bare() | {
+        "layers": layers(),
+        "operators": operators(),
         "parity": [{"inputs": "example", "batch": 1, **SAME}, {"inputs": "random", **SAME}],
         "simplified": True,
         "file_bytes": {"original": 712_345, "small": 402_311},
@@ -161,6 +178,12 @@ def test_everything_is_shown():
         "block.qkv.weight[0] 8 × 16 → 8 × 11",  # noqa: RUF001 (the times sign is meant)
         "block.qkv.weight[0] 4 → 3",
         "small: median 0.758 ms",
+        "Conv 1.000 ms in 3 → 0.400 ms in 3",
+        "ReorderOutput 0.100 ms in 1 → none",
+        "1 stem.weight[0]",
+        "stem.weight 48 × 3 × 3 × 3 29 × 3 × 3 × 3 axis 0: group 1",  # noqa: RUF001
+        "head.weight 10 × 48 10 × 29 axis 0: stays: program output",  # noqa: RUF001
+        "2 of 2 shrank",
         "Beyond the right edge: 2 slower rounds, up to 6.50 ms.",
         "head.weight[0] (10), head.bias[0] (10) program output",
         "example 1 6e-7 3.2e-7 100 %",
@@ -366,6 +389,10 @@ def test_what_the_user_wrote_is_escaped():
         "warnings": [EVIL],
         "repair": repaired()["repair"]
         | {"layers": [repaired()["repair"]["layers"][0] | {"name": EVIL}]},
+        "layers": [{"name": EVIL, "original": [4, 4], "small": [4, 2]}],
+        "operators": {
+            side: [{"kind": EVIL, "ms": 1.0, "count": 1}] for side in ("original", "small")
+        },
         "stages": {EVIL: 1.0},
         "environment": {EVIL: {EVIL: EVIL}},
     }

@@ -1,0 +1,193 @@
+"""`compressor reduce`: the smallest recipe and network that still fail in the same way.
+
+1. Options go back to their defaults, one by one, for as long as the failure stays.
+2. The network is captured, stored as a program of its own, and its operators are cut down.
+
+What cannot be captured, or does not fail as a captured program, keeps the user's own model; the
+result says so.
+"""
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compressor.environment import environment
+from compressor.files import write_file
+from compressor.passes.errors import CompressError, UsageError
+from compressor.recipe import Recipe
+from compressor.recipe.sources import resolve
+from compressor.recipe.toml import option_name, resolved
+from compressor.stages import Watch
+
+from .attempt import COMMANDS, Attempts, Failure
+
+MODEL = frozenset({"model", "code", "weights", "input_shape", "inputs", "dynamic", "trust"})
+"""Fields that say what is looked at: one program in a file takes their place."""
+
+
+SHORTEST = 0.1
+"""Seconds of a race, where the failure does not come from it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, and the recipe with which it fails."""
+
+    command: str
+    recipe: Recipe
+
+
+@dataclass
+class Reduced:
+    """What is left, and what was tried."""
+
+    failure: Failure
+    recipe: Recipe
+    dropped: list[str]
+    operators: tuple[int, int] | None
+    """Before and after; None where the network is the user's still."""
+    why: str
+    """Why the network could not be cut down."""
+    tries: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        failed = {
+            "exit_code": self.failure.code,
+            "kind": self.failure.kind,
+            "where": self.failure.place,
+        }
+        return {"failure": failed, "dropped": self.dropped, "operators": self.operators,
+                "why": self.why, "tries": self.tries}  # fmt: skip
+
+
+def read(path: Path) -> Case:
+    """A reproducer's folder (with its command.txt), or a recipe that `build` fails with."""
+    if path.is_file():
+        return Case("build", resolve({}, path))
+    text = path / "command.txt"
+    if not text.is_file():
+        raise UsageError(f"{path} is no case", hint="name a reproducer's folder, or a recipe")
+    _, _, line = text.read_text(encoding="utf-8").partition("-m compressor ")
+    command, *words = shlex.split(line) or [""]
+    if command not in COMMANDS:
+        raise UsageError(f"{command!r} cannot be reduced", why=f"only {', '.join(COMMANDS)}")
+    import typer
+
+    from compressor.cli import app
+
+    group: Any = typer.main.get_command(app)
+    given = group.commands[command].make_context(command, words).params
+    flags = {
+        option_name(name): given[name]
+        for name in Recipe.model_fields
+        if given.get(name) not in (None, [], ())
+    }
+    config = given.get("config")
+    if config is not None and not Path(config).is_file():
+        config = path / Path(config).name  # the copy that the reproducer has
+    return Case(command, resolve(flags, config))
+
+
+def reduce(case: Case, folder: Path, watch: Watch, most: int, seconds: float) -> Reduced:
+    """Find the smallest, and write it to `folder`. Raises UsageError where nothing fails."""
+    if folder.exists():
+        raise UsageError(f"{folder} exists already", hint="name another folder with -o")
+    tried = Attempts(case.command, seconds)
+    with watch.stage("reproduce"):
+        failure = tried(case.recipe)
+    if failure is None:
+        raise UsageError("the case does not fail here", hint="run it where the command was run")
+    with watch.stage("recipe"):
+        recipe, dropped = _fewer_options(case.recipe, lambda one: failure.like(tried(one)), watch)
+    folder.mkdir(parents=True)
+    with watch.stage("network"):
+        operators, why = None, ""
+        try:
+            recipe, operators = _fewer_operators(recipe, folder, tried, failure, most)
+        except CompressError as error:
+            why = error.what
+    found = Reduced(failure, recipe, dropped, operators, why, tried.count)
+    _write(found, case.command, folder)
+    return found
+
+
+def told(found: Reduced, folder: Path) -> str:
+    """In words."""
+    dropped = f"without {', '.join(found.dropped)}" if found.dropped else "no option could go"
+    sizes = found.operators
+    network = f"{sizes[0]} -> {sizes[1]} operators" if sizes else f"not cut down: {found.why}"
+    failed = f"{found.failure.kind} ({found.failure.code}), {found.failure.place}"
+    return f"{failed}\nrecipe: {dropped}\nnetwork: {network}\n{found.tries} tries; see {folder}"
+
+
+def _fewer_options(
+    recipe: Recipe, fails: Callable[[Recipe], bool], watch: Watch
+) -> tuple[Recipe, list[str]]:
+    """The recipe with every option at its default that has nothing to do with the failure."""
+    dropped = []
+    short = recipe.model_copy(update={"bench_seconds": SHORTEST})
+    if recipe.bench_seconds > SHORTEST and fails(short):
+        recipe = short  # what comes after a race is not waited for
+    names = [
+        name
+        for name, one in Recipe.model_fields.items()
+        if name not in (*MODEL, "output", "bench_seconds") and getattr(recipe, name) != one.default
+    ]
+    for index, name in enumerate(names):
+        watch.advance(index, len(names))
+        fewer = recipe.model_copy(update={name: Recipe.model_fields[name].default})
+        if fails(fewer):
+            recipe = fewer
+            dropped.append(option_name(name))
+    return recipe, dropped
+
+
+def _fewer_operators(
+    recipe: Recipe, folder: Path, tried: Attempts, failure: Failure, most: int
+) -> tuple[Recipe, tuple[int, int]]:
+    """The recipe with a program in `folder`. Raises UsageError where that does not fail."""
+    from compressor.inspection import captured
+
+    from .graph import Net, reduced
+
+    path, best = folder / "try.pt2", folder / "model.pt2"
+    cleared = {name: Recipe.model_fields[name].default for name in MODEL}
+    own = recipe.model_copy(update=cleared | {"model": str(path), "trust": True})
+
+    def fails(net: Net) -> bool:
+        try:
+            net.store(path)
+        except Exception:  # torch refuses what is not a network: then it is no candidate
+            return False
+        if not failure.like(tried(own)):
+            return False
+        path.replace(best)
+        return True
+
+    whole = Net.of(captured(recipe, Watch()))
+    if not fails(whole):
+        path.unlink(missing_ok=True)
+        raise UsageError("the captured program does not fail in the same way")
+    small, _ = reduced(whole, fails, most)
+    path.unlink(missing_ok=True)
+    module, _ = small.module()
+    write_file(folder / "graph.txt", f"{module.code.strip()}\n".encode())
+    return own.model_copy(update={"model": str(best)}), (len(whole.calls), len(small.calls))
+
+
+def _write(found: Reduced, command: str, folder: Path) -> None:
+    line = ["python", "-m", "compressor", command, "-c", str(folder / "recipe.toml"), "-o", "out"]
+    line += ["--trust"] * found.recipe.trust
+    files = {
+        "recipe.toml": resolved(found.recipe),
+        "command.txt": shlex.join(line) + "\n",
+        "failure.txt": found.failure.text,
+        "reduced.json": json.dumps(found.to_json(), indent=1) + "\n",
+        "environment.json": json.dumps(environment(), indent=1) + "\n",
+    }
+    for name, text in files.items():
+        write_file(folder / name, text.encode())
