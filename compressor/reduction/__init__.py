@@ -18,8 +18,9 @@ from compressor.environment import environment
 from compressor.files import write_file
 from compressor.passes.errors import CompressError, UsageError
 from compressor.recipe import Recipe
+from compressor.recipe.model import option_name
 from compressor.recipe.sources import resolve
-from compressor.recipe.toml import option_name, resolved
+from compressor.recipe.toml import resolved
 from compressor.stages import Watch
 
 from .attempt import COMMANDS, Attempts, Failure

@@ -96,7 +96,7 @@ class Net:
             value = self.values[source.name]
             same = isinstance(value, Tensor) and source.op != "get_attr"
             if same and (value.shape, value.dtype) == (own.shape, own.dtype):
-                return source.name
+                return str(source.name)
         return ""
 
     def module(self) -> tuple[GraphModule, tuple[Tensor, ...]]:
