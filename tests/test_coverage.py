@@ -141,11 +141,12 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def test_peers_run_on_the_stated_sample_and_our_own_rows_on_every_model(tmp_path, monkeypatch):
     cases = tuple(Case(name, lambda: (plain(), INPUT)) for name in "abcdef")
     monkeypatch.setattr(runner.zoo, "cases", lambda _: cases)
-    monkeypatch.setattr(runner.zoo, "EXPORTED_EVERY", {"timm": 5})
+    monkeypatch.setattr(runner.zoo, "EXPORTED_EVERY", {"timm": 3})
+    monkeypatch.setattr(runner.zoo, "PEERS_EVERY", {"timm": 5})
     tasks = runner.Run("timm", tmp_path / "rows.jsonl", engines=(OURS, "torch-pruning")).tasks()
     assert "".join(case.name for case, engine, _ in tasks if engine == OURS) == "abcdef"
     assert "".join(case.name for case, engine, _ in tasks if engine != OURS) == "af"
-    assert "".join(case.name for case, _, exported in tasks if exported) == "af"
+    assert "".join(case.name for case, _, exported in tasks if exported) == "ad"
 
 
 def test_the_picture_is_a_picture_with_a_bar_a_family():

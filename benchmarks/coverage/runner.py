@@ -45,17 +45,16 @@ class Run:
     def tasks(self) -> list[tuple[Case, str, bool]]:
         """Model, engine and whether it is exported, of what is not in the file yet.
 
-        Where not every model is exported, peers run on those that are.
+        Peers run on the stated sample of the zoo, we on all of it.
         """
         done = {(row.name, row.engine): row for row in (() if self.again else read(self.path))}
-        every = zoo.EXPORTED_EVERY.get(self.zoo, 1)
+        every, peers_every = zoo.EXPORTED_EVERY.get(self.zoo, 1), zoo.PEERS_EVERY.get(self.zoo, 1)
         found = []
         for index, case in enumerate(zoo.cases(self.zoo)):
             for engine in self.engines if fnmatch.fnmatchcase(case.name, self.only) else ():
-                sampled = index % every == 0
-                if engine != OURS and not sampled:
+                if engine != OURS and index % peers_every:
                     continue
-                export = self.exports and engine == OURS and sampled
+                export = self.exports and engine == OURS and index % every == 0
                 row = done.get((case.name, engine))
                 if row is None or (export and row.outcome == "equal" and not row.exported):
                     found.append((case, engine, export))
