@@ -9,7 +9,7 @@ import torch
 from compressor.passes.errors import WrongError
 from torch import Tensor, nn
 
-from compressor import Budget, Built, compress
+from compressor import Budget, Built, align, compress
 from compressor.bench import Race, Ratio
 from compressor.latency import final
 from compressor.latency.timing import Timing
@@ -86,7 +86,7 @@ def test_the_exporters_graph_is_deployed_where_onnxsims_is_slower(built, monkeyp
 @pytest.mark.parametrize(("time", "kept"), [(0.779, False), (0.7, True)])
 def test_padded_channels_have_to_be_faster_by_more(time, kept, built, monkeypatch):
     before = built.onnx.data
-    name, *_ = final.align.candidates(before)
+    name, *_ = align.candidates(before)
     told(monkeypatch, {"small": 0.8, "unsimplified": 0.9, name: time})
     assert ("form" in deployed(built)) is kept
     assert (built.onnx.data is before) is not kept
