@@ -27,8 +27,8 @@ SWEPT = 68
 """Widths that are swept one by one, to find the blocks."""
 FREE = 1.06
 """Rounding up is free where it costs no more than this."""
-DEAREST = 1.15
-"""And nowhere more than this."""
+DEAREST = 1.25
+"""And nowhere more than this: 17 input channels take 0.84 to 0.87 of the time of 32."""
 _UNITS = (64, 32, 16, 8, 4, 2)
 _GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _CHANNELS = {"conv": (0, 1), "depthwise": (0,), "linear": (0, 1), "layer_norm": (0,), "pool": (0,)}

@@ -41,6 +41,17 @@ def test_blocks_are_found_in_noise():
     assert stair(blocks_of(16, {1, 2}) * noise).unit == 16
 
 
+def test_a_first_step_that_narrow_widths_undercut_hides_no_blocks():
+    """As an AVX-512 machine was measured: 17 to 19 input channels need no block of 16."""
+    second = [0.44, 0.44, 0.46, 0.51, 0.51, 0.52, 0.55, 0.51, 0.62, 0.63, 0.65, 0.51, 0.7, 0.71,
+              0.74, 0.51]  # fmt: skip
+    third = [0.78, 0.8, 0.82, 0.76, 0.87, 0.9, 0.92, 0.75, 0.96, 0.98, 1.01, 0.76, 1.06, 1.07,
+             1.09, 0.75]  # fmt: skip
+    fourth = [own + 0.25 for own in third]
+    times = [*(own / 2 for own in second), *second, *third, *fourth, 1.3, 1.3, 1.3, 1.27]
+    assert stair(times).unit == 16
+
+
 def test_what_a_width_that_fits_no_block_costs_is_found():
     found = stair(blocks_of(16, {1, 2}))
     assert found.misfit == {1: 2.0, 2: 2.0, 4: 1.0, 8: 1.0}
