@@ -5,12 +5,14 @@ from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
+import torch
 from compressor.passes.duet import chunks_of, clone, held_out
 from compressor.passes.refit import Duet
 from torch import Tensor
 
 from benchmarks.accuracy.networks import Network, network
-from compressor import passes
+from compressor import compress, passes
+from compressor.latency.final import raced
 
 TOGETHER = 32
 
@@ -89,6 +91,32 @@ def row(
         "samples": dict(repaired.samples),
         "peak_bytes": repaired.bytes,
         "seconds": {"measure": took, "plan and cut": cut - start, "repair": mended - cut},
+    }
+
+
+def whole(name: str, budget: float) -> dict[str, Any]:
+    """A build as a user makes it, with both exports and the race: how long it takes."""
+    found = network(name)
+    data = [(part,) for part in found.calibration.split(TOGETHER)]
+    start = time.perf_counter()
+    example = (found.calibration[:2],)
+    built = compress(found.model, example, budget=passes.Budget(macs=budget), data=data)
+    compressed = time.perf_counter()
+    assert built.onnx.data
+    assert built.original_onnx.data
+    exported = time.perf_counter()
+    race = raced(built)
+    done = time.perf_counter()
+    return {
+        "seconds": {
+            "compress": compressed - start,
+            "export": exported - compressed,
+            "race": done - exported,
+            "all": done - start,
+        },
+        "threads": torch.get_num_threads(),
+        "accuracy": {"built": found.accuracy(built.module)},
+        **{key: race[key] for key in ("ratio", "low", "high", "noise")},
     }
 
 

@@ -37,6 +37,7 @@ def rows() -> list[Row]:
     found = [Row(f"dense/{name}", partial(_dense, name)) for name in ("resnet56", "resnet20")]
     for name in ("resnet56", "resnet20"):
         found += [Row(f"ours/{name}/{b}", partial(ours.row, name, b)) for b in BUDGETS]
+        found += [Row(f"whole/{name}/{b}", partial(ours.whole, name, b)) for b in BUDGETS]
     found += [
         Row(f"never worse/{name}/{b}", partial(claims.never_worse, name, b))
         for name in CATALOG
@@ -84,7 +85,7 @@ Known = Mapping[str, Mapping[str, Any]]
 def tables(known: Known) -> list[Table]:
     """What is known so far."""
     heard = text_and_sound.table(text_and_sound.known_rows(known.values()))
-    return [_budgets(known), heard, _criteria(known), _worse(known), _memory(known)]
+    return [_budgets(known), heard, _criteria(known), _worse(known), _memory(known), _whole(known)]
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -152,6 +153,17 @@ def _worse(known: Known) -> Table:
             table.add_row(key.split("/")[1], f"{row['macs']:.3f}", _percent(one["sliced"]),
                           _percent(one["statistics"]), _percent(one["repaired"]), row["chosen"],
                           "WORSE" if worse else "")  # fmt: skip
+    return table
+
+
+def _whole(known: Known) -> Table:
+    table = _table("A whole build", "network", "MACs", "seconds", "threads", "accuracy",
+                   "of the original's time")  # fmt: skip
+    for key, row in known.items():
+        if key.startswith("whole/") and "all" in row.get("seconds", {}):
+            table.add_row(key.split("/")[1], key.split("/")[2], f"{row['seconds']['all']:.0f}",
+                          str(row["threads"]), _percent(row["accuracy"]["built"]),
+                          f"{row['ratio']:.3f} ({row['low']:.3f}-{row['high']:.3f})")  # fmt: skip
     return table
 
 
