@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from compressor import passes, release, sealing
-from compressor.api import Given, Job, prepared
+from compressor.api import prepared
 from compressor.built import Built
 from compressor.inputs import Inputs
+from compressor.job import Given, Job
 from compressor.latency.final import keep_fastest, operators, raced
 from compressor.latency.meet import refuse_slower
 from compressor.load import load_callable, load_data, load_inputs, load_model, with_code

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressor import manifest, page
+from compressor import headline, manifest, page
 from compressor.environment import environment
 from compressor.exportable import exportable
 from compressor.inputs import Called, at_batch, fresh, randomised
@@ -44,7 +44,7 @@ def write(built: "Built", folder: Path) -> None:
     found["warnings"] += [note] if note else []
     _write_json(folder / "report.json", found)
     _write_text(folder / "report.html", page.render(found))
-    _write_text(folder / "summary.md", page.summary(found))
+    _write_text(folder / "summary.md", headline.summary(found))
     _write_json(folder / manifest.NAME, manifest.make(folder, _facts(built)))
 
 

@@ -9,7 +9,8 @@ import pytest
 from torch import nn, randn
 
 from compressor import Budget, compress
-from compressor.page import Scale, fixed, percent, race, render, thin, verdicts
+from compressor.headline import fixed, percent, thin, verdicts
+from compressor.page import Scale, race, render
 
 EVIL = "<script>alert('x')</script>\"&"
 SAME = {"max_abs": 6e-7, "max_rel": 3.2e-7, "top1": 1.0}

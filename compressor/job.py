@@ -1,0 +1,267 @@
+"""One captured network, and what is made of it: a build of a size, by time, or the smallest.
+
+plan     which channels go: as scored, by a trial, in steps, or until a race meets the budget
+build    cut, prove, repair, train, measure
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+from compressor import criteria, passes
+from compressor import search as searching
+from compressor.built import Built
+from compressor.data import Data, Source
+from compressor.evaluate import Evaluation, Pairs, refuse_drop
+from compressor.freedom import Sizes
+from compressor.inputs import at_sizes, randomised
+from compressor.latency.meet import Met
+from compressor.latency.target import Target
+from compressor.latency.timing import Timing
+from compressor.load import check_finite
+from compressor.passes.errors import UsageError
+from compressor.passes.free import Dynamic
+from compressor.recipe import Recipe
+from compressor.stages import Watch
+from compressor.train.nets import helper, processes_started, with_tensors
+from compressor.train.phases import Task, trained
+from compressor.train.settings import Loss, Training
+from compressor.work import Work, digest, of_program, repaired
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What only Python can say: a budget, and things that run or hold data."""
+
+    budget: passes.Budget | None = None
+    data: Source | None = None
+    evaluate: Any = None
+    eval_data: Source | None = None
+    training: Training = field(default_factory=Training)
+    train_data: Source | None = None
+    finetune: Callable[[nn.Module], object] | None = None
+    dynamic: Dynamic | None = None
+    criterion_loss: Loss | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A captured network with all that does not depend on the budget."""
+
+    program: passes.Program
+    coupling: passes.Coupling
+    given: Given
+    recipe: Recipe
+    name: str
+    watch: Watch
+    sizes: tuple[Sizes, ...]
+    data: Data | None
+    measured: passes.Measured | None
+    judged: tuple[Evaluation, ...]
+    task: Task | None
+    happened: tuple[dict[str, Any], ...]
+    work: Work
+
+    def run(self) -> Built:
+        """What the recipe asks for: a build of one size, or the smallest that is good enough."""
+        if self.recipe.search:
+            return self.smallest()
+        met = self._met() if "latency" in self.budget.kinds else None
+        plan = self.plan(self.budget) if met is None else met.plan
+        if met is not None and met.rounds:  # what was asked for, not what was aimed at
+            asked = replace(plan.budget, latency=met.rounds[met.best].wanted)
+            plan = replace(plan, budget=asked)
+        built = self.build(plan, self.task)
+        if met is not None:
+            built.measured["budget_rounds"] = met.to_json()
+        if self.recipe.max_drop is not None and not helper():
+            refuse_drop(built.measured["accuracy"], self.recipe.max_drop, self.recipe.metric)
+        return built
+
+    @property
+    def budget(self) -> passes.Budget:
+        """How much may stay. Raises UsageError where nobody said."""
+        if self.given.budget is None:
+            raise UsageError(
+                "no budget is given", hint="for example Budget(macs=0.5), or --macs 0.5"
+            )
+        return self.given.budget
+
+    def _met(self) -> Met:
+        """The plan whose race meets a budget of latency."""
+        target = self.recipe.target() or Target(ratio=self.budget.latency)
+        plans: list[passes.Plan] = []
+
+        def choose(share: float) -> passes.Plan:
+            budget = replace(self.budget, latency=share)
+            plans.append(self._again(budget, plans[0]) if plans else self.plan(budget))
+            return plans[-1]
+
+        return self.timing.met(target, choose)
+
+    def expected(self) -> passes.Plan:
+        """The plan as far as it is known without building: by the table, if it is about time."""
+        target = self.recipe.target()
+        if target is None:
+            return self.plan(self.budget)
+        share = min(target.share(self.timing.cost.dense * 1e3), 0.999)
+        return self.plan(replace(self.budget, latency=share))
+
+    @cached_property
+    def timing(self) -> Timing:
+        """Tables and races, where time is asked for."""
+        return Timing(self.coupling, self.recipe, self.watch)
+
+    def plan(self, budget: passes.Budget) -> passes.Plan:
+        """Which channels go; by which criterion, is tried out where there are data."""
+        options = self.recipe.options()
+        time = self.timing.cost if "latency" in budget.kinds else None
+        with self.watch.stage("plan"):
+            if self.measured is None or self.data is None:
+                return passes.choose(self.coupling, budget, options, time=time)
+            calls = self.data.calls
+            if self.recipe.steps > 1:
+                steps = self.recipe.steps
+                return passes.stepwise(
+                    self.coupling, budget, options, calls, self._measured_again, steps
+                )
+            return passes.contest(self.coupling, budget, options, self.measured, calls, time)
+
+    def _measured_again(
+        self, coupling: passes.Coupling, options: passes.Options, gone: Tensor
+    ) -> passes.Measured:
+        """Curves of the network that a step left."""
+        assert self.data is not None
+        if coupling is self.coupling and self.measured is not None:
+            return self.measured
+        loss = self.given.criterion_loss
+        return criteria.measured(coupling, self.data, options, loss, gone)
+
+    def _again(self, budget: passes.Budget, before: passes.Plan) -> passes.Plan:
+        """A plan for another budget, by the criterion that won before."""
+        measured, options = self.measured, self.recipe.options()
+        if measured is None or measured.curves is None or not before.trials:
+            return self.plan(budget)
+        every = {measured.criterion: measured.curves, **measured.others}
+        curves = every[before.trials[0].criterion]
+        with self.watch.stage("plan"):
+            plan = passes.choose(
+                self.coupling, budget, options, curves=curves, time=self.timing.cost
+            )
+        return replace(plan, trials=before.trials)
+
+    def build(self, plan: passes.Plan, task: Task | None, like: Built | None = None) -> Built:
+        """Cut, prove, repair, train and measure. `like`: a build that knows the original."""
+        program, watch = self.program, self.watch
+        own = (program.args, dict(program.kwargs))
+        with watch.stage("shrink"):
+            result = passes.apply(passes.Shrink(plan), self.coupling.program)
+            result.program.module.eval()  # as it was captured
+        with watch.stage("prove"):
+            proof = self._prove(plan, result.program)
+        small, mended = result.program, None
+        if self.data is not None:
+            with watch.stage("repair"):
+                mended = self._repair(plan, small)
+                small = mended.program
+        small, happened = self._trained(small, plan, task)
+        built = Built(
+            program,
+            small,
+            plan,
+            proof,
+            self.recipe.options(),
+            own,
+            self.name,
+            watch,
+            result.changes,
+            self.sizes,
+            self.data,
+            self.measured,
+            mended,
+            self.recipe,
+            self.work,
+        )
+        if like is not None:
+            built.__dict__["original_onnx"] = like.original_onnx
+        if happened:
+            built.measured["training"] = {
+                "options": self.given.training.to_json(),
+                "phases": happened,
+            }
+        if self.judged and not helper():
+            built.evaluate(self.judged)
+        return built
+
+    def _repair(self, plan: passes.Plan, small: passes.Program) -> passes.Repaired:
+        assert self.data is not None
+        calls = self.data.calls
+        if self.work.folder is None:
+            return passes.mend(passes.Repair(plan, calls), small)
+        own = (of_program(self.coupling.program), of_program(small))
+        parts = {"programs": own, "data": digest(list(calls)), "plan": digest(plan.channels)}
+        found = repaired(
+            self.work, parts, small, lambda: passes.mend(passes.Repair(plan, calls), small)
+        )
+        assert isinstance(found, passes.Repaired)
+        return found
+
+    def _prove(self, plan: passes.Plan, small: passes.Program) -> passes.Proof:
+        own = (self.program.args, dict(self.program.kwargs))
+        seed = self.recipe.seed
+        others = [randomised(at_sizes(own, self.program, one), seed) for one in self.sizes]
+        return passes.prove(plan, small, [own, *others], randomised(own, seed))
+
+    def _trained(
+        self, small: passes.Program, plan: passes.Plan, task: Task | None
+    ) -> tuple[passes.Program, list[dict[str, Any]]]:
+        """After the phases that were asked for, and the user's own; what happened in each."""
+        happened = list(self.happened)
+        if task is not None:
+            small, more = trained(self.program, small, plan, task, self.watch)
+            happened += more
+        if self.given.finetune is not None:
+            small = with_tensors(small, small.tensors())  # what is known of it stays as it was
+            with self.watch.stage("finetune"):
+                self.given.finetune(small.module)
+            small.module.eval()
+            check_finite(small.module)
+            happened.append({"name": "finetune", "by": "the user's function"})
+        return small, happened
+
+    def smallest(self) -> Built:
+        """The smallest build that keeps to the limit."""
+        least, limit, metric = self.given.budget, self.recipe.max_drop, self.recipe.metric
+        if limit is None:
+            raise UsageError(
+                "a search needs to know what to keep", hint="give --max-drop, or max_drop="
+            )
+        if processes_started() > 1:
+            raise UsageError(
+                "a search runs in one process", hint="search first, then train with its budget"
+            )
+        if least is not None and "latency" in least.kinds:
+            raise UsageError(
+                "a search cannot lead by latency", hint="give --macs, or sweep over --latency"
+            )
+        kind = "macs" if least is None else least.kind
+        first: list[Built] = []
+
+        def build(plan: passes.Plan) -> tuple[Built, Pairs]:
+            task = None if self.task is None else self.task.apart(f"{plan.reached:.0f}")
+            built = self.build(plan, task, first[0] if first else None)
+            first[:] = first or [built]  # it knows the original
+            return built, built.measured["accuracy"]
+
+        def plan(share: float) -> passes.Plan:
+            return self.plan(passes.Budget(**{kind: share}))
+
+        dense = passes.Costs(self.coupling, kind).dense
+        floor = searching.FLOOR if least is None else least.target(dense) / dense
+        built, tries = searching.smallest((floor, 1.0), plan, build, limit, metric)
+        built.measured["search"] = searching.to_json(tries, limit, kind)
+        assert isinstance(built, Built)
+        return built
