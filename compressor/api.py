@@ -120,11 +120,13 @@ def prepared(
     measured = None
     if given.criterion_loss is not None:
         criteria.check_loss(options.criterion, data)
-    if recipe.steps > 1 and data is None:
+    if (recipe.steps or 1) > 1 and data is None:
         raise UsageError("several steps need calibration inputs", hint="give --data, or data=")
     if data is not None:
         with watch.stage("measure"):
-            measured = criteria.measured(coupling, data, options, given.criterion_loss)
+            measured = criteria.measured(
+                coupling, data, options, given.criterion_loss, trial=recipe.steps == 1
+            )
     return Job(
         program,
         coupling,

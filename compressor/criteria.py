@@ -29,15 +29,22 @@ def measured(
     options: passes.Options,
     loss: Loss | None = None,
     gone: Tensor | None = None,
+    trial: bool = True,
 ) -> passes.Measured:
-    """A curve for each group; channels of `gone` go first.
+    """A curve for each group; channels of `gone` go first. `trial`: by all criteria of "auto".
 
     Raises UsageError for a loss without targets.
     """
     wanted = loss is not None and takes_loss(options.criterion)
     chunks = labelled(coupling.program, data, loss) if loss is not None and wanted else []
     return passes.Measured.of(
-        coupling, data.calls, options, scored=scored(options.criterion), labelled=chunks, gone=gone
+        coupling,
+        data.calls,
+        options,
+        scored=scored(options.criterion),
+        labelled=chunks,
+        gone=gone,
+        trial=trial,
     )
 
 

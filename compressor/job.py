@@ -93,12 +93,14 @@ class Job:
     def _met(self) -> Met:
         """The plan whose race meets a budget of latency."""
         target = self.recipe.target() or Target(ratio=self.budget.latency)
-        plans: list[passes.Plan] = []
+        first: list[tuple[passes.Plan, passes.Measured | None]] = []
 
         def choose(share: float) -> passes.Plan:
             budget = replace(self.budget, latency=share)
-            plans.append(self._again(budget, plans[0]) if plans else self.plan(budget))
-            return plans[-1]
+            if first:
+                return self._again(budget, *first[0])
+            first.append(self._chosen(budget))
+            return first[0][0]
 
         return self.timing.met(target, choose)
 
@@ -117,36 +119,36 @@ class Job:
 
     def plan(self, budget: passes.Budget) -> passes.Plan:
         """Which channels go; by which criterion, is tried out where there are data."""
-        options = self.recipe.options()
+        return self._chosen(budget)[0]
+
+    def _chosen(self, budget: passes.Budget) -> tuple[passes.Plan, passes.Measured | None]:
+        """A plan, and the curves that its last step went by."""
+        options, data, measured = self.recipe.options(), self.data, self.measured
         time = self.timing.cost if "latency" in budget.kinds else None
+        steps = self.recipe.steps or passes.STEPS
         with self.watch.stage("plan"):
-            if self.measured is None or self.data is None:
-                return passes.choose(self.coupling, budget, options, time=time)
-            calls = self.data.calls
-            if self.recipe.steps > 1:
-                steps = self.recipe.steps
-                return passes.stepwise(
-                    self.coupling, budget, options, calls, self._measured_again, steps
-                )
-            return passes.contest(self.coupling, budget, options, self.measured, calls, time)
+            if measured is None or data is None:
+                return passes.choose(self.coupling, budget, options, time=time), None
 
-    def _measured_again(
-        self, coupling: passes.Coupling, options: passes.Options, gone: Tensor
-    ) -> passes.Measured:
-        """Curves of the network that a step left."""
-        assert self.data is not None
-        if coupling is self.coupling and self.measured is not None:
-            return self.measured
-        loss = self.given.criterion_loss
-        return criteria.measured(coupling, self.data, options, loss, gone)
+            def measure(at: passes.Coupling, gone: Tensor, trial: bool) -> passes.Measured:
+                nonlocal measured
+                if at is not self.coupling or (trial and steps > 1):
+                    loss = self.given.criterion_loss
+                    measured = criteria.measured(at, data, options, loss, gone, trial)
+                assert measured is not None
+                return measured
 
-    def _again(self, budget: passes.Budget, before: passes.Plan) -> passes.Plan:
-        """A plan for another budget, by the criterion that won before."""
-        measured, options = self.measured, self.recipe.options()
-        if measured is None or measured.curves is None or not before.trials:
-            return self.plan(budget)
-        every = {measured.criterion: measured.curves, **measured.others}
-        curves = every[before.trials[0].criterion]
+            calls, found = data.calls, self.coupling
+            return passes.stepwise(found, budget, options, calls, measure, steps, time), measured
+
+    def _again(
+        self, budget: passes.Budget, before: passes.Plan, measured: passes.Measured | None
+    ) -> passes.Plan:
+        """A plan for nearly the same budget, by the criterion that won and what was measured."""
+        options, curves = self.recipe.options(), None
+        if measured is not None and measured.curves is not None and before.trials:
+            every = {measured.criterion: measured.curves, **measured.others}
+            curves = every[before.trials[0].criterion]
         with self.watch.stage("plan"):
             plan = passes.choose(
                 self.coupling, budget, options, curves=curves, time=self.timing.cost

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .repair import Repaired as Repaired
     from .repair import mend as mend
     from .shrink import Shrink as Shrink
+    from .steps import STEPS as STEPS
     from .steps import stepwise as stepwise
     from .text import plan_to_text as plan_to_text
     from .text import to_text as to_text
@@ -66,7 +67,7 @@ _HOMES = {
     "proof": ["Proof", "prove"],
     "repair": ["Repair", "Repaired", "mend"],
     "shrink": ["Shrink"],
-    "steps": ["stepwise"],
+    "steps": ["STEPS", "stepwise"],
     "text": ["plan_to_text", "to_text"],
     "trial": ["contest"],
 }

@@ -62,11 +62,13 @@ class Measured:
         scored: Scored | None = None,
         labelled: Sequence[Chunk] = (),
         gone: Tensor | None = None,
+        trial: bool = True,
     ) -> "Measured":
         """Measure all groups on some calibration inputs: pairs (args, kwargs).
 
         `scored` is the criterion of the options, where it is from elsewhere; `labelled` are inputs
         with losses of their own, for the criteria by gradients. Channels of `gone` go first.
+        Without `trial`, "auto" is the first of `CANDIDATES` alone.
         """
         criterion = "obs" if options.criterion == "auto" else options.criterion
         program = coupling.program
@@ -88,7 +90,7 @@ class Measured:
             curves = _greedy(coupling, read, scores, gone)
             return cls(curves, criterion, "", sum(chunk.samples for chunk in chunks))
         curves = _curves(coupling, evidence, criterion, options.seed, gone)
-        more = CANDIDATES[1:] if options.criterion == "auto" else ()
+        more = CANDIDATES[1:] if trial and options.criterion == "auto" else ()
         others = {name: _curves(coupling, evidence, name, options.seed, gone) for name in more}
         return cls(curves, criterion, "", sum(chunk.samples for chunk in chunks), others)
 

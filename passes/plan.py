@@ -9,7 +9,7 @@ Then channels are put back, most important first, where the budget has room for 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -96,18 +96,20 @@ def choose(
     weights: Weights | None = None,
     curves: Sequence[Curve] | None = None,
     time: Cost | None = None,
+    spent: float = 0.0,
 ) -> Plan:
     """Meet the budget from below, within `TOLERANCE` of the original amount.
 
     Channels are scored by `weights` (by name), or by the program's own; where there is a curve for
     each group, it says what goes first, and what it costs. `time` says what a plan takes, for a
-    budget of latency. Raises UsageError that states the least reachable amount, and what is frozen.
+    budget of latency; `spent` is what was lost before the curves were measured. Raises UsageError
+    that states the least reachable amount, and what is frozen.
     """
     if not coupling.groups:
         raise NothingError(
             "no channel of this model can go", where=_where(coupling), why=_why(coupling)
         )
-    costs = {kind: _cost(coupling, kind, time) for kind in budget.kinds}
+    costs = {kind: cost_of(coupling, kind, time) for kind in budget.kinds}
     targets = {kind: budget.target(cost.dense, kind) for kind, cost in costs.items()}
     for kind, cost in costs.items():
         if targets[kind] >= cost.dense and len(costs) == 1:
@@ -137,11 +139,13 @@ def choose(
                 raise
         if found and (curves is None or aim.stairs):
             break  # scores cannot tell what rounding costs, and stairs need no rounding
+    found = [replace(plan, loss=plan.loss + spent) for plan in found]
     least = min(plan.loss for plan in found)
     return next(plan for plan in found if plan.loss <= least * (1 + WORTH))
 
 
-def _cost(coupling: Coupling, kind: str, time: Cost | None) -> Cost:
+def cost_of(coupling: Coupling, kind: str, time: Cost | None) -> Cost:
+    """What a budget of this kind counts; `time` is for latency. Raises UsageError without it."""
     if kind == "memory":
         return Memory(coupling)
     if kind != "latency":

@@ -45,29 +45,35 @@ def contest(
     measured: Measured,
     calls: Iterable[tuple[Any, Any]],
     time: Cost | None = None,
+    original: Coupling | None = None,
+    spent: float = 0.0,
 ) -> Plan:
     """The plan whose network agrees best with the original after a repair.
 
-    Raises UsageError as `choose` does, where no criterion meets the budget.
+    What is cut and repaired is the `original`, where `coupling` is that of the same network with
+    other weights; `spent` is what it lost before. Raises UsageError as `choose` does, where no
+    criterion meets the budget.
     """
     if not measured.others or measured.curves is None:
         own = replace(options, criterion=measured.criterion)
-        plan = choose(coupling, budget, own, curves=measured.curves, time=time)
-        return replace(plan, trials=(_told(measured.criterion, plan, None),))
+        plan = choose(coupling, budget, own, curves=measured.curves, time=time, spent=spent)
+        told = _told(measured.criterion, plan, None)
+        return replace(plan, coupling=original or coupling, trials=(told,))
     curves = {measured.criterion: measured.curves, **measured.others}
-    plans = _plans(coupling, budget, options, curves, time)
+    found = _plans(coupling, budget, options, curves, time, spent)
+    plans = {name: replace(one, coupling=original or coupling) for name, one in found.items()}
     if len(plans) == 1:
         ((name, plan),) = plans.items()
         return replace(plan, trials=(_told(name, plan, None),))
-    chunks = inputs(coupling, calls)
-    found = {name: _distances(plan, chunks) for name, plan in plans.items()}
-    first, *_ = found
-    leads = {name: lead(found[first], own) for name, own in found.items()}
+    chunks = inputs(original or coupling, calls)
+    far = {name: _distances(plan, chunks) for name, plan in plans.items()}
+    first, *_ = far
+    leads = {name: lead(far[first], own) for name, own in far.items()}
     sure = [name for name, (gain, noise) in leads.items() if gain > SURE * noise]
     best = max(sure, key=lambda name: leads[name][0], default=first)
     order = sorted(plans, key=lambda name: name != best)
     trials = tuple(
-        _told(name, plans[name], average(found[name]), None if name == first else leads[name][1])
+        _told(name, plans[name], average(far[name]), None if name == first else leads[name][1])
         for name in order
     )
     return replace(plans[best], trials=trials)
@@ -83,13 +89,14 @@ def _plans(
     options: Options,
     curves: dict[str, tuple[Curve, ...]],
     time: Cost | None,
+    spent: float,
 ) -> dict[str, Plan]:
     """A plan by each criterion that meets the budget; equal ones once."""
     plans: dict[str, Plan] = {}
     first: UsageError | None = None
     for name, own in curves.items():
         try:
-            plan = choose(coupling, budget, options, curves=own, time=time)
+            plan = choose(coupling, budget, options, curves=own, time=time, spent=spent)
         except UsageError as error:
             first = first or error
             continue

@@ -38,8 +38,7 @@ def never_worse(name: str, budget: float) -> dict[str, Any]:
     coupling = passes.couple(program)
     given = _drawn(namespace, program, INPUTS, seed=1)
     options = passes.Options()
-    measured = passes.Measured.of(coupling, given, options)
-    plan = passes.contest(coupling, passes.Budget(macs=budget), options, measured, given)
+    plan = passes.stepwise(coupling, passes.Budget(macs=budget), options, given)
     small = passes.apply(passes.Shrink(plan), program).program
     repaired = passes.mend(passes.Repair(plan, given), small)
     chunks = chunks_of(given, program)
@@ -52,7 +51,7 @@ def never_worse(name: str, budget: float) -> dict[str, Any]:
         "repaired": agreement(program, repaired.program, tested),
     }
     return {"macs": plan.reached / plan.dense, "agreement": found, "chosen": repaired.chosen,
-            "measured": plan.trials[0].criterion, "why": measured.why}  # fmt: skip
+            "criterion": plan.trials[0].criterion}  # fmt: skip
 
 
 def _drawn(namespace: Any, program: passes.Program, count: int, seed: int) -> list[Any]:

@@ -24,17 +24,6 @@ def coupled(name: str) -> passes.Coupling:
     return passes.couple(passes.capture(found.model, (found.calibration[:2],), {}))
 
 
-@cache
-def measured(name: str, inputs: int, criterion: str) -> tuple[passes.Measured, float]:
-    """Curves of all groups, and the seconds that they took."""
-    start = time.perf_counter()
-    options = passes.Options(criterion)
-    return (
-        passes.Measured.of(coupled(name), calls(network(name).calibration[:inputs]), options),
-        time.perf_counter() - start,
-    )
-
-
 def calls(inputs: Tensor) -> list[tuple[tuple[Tensor], dict[str, Any]]]:
     """Inputs as calls of the model, in batches."""
     return [((part,), {}) for part in inputs.split(TOGETHER)]
@@ -49,7 +38,7 @@ def row(
     first: int | None = None,
     round_to: int | None = None,
     by_curve: bool = True,
-    steps: int = 1,
+    steps: int = passes.STEPS,
 ) -> dict[str, Any]:
     """Plan, cut and repair; accuracies on the (first) test inputs.
 
@@ -57,20 +46,13 @@ def row(
     the channels are chosen.
     """
     found, coupling = network(name), coupled(name)
-    curves, took = measured(name, inputs, criterion) if by_curve else (None, 0.0)
     start = time.perf_counter()
     asked, options = passes.Budget(macs=budget), passes.Options(criterion, round_to=round_to)
     given = calls(found.calibration[:inputs])
-    if curves is None:
+    if not by_curve:
         plan = passes.choose(coupling, asked, options)
-    elif steps > 1:
-
-        def again(at: passes.Coupling, own: passes.Options, gone: Tensor) -> passes.Measured:
-            return passes.Measured.of(at, given, own, gone=gone)
-
-        plan = passes.stepwise(coupling, asked, options, given, again, steps)
     else:
-        plan = passes.contest(coupling, asked, options, curves, given)
+        plan = passes.stepwise(coupling, asked, options, given, steps=steps)
     small = passes.apply(passes.Shrink(plan), coupling.program).program
     cut = time.perf_counter()
     repaired = passes.mend(passes.Repair(plan, given), small)
@@ -90,7 +72,7 @@ def row(
         "divergences": dict(repaired.divergences),
         "samples": dict(repaired.samples),
         "peak_bytes": repaired.bytes,
-        "seconds": {"measure": took, "plan and cut": cut - start, "repair": mended - cut},
+        "seconds": {"plan and cut": cut - start, "repair": mended - cut},
     }
 
 

@@ -97,8 +97,8 @@ class Recipe(BaseModel):
     criterion_loss: str | None = None
     """callable(outputs, target) that criteria by gradients take, on pairs of data; default: the
     distance from the original's own outputs"""
-    steps: AtLeastOne = 1
-    """cut in so many, measuring again after each, with repair between"""
+    steps: AtLeastOne | None = None
+    """cut in so many, measuring again after each, with repair between; default: 4 with data"""
     uniform: bool = False
     """the same share of every group"""
     round_to: AtLeastOne | None = None

@@ -1,12 +1,13 @@
 """The choice in several steps: what is measured in between is the network as it was cut so far."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from compressor.passes import Budget, Measured, Options
-from compressor.passes.errors import UsageError
 from compressor.passes.steps import inflated
+from compressor.passes.timed import Timed
 from torch import nn
 
 from compressor import passes
@@ -62,30 +63,37 @@ def test_the_small_network_written_into_the_large_one_computes_the_same(asked):
         assert torch.equal(tensor, mended.tensors()[name])
 
 
+def recorded(calls, options):
+    """What curves were asked for, and the function that measures them."""
+    asked_for = []
+
+    def measure(at, gone, trial):
+        measured = Measured.of(at, calls, options, gone=gone, trial=trial)
+        asked_for.append((at, gone, trial, measured))
+        return measured
+
+    return asked_for, measure
+
+
 @pytest.mark.parametrize("criterion", ["obs", "fpgm", "random"])
 def test_every_step_goes_on_from_the_one_before(asked, criterion):
     coupling, calls = asked
-    steps = []
-
-    def measure(at, options, gone):
-        steps.append((at, options, gone))
-        return Measured.of(at, calls, options, gone=gone)
-
     options = Options(criterion, round_to=1)
+    steps, measure = recorded(calls, options)
     plan = passes.stepwise(coupling, Budget(macs=0.4), options, calls, measure, 3)
     assert len(steps) == 3
     assert steps[0][0] is coupling is not steps[-1][0]
+    assert [len(gone) for _, gone, _, _ in steps] == sorted(len(gone) for _, gone, _, _ in steps)
     assert plan.coupling is coupling
     assert 0.38 * plan.dense <= plan.reached <= 0.4 * plan.dense
-    assert plan.trials[0].criterion == steps[-1][1].criterion
+    assert plan.trials[0].criterion == criterion
     assert plan.budget == Budget(macs=0.4)
-    for at, own, gone in steps[-1:]:  # what went is silent, and goes first again
-        measured = Measured.of(at, calls, own, gone=gone)
-        assert measured.curves is not None
-        for group, curve in zip(coupling.groups, measured.curves, strict=True):
-            for order, cell in zip(curve.order, group.cells, strict=True):
-                mine = gone[torch.isin(gone, cell)]
-                assert set(order[: len(mine)].tolist()) == set(mine.tolist())
+    _, gone, _, measured = steps[-1]  # what went is silent, and goes first again
+    assert len(gone)
+    for group, curve in zip(coupling.groups, measured.curves, strict=True):
+        for order, cell in zip(curve.order, group.cells, strict=True):
+            mine = gone[torch.isin(gone, cell)]
+            assert set(order[: len(mine)].tolist()) == set(mine.tolist())
     small = passes.apply(passes.Shrink(plan), coupling.program).program
     assert passes.prove(plan, small, [calls[0]]).holds
 
@@ -93,17 +101,57 @@ def test_every_step_goes_on_from_the_one_before(asked, criterion):
 def test_one_step_is_the_choice_as_it_is_made_without_steps(asked):
     coupling, calls = asked
     options = Options("obs", round_to=1)
-
-    def measure(at, own, gone):
-        return Measured.of(at, calls, own, gone=gone)
-
-    plan = passes.stepwise(coupling, Budget(macs=0.5), options, calls, measure, 1)
+    plan = passes.stepwise(coupling, Budget(macs=0.5), options, calls, steps=1)
     measured = Measured.of(coupling, calls, options)
     wanted = passes.contest(coupling, Budget(macs=0.5), options, measured, calls)
     assert torch.equal(plan.channels, wanted.channels)
+    assert plan.loss == wanted.loss
 
 
-def test_a_budget_of_latency_has_no_steps(asked):
+def test_criteria_are_tried_in_the_last_step_alone_and_on_the_original(asked):
     coupling, calls = asked
-    with pytest.raises(UsageError, match="met in one step"):
-        passes.stepwise(coupling, Budget(latency=0.5), Options(), calls, Measured.of, 2)
+    options = Options(round_to=1)
+    steps, measure = recorded(calls, options)
+    plan = passes.stepwise(coupling, Budget(macs=0.5), options, calls, measure, 3)
+    assert [trial for _, _, trial, _ in steps] == [False, False, True]
+    assert [bool(one.others) for *_, one in steps] == [False, False, True]
+    assert len(plan.trials) > 1
+    assert plan.coupling is coupling
+
+
+def test_whole_blocks_are_worth_a_tenth_of_all_that_is_lost_also_of_what_was_lost_before(asked):
+    coupling, calls = asked
+    curves = Measured.of(coupling, calls, Options("obs")).curves
+    asks = Budget(macs=0.45), Options("obs")
+    now = passes.choose(coupling, *asks, curves=curves)
+    later = passes.choose(coupling, *asks, curves=curves, spent=1e6 * now.loss)
+    assert later.unit > now.unit
+    assert later.loss > 1e6 * now.loss
+
+
+def test_a_budget_of_latency_is_met_in_steps_by_the_times_of_the_original(asked):
+    coupling, calls = asked
+
+    def time(kernel):
+        return float(math.prod(kernel.widths)) if kernel.kind in ("conv", "linear") else 0.0
+
+    timed, options = Timed(coupling, time), Options("obs")
+    steps, measure = recorded(calls, options)
+    plan = passes.stepwise(coupling, Budget(latency=0.5), options, calls, measure, 3, timed)
+    assert len(steps) == 3
+    assert timed.amount(plan.channels) == plan.reached <= 0.5 * timed.dense
+    assert 0.4 * timed.dense <= plan.reached
+
+
+def test_a_network_whose_curves_cannot_be_measured_is_planned_in_one_step(asked):
+    coupling, calls = asked
+    seen = []
+
+    def measure(at, gone, trial):
+        seen.append((at, trial))
+        return Measured(None, "l2", "it has no gradients")
+
+    plan = passes.stepwise(coupling, Budget(macs=0.5), Options(), calls, measure)
+    assert [at for at, _ in seen] == [coupling, coupling]
+    wanted = passes.choose(coupling, Budget(macs=0.5), Options("l2"))
+    assert torch.equal(plan.channels, wanted.channels)
