@@ -4,7 +4,7 @@ plan     which channels go: as scored, by a trial, in steps, or until a race mee
 build    cut, prove, repair, train, measure
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from compressor.latency.meet import Met
 from compressor.latency.target import Target
 from compressor.latency.timing import Timing
 from compressor.load import check_finite
+from compressor.passes.curves import Curve
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
 from compressor.recipe import Recipe
@@ -30,6 +31,8 @@ from compressor.train.nets import helper, processes_started, with_tensors
 from compressor.train.phases import Task, trained
 from compressor.train.settings import Loss, Training
 from compressor.work import Work, digest, of_program, repaired
+
+Curves = Sequence[Curve] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +96,7 @@ class Job:
     def _met(self) -> Met:
         """The plan whose race meets a budget of latency."""
         target = self.recipe.target() or Target(ratio=self.budget.latency)
-        first: list[tuple[passes.Plan, passes.Measured | None]] = []
+        first: list[tuple[passes.Plan, Curves]] = []
 
         def choose(share: float) -> passes.Plan:
             budget = replace(self.budget, latency=share)
@@ -118,41 +121,37 @@ class Job:
         return Timing(self.coupling, self.recipe, self.watch)
 
     def plan(self, budget: passes.Budget) -> passes.Plan:
-        """Which channels go; by which criterion, is tried out where there are data."""
+        """Which channels go; by which criterion and in how many steps, is tried where there are
+        data."""
         return self._chosen(budget)[0]
 
-    def _chosen(self, budget: passes.Budget) -> tuple[passes.Plan, passes.Measured | None]:
-        """A plan, and the curves that its last step went by."""
+    def _chosen(self, budget: passes.Budget) -> tuple[passes.Plan, Curves]:
+        """A plan, and the curves that it goes by; None for scores of the weights."""
         options, data, measured = self.recipe.options(), self.data, self.measured
         time = self.timing.cost if "latency" in budget.kinds else None
-        steps = self.recipe.steps or passes.STEPS
         with self.watch.stage("plan"):
             if measured is None or data is None:
                 return passes.choose(self.coupling, budget, options, time=time), None
+            curves = {(1, name): found for name, found in measured.by_criterion.items()}
+            steps = self.recipe.steps
 
             def measure(at: passes.Coupling, gone: Tensor, trial: bool) -> passes.Measured:
-                nonlocal measured
-                if at is not self.coupling or (trial and steps > 1):
-                    loss = self.given.criterion_loss
-                    measured = criteria.measured(at, data, options, loss, gone, trial)
-                assert measured is not None
-                return measured
+                if at is self.coupling:
+                    return measured
+                loss = self.given.criterion_loss
+                again = criteria.measured(at, data, options, loss, gone, trial)
+                for name, found in again.by_criterion.items():
+                    curves[steps or passes.STEPS, name] = found
+                return again
 
-            calls, found = data.calls, self.coupling
-            return passes.stepwise(found, budget, options, calls, measure, steps, time), measured
+            plan = passes.contest(self.coupling, budget, options, data.calls, measure, steps, time)
+        return plan, curves.get((plan.trials[0].steps, plan.trials[0].criterion))
 
-    def _again(
-        self, budget: passes.Budget, before: passes.Plan, measured: passes.Measured | None
-    ) -> passes.Plan:
-        """A plan for nearly the same budget, by the criterion that won and what was measured."""
-        options, curves = self.recipe.options(), None
-        if measured is not None and measured.curves is not None and before.trials:
-            every = {measured.criterion: measured.curves, **measured.others}
-            curves = every[before.trials[0].criterion]
+    def _again(self, budget: passes.Budget, before: passes.Plan, curves: Curves) -> passes.Plan:
+        """A plan for nearly the same budget, by what the one before went by."""
         with self.watch.stage("plan"):
-            plan = passes.choose(
-                self.coupling, budget, options, curves=curves, time=self.timing.cost
-            )
+            options, time = self.recipe.options(), self.timing.cost
+            plan = passes.choose(self.coupling, budget, options, curves=curves, time=time)
         return replace(plan, trials=before.trials)
 
     def build(self, plan: passes.Plan, task: Task | None, like: Built | None = None) -> Built:

@@ -39,9 +39,14 @@ def mended(repair: Mapping[str, Any] | None, measured: Mapping[str, Any] | None)
         f"{len(repair['layers']) - left} of {len(repair['layers'])} layers were refitted."
     )
     tried = (measured or {}).get("tried", ())
-    criteria = [Tried(one["criterion"], one["divergence"], not at) for at, one in enumerate(tried)]
+    criteria = [Tried(_named(one), one["divergence"], not at) for at, one in enumerate(tried)]
     ways = [
         Tried(WAYS.get(name, name), distance, name == repair["chosen"])
         for name, distance in repair["divergences"].items()
     ]
     return Mended(note, criteria if len(criteria) > 1 else [], ways, repair["layers"])
+
+
+def _named(tried: Mapping[str, Any]) -> str:
+    steps = tried["steps"]
+    return f"{tried['criterion']}, in {steps} steps" if steps > 1 else f"{tried['criterion']}"

@@ -44,11 +44,10 @@ if TYPE_CHECKING:
     from .repair import mend as mend
     from .shrink import Shrink as Shrink
     from .steps import STEPS as STEPS
-    from .steps import stepwise as stepwise
+    from .steps import contest as contest
     from .text import plan_to_text as plan_to_text
     from .text import to_text as to_text
     from .tracing import capture as capture
-    from .trial import contest as contest
 
 _HOMES = {
     "tracing": ["capture"],
@@ -67,9 +66,8 @@ _HOMES = {
     "proof": ["Proof", "prove"],
     "repair": ["Repair", "Repaired", "mend"],
     "shrink": ["Shrink"],
-    "steps": ["STEPS", "stepwise"],
+    "steps": ["STEPS", "contest"],
     "text": ["plan_to_text", "to_text"],
-    "trial": ["contest"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -52,6 +52,11 @@ class Measured:
     others: Mapping[str, tuple[Curve, ...]] = field(default_factory=dict)
     """Curves by other criteria, where the criterion is to be found out."""
 
+    @property
+    def by_criterion(self) -> dict[str, tuple[Curve, ...] | None]:
+        """All curves; the first is the criterion to believe where nothing tells them apart."""
+        return {self.criterion: self.curves, **self.others}
+
     @classmethod
     def of(
         cls,

@@ -44,7 +44,7 @@ WORTH = 0.1
 
 @dataclass(frozen=True)
 class Trial:
-    """A criterion that was tried, and what came of it (see `trial.py`)."""
+    """What was tried, and what came of it (see `trial.py`)."""
 
     criterion: str
     reached: float
@@ -54,6 +54,8 @@ class Trial:
     where there was nothing to choose from."""
     noise: float | None = None
     """Standard error of the difference from the first that was tried; None for that one."""
+    steps: int = 1
+    """In how many its channels were chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ class Plan:
     loss: float = 0.0
     """What the channels that go were worth, in units of the ranking."""
     trials: tuple[Trial, ...] = ()
-    """The criteria that were tried, that of this plan first."""
+    """The plans that were tried, this one first."""
 
     @property
     def sizes(self) -> Sizes:

@@ -1,14 +1,17 @@
-"""The choice in several steps: cut a little, repair, measure again what the next channels cost.
+"""The choice with calibration inputs: in one step or in several, whichever agrees better.
 
+    measure     what each channel costs the outputs, in the network as it is
     step k      a part of the way to the budget: amounts shrink by the same factor each time
     repair      on a few inputs, as in a trial, towards the original
     inflate     the repaired weights in the places of the original's, zero where channels went
+    measure     again: what the next channels cost
+    try         the plans of one step and of several, by a few criteria (`trial.py`)
 
 The network that is measured has the original's sizes, so that channels keep their numbers. Only the
 last plan counts: it is cut from the original, proven and repaired as any other.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,45 +30,65 @@ from .plan import Plan, choose, cost_of
 from .program import Program, variances
 from .refit import Duet
 from .shrink import Shrink
-from .trial import ROWS, contest, inputs
+from .trial import ROWS, best, candidates, inputs
 
 STEPS = 4
-"""Where nobody says how many: 2 to 3 points more of CIFAR-10's accuracy than in one step."""
+"""That one step is tried against, where nobody says how many."""
 
 Measure = Callable[[Coupling, Tensor, bool], Measured]
 """Curves of a network in which these channels went already: they go first again. The flag is for
 the curves that are tried, where the criterion is to be found out."""
 
 
-def stepwise(
+def contest(
     coupling: Coupling,
     budget: Budget,
     options: Options,
     calls: Iterable[tuple[Any, Any]],
     measure: Measure | None = None,
-    steps: int = STEPS,
+    steps: int | None = None,
     time: Cost | None = None,
 ) -> Plan:
-    """The plan that is left after so many steps; in the last one criteria are tried.
+    """The plan whose network agrees best with the original after a repair on some of the inputs.
 
-    Without `measure`, curves are those of `Measured.of`. `time` is for a budget of latency. Raises
-    UsageError as `choose` does.
+    Channels are chosen in so many steps; without `steps`, in one and in `STEPS`. Without `measure`,
+    curves are those of `Measured.of`. `time` is for a budget of latency. Raises UsageError as
+    `choose` does.
     """
     measure = measure or _by_own(calls, options)
-    at, gone, spent = coupling, NONE, 0.0
-    for part in _parts(coupling, budget, steps, time):
-        measured = measure(at, gone, False)
-        if measured.curves is None:
-            break  # scores of weights do not change on the way
+    measured = measure(coupling, NONE, steps == 1)
+    plans: list[Plan] = []
+    if steps in (None, 1) or measured.curves is None:
+        plans += candidates(coupling, budget, options, measured, time)
+    if steps != 1 and measured.curves is not None:  # scores of weights do not change on the way
+        parts = _parts(coupling, budget, steps or STEPS, time)
+        plans += _stepwise(coupling, (*parts, budget), options, calls, measured, measure, time)
+    return best(plans, calls)
+
+
+def _stepwise(
+    coupling: Coupling,
+    budgets: Sequence[Budget],
+    options: Options,
+    calls: Iterable[tuple[Any, Any]],
+    measured: Measured,
+    measure: Measure,
+    time: Cost | None,
+) -> list[Plan]:
+    """The plans that are left after steps to these budgets, a criterion each."""
+    at, spent = coupling, 0.0
+    *parts, last = budgets
+    for place, part in enumerate(parts):
         own = replace(options, criterion=measured.criterion)
         try:
             plan = choose(at, part, own, curves=measured.curves, time=time, spent=spent)
         except UsageError:
             continue  # nothing is close to this part of the way: go on from where we are
-        gone, spent, plan = plan.channels, plan.loss, replace(plan, coupling=coupling)
+        spent, plan = plan.loss, replace(plan, coupling=coupling)
         at = _again(inflated(plan, _repaired(plan, calls)), coupling, options.ignore)
-    measured = measure(at, gone, True)
-    return contest(at, budget, options, measured, calls, time, coupling, spent)
+        measured = measure(at, plan.channels, place == len(parts) - 1)
+    found = candidates(at, last, options, measured, time, spent, len(budgets))
+    return [replace(plan, coupling=coupling) for plan in found]
 
 
 def _by_own(calls: Iterable[tuple[Any, Any]], options: Options) -> Measure:

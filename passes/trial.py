@@ -1,13 +1,13 @@
-"""Which criterion: a plan by each, cut and repaired on some inputs, judged on as many others.
+"""Which plan: each is cut and repaired on some inputs, and judged on as many others.
 
     plan ──> shrink ──> refit on one half ──> distance from the original on the other half
 
-No criterion is the best one for all networks, so that none is believed. A trial looks at fewer
-inputs than the repair of the winner does, and at fewer rows of each; so another criterion than the
-first is taken only where it is closer by more than chance would have it.
+No criterion is the best one for all networks, nor any number of steps, so that none is believed. A
+trial looks at fewer inputs than the repair of the winner does, and at fewer rows of each; so
+another plan than the first is taken only where it is closer by more than chance would have it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,6 @@ from .agreement import average, distances, lead
 from .contract import apply
 from .cost import Cost
 from .coupling import Coupling
-from .curves import Curve
 from .duet import Chunk, clone, frontier, held_out, sampled
 from .errors import UsageError
 from .measure import Measured
@@ -35,76 +34,61 @@ ROWS = 25
 """Rows to fit, for each column of a layer."""
 
 SURE = 2.0
-"""Standard errors by which another criterion than the first has to be closer."""
+"""Standard errors by which another plan than the first has to be closer."""
 
 
-def contest(
+def candidates(
     coupling: Coupling,
     budget: Budget,
     options: Options,
     measured: Measured,
-    calls: Iterable[tuple[Any, Any]],
     time: Cost | None = None,
-    original: Coupling | None = None,
     spent: float = 0.0,
-) -> Plan:
-    """The plan whose network agrees best with the original after a repair.
+    steps: int = 1,
+) -> list[Plan]:
+    """A plan by each criterion that meets the budget, that of `measured` first.
 
-    What is cut and repaired is the `original`, where `coupling` is that of the same network with
-    other weights; `spent` is what it lost before. Raises UsageError as `choose` does, where no
-    criterion meets the budget.
+    `spent` is what was lost in earlier `steps`. Raises UsageError, as `choose`, where none does.
     """
-    if not measured.others or measured.curves is None:
-        own = replace(options, criterion=measured.criterion)
-        plan = choose(coupling, budget, own, curves=measured.curves, time=time, spent=spent)
-        told = _told(measured.criterion, plan, None)
-        return replace(plan, coupling=original or coupling, trials=(told,))
-    curves = {measured.criterion: measured.curves, **measured.others}
-    found = _plans(coupling, budget, options, curves, time, spent)
-    plans = {name: replace(one, coupling=original or coupling) for name, one in found.items()}
-    if len(plans) == 1:
-        ((name, plan),) = plans.items()
-        return replace(plan, trials=(_told(name, plan, None),))
-    chunks = inputs(original or coupling, calls)
-    far = {name: _distances(plan, chunks) for name, plan in plans.items()}
-    first, *_ = far
-    leads = {name: lead(far[first], own) for name, own in far.items()}
-    sure = [name for name, (gain, noise) in leads.items() if gain > SURE * noise]
-    best = max(sure, key=lambda name: leads[name][0], default=first)
-    order = sorted(plans, key=lambda name: name != best)
-    trials = tuple(
-        _told(name, plans[name], average(far[name]), None if name == first else leads[name][1])
-        for name in order
-    )
-    return replace(plans[best], trials=trials)
-
-
-def _told(criterion: str, plan: Plan, distance: float | None, noise: float | None = None) -> Trial:
-    return Trial(criterion, plan.reached / plan.dense, distance, noise)
-
-
-def _plans(
-    coupling: Coupling,
-    budget: Budget,
-    options: Options,
-    curves: dict[str, tuple[Curve, ...]],
-    time: Cost | None,
-    spent: float,
-) -> dict[str, Plan]:
-    """A plan by each criterion that meets the budget; equal ones once."""
-    plans: dict[str, Plan] = {}
-    first: UsageError | None = None
-    for name, own in curves.items():
+    plans, errors = list[Plan](), list[UsageError]()
+    for criterion, curves in measured.by_criterion.items():
+        own = replace(options, criterion=criterion)
         try:
-            plan = choose(coupling, budget, options, curves=own, time=time, spent=spent)
+            plan = choose(coupling, budget, own, curves=curves, time=time, spent=spent)
         except UsageError as error:
-            first = first or error
+            errors.append(error)
             continue
-        if not any(torch.equal(plan.channels, other.channels) for other in plans.values()):
-            plans[name] = plan
-    if first is not None and not plans:
-        raise first
+        told = Trial(criterion, plan.reached / plan.dense, None, None, steps)
+        plans.append(replace(plan, trials=(told,)))
+    if not plans:
+        raise errors[0]
     return plans
+
+
+def best(plans: Sequence[Plan], calls: Iterable[tuple[Any, Any]]) -> Plan:
+    """The plan whose network agrees best with the original after a repair."""
+    first = plans[0]
+    others = [
+        plan
+        for index, plan in enumerate(plans)
+        if not any(torch.equal(plan.channels, one.channels) for one in plans[:index])
+    ][1:]
+    if not others:
+        return first
+    chunks = inputs(first.coupling, calls)
+    own = _distances(first, chunks)
+    found = [(plan, _distances(plan, chunks)) for plan in others]
+    leads = [lead(own, distances) for _, distances in found]
+    told = [_told(first, own, None)]
+    told += [_told(*one, noise) for one, (_, noise) in zip(found, leads, strict=True)]
+    sure = [index for index, (gain, noise) in enumerate(leads, 1) if gain > SURE * noise]
+    taken = max(sure, key=lambda index: leads[index - 1][0], default=0)
+    told.insert(0, told.pop(taken))
+    return replace((first, *others)[taken], trials=tuple(told))
+
+
+def _told(plan: Plan, distances: list[Tensor], noise: float | None) -> Trial:
+    return replace(plan.trials[0], divergence=average(distances), noise=noise)
 
 
 def inputs(coupling: Coupling, calls: Iterable[tuple[Any, Any]]) -> list[Chunk]:

@@ -38,7 +38,7 @@ def never_worse(name: str, budget: float) -> dict[str, Any]:
     coupling = passes.couple(program)
     given = _drawn(namespace, program, INPUTS, seed=1)
     options = passes.Options()
-    plan = passes.stepwise(coupling, passes.Budget(macs=budget), options, given)
+    plan = passes.contest(coupling, passes.Budget(macs=budget), options, given)
     small = passes.apply(passes.Shrink(plan), program).program
     repaired = passes.mend(passes.Repair(plan, given), small)
     chunks = chunks_of(given, program)
@@ -51,7 +51,7 @@ def never_worse(name: str, budget: float) -> dict[str, Any]:
         "repaired": agreement(program, repaired.program, tested),
     }
     return {"macs": plan.reached / plan.dense, "agreement": found, "chosen": repaired.chosen,
-            "criterion": plan.trials[0].criterion}  # fmt: skip
+            "criterion": plan.trials[0].criterion, "steps": plan.trials[0].steps}  # fmt: skip
 
 
 def _drawn(namespace: Any, program: passes.Program, count: int, seed: int) -> list[Any]:

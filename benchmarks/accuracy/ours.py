@@ -38,7 +38,7 @@ def row(
     first: int | None = None,
     round_to: int | None = None,
     by_curve: bool = True,
-    steps: int = passes.STEPS,
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """Plan, cut and repair; accuracies on the (first) test inputs.
 
@@ -52,7 +52,7 @@ def row(
     if not by_curve:
         plan = passes.choose(coupling, asked, options)
     else:
-        plan = passes.stepwise(coupling, asked, options, given, steps=steps)
+        plan = passes.contest(coupling, asked, options, given, steps=steps)
     small = passes.apply(passes.Shrink(plan), coupling.program).program
     cut = time.perf_counter()
     repaired = passes.mend(passes.Repair(plan, given), small)

@@ -98,7 +98,7 @@ class Recipe(BaseModel):
     """callable(outputs, target) that criteria by gradients take, on pairs of data; default: the
     distance from the original's own outputs"""
     steps: AtLeastOne | None = None
-    """cut in so many, measuring again after each, with repair between; default: 4 with data"""
+    """choose in so many, with repair and new measurement between; default: 1 and 4 are tried"""
     uniform: bool = False
     """the same share of every group"""
     round_to: AtLeastOne | None = None

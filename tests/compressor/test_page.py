@@ -138,8 +138,8 @@ def repaired() -> dict:
         "measured": {
             "criterion": "l2",
             "tried": [
-                {"criterion": "l2", "reached": 0.5, "divergence": 0.02},
-                {"criterion": "obs", "reached": 0.5, "divergence": 0.03},
+                {"criterion": "l2", "steps": 1, "reached": 0.5, "divergence": 0.02},
+                {"criterion": "obs", "steps": 4, "reached": 0.5, "divergence": 0.03},
             ],
         },
     }
@@ -204,7 +204,7 @@ def test_a_repair_says_what_was_tried_and_what_won():
         "activations and moments took 3 MiB. 1 of 2 layers were refitted.",
         "as sliced 0.9 every layer refitted by least squares 0.0123 chosen",
         "batch norms re-estimated 0.4",
-        "l2 0.02 chosen obs 0.03",
+        "l2 0.02 chosen obs, in 4 steps 0.03",
         "stem.conv 0.8 0.05",
         "head 0.2 0.2 head.weight is used in several places",
     ):

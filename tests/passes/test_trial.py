@@ -1,10 +1,11 @@
-"""Which criterion: tried on the network itself, and the best one taken."""
+"""Which plan: tried on the network itself, and the best one taken."""
 
 import pytest
 import torch
 from compressor.passes import Budget, Measured, Options
 from compressor.passes.agreement import lead
 from compressor.passes.errors import UsageError
+from compressor.passes.trial import best, candidates
 from torch import nn
 
 from compressor import passes
@@ -33,19 +34,20 @@ def asked():
 
 def test_every_criterion_is_tried_and_one_that_is_surely_closer_is_taken(asked):
     coupling, calls = asked
-    measured = Measured.of(coupling, calls, Options())
-    plan = passes.contest(coupling, Budget(macs=0.5), Options(round_to=1), measured, calls)
+    options = Options(round_to=1)
+    measured = Measured.of(coupling, calls, options)
+    plan = best(candidates(coupling, Budget(macs=0.5), options, measured), calls)
     distances = [trial.divergence or 0.0 for trial in plan.trials]
     assert {trial.criterion for trial in plan.trials} <= {"obs", "l2", "hessian"}
     assert len(distances) > 1
     assert min(distances) < max(distances)
-    best, *rest = plan.trials
-    if best.noise is None:  # the first that was tried: none is surely closer
-        assert best.criterion == "obs"
+    taken, *rest = plan.trials
+    if taken.noise is None:  # the first that was tried: none is surely closer
+        assert taken.criterion == "obs"
         assert all(distances[0] - (one.divergence or 0.0) <= 2 * (one.noise or 0.0) for one in rest)
     else:
         (first,) = [one for one in rest if one.noise is None]
-        assert (first.divergence or 0.0) - distances[0] > 2 * best.noise
+        assert (first.divergence or 0.0) - distances[0] > 2 * taken.noise
     assert all(trial.reached <= 0.5 for trial in plan.trials)
     curves = {"obs": measured.curves, **measured.others}[plan.trials[0].criterion]
     again = passes.choose(coupling, Budget(macs=0.5), Options(round_to=1), curves=curves)
@@ -57,7 +59,7 @@ def test_the_trial_foretells_what_the_repair_gives(asked):
     coupling, calls = asked
     options = Options(round_to=1)
     measured = Measured.of(coupling, calls, Options())
-    plan = passes.contest(coupling, Budget(macs=0.4), options, measured, calls)
+    plan = best(candidates(coupling, Budget(macs=0.4), options, measured), calls)
     worst = max(plan.trials, key=lambda trial: trial.divergence or 0.0)
     curves = {"obs": measured.curves, **measured.others}
     fresh = seeded(500, 6, seed=5)
@@ -93,13 +95,11 @@ def test_a_network_that_is_not_finite_is_behind_every_other():
 
 def test_a_criterion_that_was_named_is_not_tried_against_others(asked):
     coupling, calls = asked
-    measured = Measured.of(coupling, calls, Options("l2"))
-    plan = passes.contest(coupling, Budget(macs=0.5), Options("l2"), measured, calls)
+    plan = passes.contest(coupling, Budget(macs=0.5), Options("l2"), calls, steps=1)
     assert [(trial.criterion, trial.divergence) for trial in plan.trials] == [("l2", None)]
 
 
 def test_a_budget_that_none_of_them_meets_is_refused(asked):
     coupling, calls = asked
-    measured = Measured.of(coupling, calls, Options())
     with pytest.raises(UsageError, match="cannot be reached"):
-        passes.contest(coupling, Budget(macs=0.01), Options(), measured, calls)
+        passes.contest(coupling, Budget(macs=0.01), Options(), calls)
