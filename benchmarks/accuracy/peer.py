@@ -1,12 +1,13 @@
 """Torch-Pruning at the same multiply-accumulates, used as its examples use it.
 
-Global pruning in small steps until the budget is met, the classifier left alone; afterwards batch
+Global pruning in small steps until a budget is met, the classifier left alone; afterwards batch
 norms are re-estimated from the same inputs. Criteria with gradients get those of the network's own
 most likely classes: there are no labels here.
 """
 
 import copy
 import time
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from benchmarks.accuracy.networks import network
 
 STEPS = 200
+BUDGETS = (0.7, 0.5, 0.33)
 CRITERIA = ("l1", "l2", "bn-scale", "fpgm", "lamp", "taylor", "random")
 
 
@@ -35,17 +37,29 @@ def importance(criterion: str) -> Any:
     return made[criterion]()
 
 
-def row(
-    name: str, budget: float, criterion: str, inputs: int = 1024, first: int | None = None
-) -> dict[str, Any]:
+def row(name: str, budget: float, criterion: str) -> dict[str, Any]:
     """Prune to the budget; accuracies as sliced, and with batch norms re-estimated."""
+    found = network(name)
+    start = time.perf_counter()
+    macs, model = pruned(name, criterion)[budget]
+    model = copy.deepcopy(model)
+    sliced = found.accuracy(model)
+    reestimate(model, found.calibration)
+    return {
+        "macs": macs,
+        "accuracy": {"sliced": sliced, "statistics": found.accuracy(model)},
+        "seconds": {"all": time.perf_counter() - start},
+    }
+
+
+@lru_cache(maxsize=1)
+def pruned(name: str, criterion: str) -> dict[float, tuple[float, nn.Module]]:
+    """For each budget the share of the MACs and the network, on the way of one pruner."""
     import torch_pruning as tp
 
-    found = network(name)
-    images = found.calibration[:inputs]
-    start = time.perf_counter()
+    images = network(name).calibration
     torch.manual_seed(0)
-    model = copy.deepcopy(found.model)
+    model = copy.deepcopy(network(name).model)
     if criterion == "taylor":
         _backward(model, images)
     dense, _ = tp.utils.count_ops_and_params(model, images[:1])
@@ -59,20 +73,17 @@ def row(
         iterative_steps=STEPS,
         ignored_layers=[part for part in model.modules() if isinstance(part, nn.Linear)],
     )
-    macs = dense
+    found: dict[float, tuple[float, nn.Module]] = {}
     for _ in range(STEPS):
         pruner.step()
         macs, _ = tp.utils.count_ops_and_params(model, images[:1])
-        if macs <= budget * dense:
+        for budget in BUDGETS:
+            if macs <= budget * dense and budget not in found:
+                found[budget] = macs / dense, copy.deepcopy(model).eval()
+                found[budget][1].zero_grad()
+        if len(found) == len(BUDGETS):
             break
-    model.zero_grad()
-    sliced = found.accuracy(model.eval(), first)
-    reestimate(model, images)
-    return {
-        "macs": macs / dense,
-        "accuracy": {"sliced": sliced, "statistics": found.accuracy(model.eval(), first)},
-        "seconds": {"all": time.perf_counter() - start},
-    }
+    return found
 
 
 def _backward(model: nn.Module, images: Tensor) -> None:

@@ -16,12 +16,16 @@ from benchmarks.accuracy import claims, ours, peer, text_and_sound
 from benchmarks.accuracy.networks import network, version
 from models.catalog import CATALOG
 
-BUDGETS = (0.7, 0.5, 0.33)
+BUDGETS = peer.BUDGETS
 WANTED = {0.7: 0.925, 0.5: 0.90, 0.33: 0.82}
 """Of ResNet-56."""
 
-FEW = {"inputs": 512, "first": 2000}
+FEW = {"inputs": 512, "first": 5000}
 """Of the tables of criteria: calibration inputs and test inputs."""
+
+NAMES = ("auto", "obs", *CRITERIA, *DATA_CRITERIA)
+STEPS = {"auto": None}
+"""In how many steps: as by default, for the default; every other criterion is asked once."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +55,23 @@ def rows() -> list[Row]:
     found += [
         Row(f"steps/{name}/{b}/{n}", partial(ours.row, name, b, criterion="obs", steps=n))
         for name in ("resnet20", "resnet56")
-        for b in (0.5, 0.33)
-        for n in (1, 2, 4)
+        for b in BUDGETS
+        for n in (1, 4, 8)
     ]
     found += [Row(f"memory/{n}", partial(claims.memory, n)) for n in (512, 2048, 8192)]
     for name in ("resnet20", "resnet56"):
         found += [
-            Row(f"criteria/{name}/{b}/{one}", partial(ours.row, name, b, criterion=one, **FEW))
+            Row(
+                f"criteria/{name}/{b}/{one}",
+                partial(ours.row, name, b, criterion=one, steps=STEPS.get(one, 1), **FEW),
+            )
             for b in (0.5, 0.7)
-            for one in ("auto", "obs", *CRITERIA, *DATA_CRITERIA)
+            for one in NAMES
         ]
         found += [
             Row(f"peer/{name}/{b}/{one}", partial(peer.row, name, b, one))
-            for b in BUDGETS
             for one in peer.CRITERIA
+            for b in BUDGETS
         ]
         found += [
             Row(f"no curves/{name}/{b}", partial(ours.row, name, b, criterion="l2", by_curve=False))
@@ -133,7 +140,7 @@ def _criteria(known: Known) -> Table:
     columns = [(name, b) for name in ("resnet20", "resnet56") for b in (0.7, 0.5)]
     heads = [f"{name} {b} {what}" for name, b in columns for what in ("+ norm", "repaired")]
     table = _table("Criteria, with batch norms re-estimated and with repair (%)", "", *heads)
-    for one in ("auto", "obs", *CRITERIA, *DATA_CRITERIA):
+    for one in NAMES:
         cells = []
         for name, b in columns:
             accuracy = known.get(f"criteria/{name}/{b}/{one}", {}).get("accuracy", {})
