@@ -1,8 +1,6 @@
 """`python -m benchmarks`: run experiments and record them with their circumstances."""
 
 import fnmatch
-import itertools
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import halves, huge
+from benchmarks import halves, huge, recording
 from benchmarks.cases import SUITES
 from benchmarks.coverage import runner, score
 from benchmarks.coverage.outcome import OURS, PEERS, read
 from benchmarks.coverage.zoo import ZOOS
-from compressor.environment import environment
-
-RESULTS = Path(__file__).with_name("results")
+from benchmarks.recording import RESULTS
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 
@@ -45,11 +41,7 @@ def run_halves(
         print(f"{case.name}: {'passed' if rows[-1].passed else 'FAILED'}", file=sys.stderr)
     Console(width=None if sys.stdout.isatty() else 170).print(halves.table(rows))
     if record and only == "*":
-        found = {"environment": environment(), "rows": [row.to_json() for row in rows]}
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"halves-{suite}.json"
-        path.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
+        recording.record(f"halves-{suite}", {"rows": [row.to_json() for row in rows]})
     if not all(row.passed for row in rows):
         sys.exit(1)
 
@@ -70,8 +62,7 @@ def run_accuracy(
         lambda line: print(line, file=sys.stderr, flush=True),
     )
     Console(width=None if sys.stdout.isatty() else 170).print(*rows.tables(known))
-    found = {"environment": environment(), "summary": rows.summary(known)}
-    path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    recording.record("accuracy", {"summary": rows.summary(known)})
 
 
 @app.command("latency")
@@ -113,10 +104,8 @@ def run_coverage(
     console = Console(width=None if sys.stdout.isatty() else 170)
     console.print(score.misses(rows), score.table(zoo, rows))
     if only == "*":
-        found = {"environment": environment(), "summary": score.summary(rows)}
-        path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
         path.with_suffix(".svg").write_text(score.picture(zoo, rows) + "\n")
-        print(f"recorded in {path.with_suffix('.*').relative_to(Path.cwd())}", file=sys.stderr)
+        recording.record(path.stem, {"summary": score.summary(rows)})
     if any(row.outcome in ("wrong", "crash") for row in rows if row.engine == OURS):
         sys.exit(1)
 
@@ -142,13 +131,9 @@ def run_fuzz(
     tally.inflated = inflated(seed, inflate)
     show(tally, Console(width=None if sys.stdout.isatty() else 120))
     if record:
-        path = RESULTS / "fuzz.json"
-        if add and path.exists():
-            tally += Tally.from_json(json.loads(path.read_text()))
-        RESULTS.mkdir(exist_ok=True)
-        found = {"environment": environment(), **tally.to_json()}
-        path.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
+        if add and (before := recording.recorded("fuzz")):
+            tally += Tally.from_json(before)
+        recording.record("fuzz", tally.to_json())
     if tally.failed:
         sys.exit(1)
 
@@ -177,11 +162,7 @@ def run_faults(
     rows = run(chosen, names(), say)
     Console(width=None if sys.stdout.isatty() else 150).print(table(rows))
     if record and only == "*":
-        path = RESULTS / "faults.json"
-        path.write_text(
-            json.dumps({"environment": environment(), **to_json(rows)}, indent=1) + "\n"
-        )
-        print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
+        recording.record("faults", to_json(rows))
     found, harmful = score(rows)
     if found < 0.99 * harmful:
         sys.exit(1)
@@ -202,10 +183,7 @@ def run_huge(
         print(f"{layers} x {width}: {rows[-1].wall_seconds} s", file=sys.stderr, flush=True)
     Console(width=None if sys.stdout.isatty() else 120).print(huge.table(rows))
     if record and only == "*":
-        found = {"environment": environment(), "rows": [row.to_json() for row in rows]}
-        path = RESULTS / "huge.json"
-        path.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
+        recording.record("huge", {"rows": [row.to_json() for row in rows]})
     if not all(row.passed for row in rows):
         sys.exit(1)
 
@@ -219,53 +197,19 @@ def run_reliability(
     harmful: Annotated[bool, typer.Option(help="inputs that are made to harm")] = True,
     seed: Annotated[int, typer.Option(help="of moments and files")] = 0,
     record: Annotated[bool, typer.Option(help="write benchmarks/results/reliability.json")] = True,
+    add: Annotated[bool, typer.Option(help="disturbed builds to those that are recorded")] = False,
 ) -> None:
     """Malformed files, builds that are killed, full disks, two builds at once."""
-    import tempfile
-    from dataclasses import asdict
+    from benchmarks.reliability.run import Amounts, run
 
-    from benchmarks.reliability import builds, malformed, malicious
-
-    trials: list[builds.Trial] = []
-    harm: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for part in ("whole", "full", "disk", "two", "files", "writer"):
-            (folder / part).mkdir()
-        content, seconds = "", 0.0
-        sources = [builds.writer_kills(folder / "writer", writes, seed)]
-        if kills:
-            content, seconds = builds.undisturbed(folder / "whole")
-            print(f"undisturbed: {seconds:.0f} s, {content}", file=sys.stderr, flush=True)
-            sources += [
-                builds.two_at_once(folder / "two"),
-                builds.full_disks(folder / "full", (0, 1000, 10_000, 50_000)),
-                builds.mounted(folder / "disk", ("ro", "size=120k", "size=160k", "size=200k")),
-                builds.kills(folder, kills, seed, minutes),
-            ]
-        for one in itertools.chain(*sources):
-            trials.append(one)
-            print(f"{one.kind} at {one.at}: {one.there} {one.code}", file=sys.stderr, flush=True)
-        for name, done in malicious.trials(folder / "made") if harmful else ():
-            harm[name] = done
-            print(f"{name}: {done or 'no harm'}", file=sys.stderr, flush=True)
-        rows = list(malformed.run(folder / "files", files, seed))  # last: it limits memory
-    broken = builds.bad(trials, content)
-    found = {
-        "environment": environment(),
-        "malformed": malformed.summary(rows),
-        "made to harm": harm,
-        "undisturbed": {"content": content, "seconds": round(seconds, 1)},
-        "trials": [asdict(one) for one in trials],
-        "bad": [asdict(one) for one in broken],
-    }
-    counts = {kind: sum(one.kind == kind for one in trials) for kind in {t.kind for t in trials}}
-    print(f"{counts}; {len(broken)} that must not happen; malformed: {found['malformed']}")
+    amounts = Amounts(kills, minutes, writes, files, harmful, seed)
+    found = run(amounts, lambda line: print(line, file=sys.stderr, flush=True))
+    if add:
+        found = found.after(recording.recorded("reliability"))
+    print(f"{found.counts()}; {len(found.bad)} that must not happen; malformed: {found.malformed}")
     if record:
-        path = RESULTS / "reliability.json"
-        path.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"recorded in {path.relative_to(Path.cwd())}", file=sys.stderr)
-    if broken or malformed.summary(rows)["bad"] or any(harm.values()):
+        recording.record("reliability", found.to_json())
+    if not found.passed:
         sys.exit(1)
 
 

@@ -2,22 +2,20 @@
 
 import pytest
 
-from benchmarks.accuracy import text_and_sound
+from benchmarks.accuracy import networks, text_and_sound
 
 pytestmark = [
     pytest.mark.data,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),  # of the data's loader
     pytest.mark.filterwarnings("ignore:Unwrapped parameters detected:UserWarning"),  # of the peer
-    pytest.mark.skipif(
-        not (text_and_sound.DATA / "load.py").is_file(), reason="there is no shared/data"
-    ),
+    pytest.mark.skipif(not networks.available(), reason="there is no shared/data"),
 ]
 
 
 @pytest.fixture(scope="module")
 def subjects():
-    return list(text_and_sound.subjects(text_and_sound.loaders()))
+    return list(text_and_sound.subjects(networks.loaders()))
 
 
 def test_the_peer_prunes_heads_and_filters_and_the_result_runs(subjects):

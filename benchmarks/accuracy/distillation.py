@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from benchmarks.accuracy.networks import version
-from benchmarks.accuracy.text_and_sound import RESULTS, loaders
+from benchmarks import recording
+from benchmarks.accuracy.networks import loaders, version
 from compressor import Budget, Training, compress
 from compressor.data import Data
-from compressor.environment import environment
 from compressor.evaluate import compared, evaluations
 from compressor.runtime import OnnxModel
 from compressor.stages import Lines
@@ -127,9 +126,8 @@ def main() -> None:
     pairs = [one.split("=") for one in sys.argv[1:]]
     found = run(**{name: TYPES[name](value) for name, value in pairs})
     print(json.dumps(found.to_json(), indent=1))
-    path = RESULTS / f"accuracy-distillation-resnet{found.depth}.json"
-    record = {"environment": environment(), "version": version(), **found.to_json()}
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    name = f"accuracy-distillation-resnet{found.depth}"
+    recording.record(name, {"version": version(), **found.to_json()})
 
 
 TYPES: dict[str, Any] = {

@@ -32,7 +32,10 @@ class Network:
 
 
 @cache
-def _loaders() -> ModuleType:
+def loaders() -> ModuleType:
+    """`load.py` beside the data. Raises FileNotFoundError where there is none."""
+    if not available():
+        raise FileNotFoundError(f"there is no {DATA}: the networks and their data")
     spec = importlib.util.spec_from_file_location("shared_data", DATA)
     assert spec is not None
     assert spec.loader is not None
@@ -49,7 +52,7 @@ def available() -> bool:
 @cache
 def network(name: str, inputs: int = 1024) -> Network:
     """`resnet20` or `resnet56` on CIFAR-10, with so many training images without labels."""
-    load = _loaders()
+    load = loaders()
     images, _ = load.cifar10("train", inputs)
     return Network(
         load.cifar_resnet(int(name.removeprefix("resnet"))), images, load.cifar10("test")

@@ -5,35 +5,27 @@
     keywords    a depthwise-separable network on speech commands: 250 clips calibrate, the other 750
                 count (there is no training part)
 
-`python -m benchmarks.accuracy.text_and_sound` measures and records them.
+`python -m benchmarks accuracy --only "text and sound/*"` measures and records them.
 
 Ours counts as deployed: the exported model in ONNX Runtime. The peer counts in torch, with the best
 of its criteria by the very inputs that count, with and without batch norms re-estimated.
 """
 
 import copy
-import importlib.util
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.accuracy.networks import version
+from benchmarks.accuracy.networks import loaders
 from benchmarks.coverage.torch_pruning_peer import _last
 from compressor import Budget, compress
-from compressor.environment import environment
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SHARES = (0.7, 0.5)
 NAMES = ("questions (transformer)", "keywords (DS-CNN)")
 CRITERIA = ("group l2", "group l1", "group taylor", "lamp", "random")
@@ -96,30 +88,6 @@ def subjects(load: ModuleType) -> Iterator[Subject]:
     )
     clips, words = load.keywords()
     yield Subject(NAMES[1], load.keyword_spotter(), clips[:250], clips[250:], words[250:])
-
-
-def loaders(folder: Path = DATA) -> ModuleType:
-    """`load.py` beside the data. Raises FileNotFoundError where there is none."""
-    path = folder / "load.py"
-    if not path.is_file():
-        raise FileNotFoundError("there is no data set: shared/data/load.py, beside the checkout")
-    spec = importlib.util.spec_from_file_location("shared_data_load", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def rows(report: Callable[[Row], None] = lambda row: None) -> list[Row]:
-    """Both networks at both shares."""
-    found = []
-    for subject in subjects(loaders()):
-        for share in SHARES:
-            found.append(row(subject, share))
-            report(found[-1])
-    return found
 
 
 def measured(name: str, share: float) -> dict[str, Any]:
@@ -279,19 +247,3 @@ def table(found: Sequence[Row]) -> Table:
                    one.peer_macs, one.peer, one.peer_norms)  # fmt: skip
         shown.add_row(one.name, *(f"{100 * number:.1f}" for number in numbers), one.peer_criterion)
     return shown
-
-
-def main() -> None:
-    """Measure all rows, and record them."""
-    torch.set_num_threads(1)
-    found = rows(lambda row: print(f"{row.name}: {row.to_json()}", file=sys.stderr, flush=True))
-    Console(width=170).print(table(found))
-    lines = [one.to_json() for one in found]
-    record = {"environment": environment(), "version": version(), "rows": lines}
-    path = RESULTS / "accuracy-text-and-sound.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"recorded in {path.name}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

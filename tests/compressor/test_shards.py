@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from compressor import Budget, api, compress, shards
+from compressor import Budget, Built, compress, shards
 from compressor.cli import app
 from compressor.load.weights import load_weights
 from models import decoder, grouped
@@ -45,7 +45,7 @@ def load_all(folder: Path) -> dict[str, Tensor]:
     return {n: t for file in folder.glob("*.safetensors") for n, t in load_file(file).items()}
 
 
-def halved(make: Any, inputs: Any) -> api.Built:
+def halved(make: Any, inputs: Any) -> Built:
     return compress(make(), inputs(), budget=Budget(channels=0.5), uniform=True)
 
 
