@@ -117,16 +117,10 @@ def prepared(
         coupling = passes.couple(program, options.ignore)
     task = _task(given, judged, recipe.metric, frozen)
     coupling, happened = _sparse(coupling, task, options.ignore, watch)
-    measured = None
     if given.criterion_loss is not None:
         criteria.check_loss(options.criterion, data)
     if (recipe.steps or 1) > 1 and data is None:
         raise UsageError("several steps need calibration inputs", hint="give --data, or data=")
-    if data is not None:
-        with watch.stage("measure"):
-            measured = criteria.measured(
-                coupling, data, options, given.criterion_loss, trial=recipe.steps == 1
-            )
     return Job(
         program,
         coupling,
@@ -136,7 +130,6 @@ def prepared(
         watch,
         sizes,
         data,
-        measured,
         judged,
         task,
         tuple(happened),

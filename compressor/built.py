@@ -72,8 +72,6 @@ class Built:
     """Other sizes of free axes: proof and parity look at these as well."""
     data: Data | None = None
     """The calibration data, where some were given."""
-    groups: passes.Measured | None = None
-    """What was measured of every group before the plan was made, where there were data."""
     repaired: passes.Repaired | None = None
     """What the repair did: `small` is its result where there were data."""
     recipe: Recipe = field(default_factory=Recipe)

@@ -5,7 +5,7 @@ build    cut, prove, repair, train, measure
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +30,7 @@ from compressor.stages import Watch
 from compressor.train.nets import helper, processes_started, with_tensors
 from compressor.train.phases import Task, trained
 from compressor.train.settings import Loss, Training
-from compressor.work import Work, digest, of_program, repaired
+from compressor.work import Work, digest, of_program, planned, repaired
 
 Curves = Sequence[Curve] | None
 
@@ -62,7 +62,6 @@ class Job:
     watch: Watch
     sizes: tuple[Sizes, ...]
     data: Data | None
-    measured: passes.Measured | None
     judged: tuple[Evaluation, ...]
     task: Task | None
     happened: tuple[dict[str, Any], ...]
@@ -123,7 +122,32 @@ class Job:
     def plan(self, budget: passes.Budget) -> passes.Plan:
         """Which channels go; by which criterion and in how many steps, is tried where there are
         data."""
-        return self._chosen(budget)[0]
+        if self.work.folder is None or self.data is None or self.given.criterion_loss is not None:
+            return self._chosen(budget)[0]
+        parts = {
+            "program": of_program(self.coupling.program),
+            "data": self._contents,
+            "budget": asdict(budget),
+            "options": asdict(self.recipe.options()),
+            "steps": self.recipe.steps,
+        }
+        return planned(self.work, parts, self.coupling, lambda: self._chosen(budget)[0])
+
+    @cached_property
+    def _contents(self) -> str:
+        """A digest of the calibration data."""
+        assert self.data is not None
+        return digest(list(self.data.calls))
+
+    @cached_property
+    def measured(self) -> passes.Measured | None:
+        """A curve for each group of the original, where there are data."""
+        if self.data is None:
+            return None
+        options, trial = self.recipe.options(), self.recipe.steps == 1
+        loss = self.given.criterion_loss
+        with self.watch.stage("measure"):
+            return criteria.measured(self.coupling, self.data, options, loss, trial=trial)
 
     def _chosen(self, budget: passes.Budget) -> tuple[passes.Plan, Curves]:
         """A plan, and the curves that it goes by; None for scores of the weights."""
@@ -152,7 +176,7 @@ class Job:
         with self.watch.stage("plan"):
             options, time = self.recipe.options(), self.timing.cost
             plan = passes.choose(self.coupling, budget, options, curves=curves, time=time)
-        return replace(plan, trials=before.trials)
+        return replace(plan, trials=before.trials, samples=before.samples, why=before.why)
 
     def build(self, plan: passes.Plan, task: Task | None, like: Built | None = None) -> Built:
         """Cut, prove, repair, train and measure. `like`: a build that knows the original."""
@@ -181,7 +205,6 @@ class Job:
             result.changes,
             self.sizes,
             self.data,
-            self.measured,
             mended,
             self.recipe,
             self.work,
@@ -203,7 +226,7 @@ class Job:
         if self.work.folder is None:
             return passes.mend(passes.Repair(plan, calls), small)
         own = (of_program(self.coupling.program), of_program(small))
-        parts = {"programs": own, "data": digest(list(calls)), "plan": digest(plan.channels)}
+        parts = {"programs": own, "data": self._contents, "plan": digest(plan.channels)}
         found = repaired(
             self.work, parts, small, lambda: passes.mend(passes.Repair(plan, calls), small)
         )

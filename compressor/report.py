@@ -45,12 +45,12 @@ def build(built: "Built") -> dict[str, Any]:
     }
     if built.repaired is not None:
         found["repair"] = repair(built.repaired)
-    if built.groups is not None:
+    if built.plan.trials:
         found["measured"] = {
             "criterion": built.plan.trials[0].criterion,
             "tried": [asdict(one) for one in built.plan.trials],
-            "samples": built.groups.samples,
-            "why": built.groups.why,
+            "samples": built.plan.samples,
+            "why": built.plan.why,
         }
     if "onnx" in built.__dict__:
         found["parity"] = [asdict(one) for one in built.onnx.parity]
@@ -157,8 +157,8 @@ def warnings(built: "Built") -> list[str]:
             "The weights are sliced, not repaired: give inputs by --data, or fine-tune the module "
             "before deploying it."
         )
-    if built.groups is not None and built.groups.why:
-        found.append(f"The groups of the model could not be measured: {built.groups.why}.")
+    if built.plan.why:
+        found.append(f"The groups of the model could not be measured: {built.plan.why}.")
     if built.repaired is not None and built.repaired.chosen == "sliced":
         found.append("No repair agreed better with the original than slicing alone.")
     return found

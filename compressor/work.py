@@ -4,8 +4,9 @@
 
 It lies beside the output, and is there only while the build is not complete: a kill or an interrupt
 leaves it, success and an error take it away. Keys hold the network, its tensors, the options of the
-stage, our source and the versions, so what is found is what would be computed again. Capture,
-coupling and the plan are always made anew. The library keeps nothing.
+stage, our source and the versions, so what is found is what would be computed again. Capture and
+coupling are always made anew, and so is a plan by time, or by a loss of the user's. The library
+keeps nothing.
 """
 
 import hashlib
@@ -26,7 +27,16 @@ STAGES = (
 )
 """In the order in which they run; some only where they were asked for."""
 
-_PACKAGES = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "safetensors")
+_PACKAGES = (
+    "torch",
+    "torch-pruning",
+    "onnx",
+    "onnxscript",
+    "onnxsim",
+    "onnxruntime",
+    "numpy",
+    "safetensors",
+)
 
 
 class Work:
@@ -135,7 +145,36 @@ def of_program(program: Any) -> str:
     )
 
 
-# ---------------------------------------------------------------------------- repair
+# ---------------------------------------------------------------------------- plan and repair
+
+
+def planned(work: Work, parts: Mapping[str, Any], coupling: Any, make: Callable[[], Any]) -> Any:
+    """A plan, or what was chosen of the same network with the same inputs and options."""
+    from torch import tensor
+
+    from compressor.passes import Budget, Plan, Trial
+
+    fresh: list[Any] = []
+
+    def made() -> dict[str, Any]:
+        fresh.append(make())
+        found = fresh[0]
+        plain = ("budget", "dense", "reached", "unit", "loss", "trials", "samples", "why")
+        facts = {name: getattr(found, name) for name in plain}
+        facts["budget"] = asdict(found.budget)
+        facts["trials"] = [asdict(one) for one in found.trials]
+        facts["widths"] = [(group.name, width) for group, width in found.widths]
+        return facts | {"channels": found.channels.tolist()}
+
+    facts = work.once_json("plan", parts, made)
+    if fresh:
+        return fresh[0]
+    facts["budget"] = Budget(**facts["budget"])
+    facts["trials"] = tuple(Trial(**one) for one in facts["trials"])
+    groups = {group.name: group for group in coupling.groups}
+    facts["widths"] = tuple((groups[name], width) for name, width in facts["widths"])
+    facts["channels"] = tensor(facts["channels"])
+    return Plan(coupling, **facts)
 
 
 def repaired(work: Work, parts: Mapping[str, Any], small: Any, make: Callable[[], Any]) -> Any:

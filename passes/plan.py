@@ -78,6 +78,10 @@ class Plan:
     """What the channels that go were worth, in units of the ranking."""
     trials: tuple[Trial, ...] = ()
     """The plans that were tried, this one first."""
+    samples: int = 0
+    """Inputs that the channels were measured on."""
+    why: str = ""
+    """Why they could not be measured, where there were inputs."""
 
     @property
     def sizes(self) -> Sizes:

@@ -59,7 +59,7 @@ def candidates(
             errors.append(error)
             continue
         told = Trial(criterion, plan.reached / plan.dense, None, None, steps)
-        plans.append(replace(plan, trials=(told,)))
+        plans.append(replace(plan, trials=(told,), samples=measured.samples, why=measured.why))
     if not plans:
         raise errors[0]
     return plans

@@ -65,10 +65,12 @@ def test_a_build_that_was_interrupted_goes_on_and_ends_the_same(
     assert not (tmp_path / "out").exists()
     found = json.loads(command(f"status {tmp_path}/out --json").stdout)
     assert found["complete"] is False
-    assert list(found["kept"]) == ["repair", "export"]
+    assert list(found["kept"]) == ["plan", "repair", "export"]
     monkeypatch.setattr("compressor.build.raced", raced)
     monkeypatch.setattr(built_parts, "export", interrupted)  # nothing of it is done again
     monkeypatch.setattr("compressor.passes.mend", interrupted)
+    monkeypatch.setattr("compressor.passes.contest", interrupted)
+    monkeypatch.setattr("compressor.criteria.measured", interrupted)
     done = command(LINE.format(tmp_path))
     assert done.exit_code == 0, done.stderr
     assert manifest.read(tmp_path / "out")["content"] == wanted
