@@ -7,6 +7,7 @@
 So groups compete in one unit, the loss of the whole network, whatever says what goes first.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,12 @@ class Measured:
     samples: int = 0
     others: Mapping[str, tuple[Curve, ...]] = field(default_factory=dict)
     """Curves by other criteria, where the criterion is to be found out."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether there are curves, and all of them are numbers."""
+        curves = [one for found in self.by_criterion.values() for one in found or ()]
+        return self.curves is not None and all(math.isfinite(sum(one.losses)) for one in curves)
 
     @property
     def by_criterion(self) -> dict[str, tuple[Curve, ...] | None]:

@@ -63,6 +63,13 @@ def contest(
     if steps != 1 and measured.curves is not None:  # scores of weights do not change on the way
         parts = _parts(coupling, budget, steps or STEPS, time)
         plans += _stepwise(coupling, (*parts, budget), options, calls, measured, measure, time)
+    if not plans:
+        raise UsageError(
+            f"channels of this model cannot be chosen in {steps} steps",
+            why="with zeros in the place of channels its results are no numbers: it divides by "
+            "the size of its weights, as weight normalisation does",
+            hint="leave --steps out",
+        )
     return best(plans, calls)
 
 
@@ -75,7 +82,10 @@ def _stepwise(
     measure: Measure,
     time: Cost | None,
 ) -> list[Plan]:
-    """The plans that are left after steps to these budgets, a criterion each."""
+    """The plans that are left after steps to these budgets, a criterion each.
+
+    None where zeros in the place of channels break the network.
+    """
     at, spent = coupling, 0.0
     *parts, last = budgets
     for place, part in enumerate(parts):
@@ -87,6 +97,8 @@ def _stepwise(
         spent, plan = plan.loss, replace(plan, coupling=coupling)
         at = _again(inflated(plan, _repaired(plan, calls)), coupling, options.ignore)
         measured = measure(at, plan.channels, place == len(parts) - 1)
+        if not measured.finite:
+            return []
     found = candidates(at, last, options, measured, time, spent, len(budgets))
     return [replace(plan, coupling=coupling) for plan in found]
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from compressor.passes import Budget, Measured, Options
+from compressor.passes.errors import UsageError
 from compressor.passes.steps import inflated
 from compressor.passes.timed import Timed
 from torch import nn
@@ -161,3 +162,26 @@ def test_a_network_whose_curves_cannot_be_measured_is_planned_by_its_weights(ask
     assert seen == [(coupling, False)]
     wanted = passes.choose(coupling, Budget(macs=0.5), Options("l2"))
     assert torch.equal(plan.channels, wanted.channels)
+
+
+class Normed(nn.Module):
+    """A weight is divided by the norm of its rows: zeros have none."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(8, 24), nn.Linear(24, 5)
+        nn.utils.parametrizations.weight_norm(self.inner)
+
+    def forward(self, x):
+        return self.head(self.inner(x).relu())
+
+
+def test_a_network_that_zeros_would_break_is_planned_in_one_step():
+    torch.manual_seed(0)
+    x = seeded(96, 8)
+    coupling = passes.couple(passes.capture(Normed().eval(), (x[:2],), {}))
+    calls = [((part,), {}) for part in x.split(32)]
+    plan = passes.contest(coupling, Budget(channels=0.5), Options(round_to=1), calls)
+    assert {trial.steps for trial in plan.trials} == {1}
+    with pytest.raises(UsageError, match="cannot be chosen in 3 steps"):
+        passes.contest(coupling, Budget(channels=0.5), Options(round_to=1), calls, steps=3)
