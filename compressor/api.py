@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from compressor import criteria, passes
+from compressor import criteria, group_weights, passes
 from compressor.built import Built
 from compressor.data import Data, Source
 from compressor.evaluate import Evaluation, evaluations
@@ -62,9 +62,10 @@ def compress(
     (outputs, target) is what the criteria by gradients differentiate, on pairs of `data`.
 
     `options` are those of the recipe about the choice and the limits: criterion, steps, uniform,
-    round_to, min_channels, ignore, seed, max_drop, metric, search; and for a budget of latency the
-    table of the `device`, and the `threads` and `bench_seconds` of races. With `search`, the result
-    is the smallest model found that keeps to `max_drop`; `budget` is then the least.
+    round_to, min_channels, ignore, seed, max_drop, metric, search, the file of a `sensitivity`; and
+    for a budget of latency the table of the `device`, and the `threads` and `bench_seconds` of
+    races. With `search`, the result is the smallest model found that keeps to `max_drop`; `budget`
+    is then the least.
 
     Raises UsageError for inputs or a budget that cannot be used, or an axis that cannot be free,
     GateError where the surgery is not equal to silencing the removed channels, or a metric drops by
@@ -85,8 +86,8 @@ def compress(
 
 OPTIONS = frozenset(
     {
-        *("criterion", "steps", "uniform", "round_to", "min_channels", "ignore", "seed"),
-        *("max_drop", "metric", "search", "device", "threads", "bench_seconds"),
+        *("criterion", "steps", "uniform", "round_to", "min_channels", "ignore", "sensitivity"),
+        *("seed", "max_drop", "metric", "search", "device", "threads", "bench_seconds"),
     }
 )
 """Fields of the recipe that `compress` takes; the others are about files and commands."""
@@ -103,6 +104,7 @@ def prepared(
 ) -> Job:
     """Capture, couple and measure: all that does not depend on how much goes."""
     options = recipe.options()
+    weighed = None if recipe.sensitivity is None else group_weights.read(recipe.sensitivity)
     check_finite(model)
     frozen = frozen_norms(model)
     args, kwargs = as_call(example_inputs)
@@ -115,6 +117,8 @@ def prepared(
     data, judged = _measuring(given, recipe, program)
     with watch.stage("couple"):
         coupling = passes.couple(program, options.ignore)
+    if weighed is not None:
+        options = weighed.options(options, coupling)
     task = _task(given, judged, recipe.metric, frozen)
     coupling, happened = _sparse(coupling, task, options.ignore, watch)
     if given.criterion_loss is not None:
@@ -126,6 +130,7 @@ def prepared(
         coupling,
         given,
         recipe,
+        options,
         name or type(model).__name__,
         watch,
         sizes,

@@ -167,7 +167,10 @@ def sensitivity(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cut one group of channels at a time, repair, and show what that costs; -o writes a page."""
+    """Cut one group of channels at a time, repair, and show what that costs.
+
+    -o x.html writes a page, -o x.json the weights that `--sensitivity x.json` plans by.
+    """
     from compressor import sensitivity as analysis
     from compressor.stages import watch, wide_console
 
@@ -180,7 +183,7 @@ def sensitivity(
     elif not quiet:
         wide_console().print(analysis.table(found))
         if recipe.output is not None:
-            print(f"page: {recipe.output}")
+            print(f"written: {recipe.output}")
 
 
 @app.command()

@@ -58,6 +58,8 @@ class Job:
     coupling: passes.Coupling
     given: Given
     recipe: Recipe
+    options: passes.Options
+    """Those of the recipe, with the weights of its groups."""
     name: str
     watch: Watch
     sizes: tuple[Sizes, ...]
@@ -128,10 +130,12 @@ class Job:
             "program": of_program(self.coupling.program),
             "data": self._contents,
             "budget": asdict(budget),
-            "options": asdict(self.recipe.options()),
+            "options": asdict(self.options),
             "steps": self.recipe.steps,
         }
-        return planned(self.work, parts, self.coupling, lambda: self._chosen(budget)[0])
+        found = planned(self.work, parts, self.coupling, lambda: self._chosen(budget)[0])
+        assert isinstance(found, passes.Plan)
+        return found
 
     @cached_property
     def _contents(self) -> str:
@@ -144,14 +148,14 @@ class Job:
         """A curve for each group of the original, where there are data."""
         if self.data is None:
             return None
-        options, trial = self.recipe.options(), self.recipe.steps == 1
+        options, trial = self.options, self.recipe.steps == 1
         loss = self.given.criterion_loss
         with self.watch.stage("measure"):
             return criteria.measured(self.coupling, self.data, options, loss, trial=trial)
 
     def _chosen(self, budget: passes.Budget) -> tuple[passes.Plan, Curves]:
         """A plan, and the curves that it goes by; None for scores of the weights."""
-        options, data, measured = self.recipe.options(), self.data, self.measured
+        options, data, measured = self.options, self.data, self.measured
         time = self.timing.cost if "latency" in budget.kinds else None
         with self.watch.stage("plan"):
             if measured is None or data is None:
@@ -174,7 +178,7 @@ class Job:
     def _again(self, budget: passes.Budget, before: passes.Plan, curves: Curves) -> passes.Plan:
         """A plan for nearly the same budget, by what the one before went by."""
         with self.watch.stage("plan"):
-            options, time = self.recipe.options(), self.timing.cost
+            options, time = self.options, self.timing.cost
             plan = passes.choose(self.coupling, budget, options, curves=curves, time=time)
         return replace(plan, trials=before.trials, samples=before.samples, why=before.why)
 
@@ -198,7 +202,7 @@ class Job:
             small,
             plan,
             proof,
-            self.recipe.options(),
+            self.options,
             own,
             self.name,
             watch,

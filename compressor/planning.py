@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Parameter
 
-from compressor import passes
+from compressor import group_weights, passes
 from compressor.files import check_writable, write_file
 from compressor.inspection import captured
 from compressor.latency.table import load
@@ -56,11 +56,14 @@ def plan(recipe: Recipe, watch: Watch) -> Planned:
             "a plan needs a budget and a file to write", hint="give --macs 0.5 and -o plan.json"
         )
     check_writable(output)
+    weighed = None if recipe.sensitivity is None else group_weights.read(recipe.sensitivity)
     checkpoint = Checkpoint(recipe.weights) if recipe.weights is not None else None
     program = captured(recipe.model_copy(update={"weights": None}), watch)
     scores = None if checkpoint is None else ByName(checkpoint, program)
     with watch.stage("couple"):
         coupling = passes.couple(program, options.ignore)
+    if weighed is not None:
+        options = weighed.options(options, coupling)
     with watch.stage("plan"):
         time, budget = _timed(coupling, recipe, budget)
         found = passes.choose(coupling, budget, options, scores, time=time)

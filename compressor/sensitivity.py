@@ -2,11 +2,12 @@
 
     for each group and share:   cut that group alone, repair on some inputs, look at the others
     damage                      how far the outputs are from the original's (and the user's metric)
-    weights                     damage of a group beside that of the mean group, for a planner
+    weights                     damage of a group beside that of the mean group, for the planner
 
 The least important channels of a group go first, by the criterion of the options.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from compressor.data import Data
 from compressor.evaluate import Evaluation, evaluations
 from compressor.files import write_file
 from compressor.foreign import scored
+from compressor.group_weights import FORMAT
 from compressor.inputs import Called, fresh
 from compressor.inspection import captured
 from compressor.load import load_data, with_code
@@ -91,9 +93,9 @@ class Sensitivity:
         return {name: one / mean if mean > 0 else 1.0 for name, one in damages.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """As plain values: what `group_weights.read` reads."""
         rows = [asdict(row) | {"damage": row.damage} for row in self.rows]
-        return asdict(self) | {"rows": rows, "weights": self.weights}
+        return {"format": FORMAT, **asdict(self), "rows": rows, "weights": self.weights}
 
 
 def run(recipe: Recipe, shares: Sequence[float], watch: Watch) -> Sensitivity:
@@ -282,5 +284,7 @@ def _height(cut: Cut, largest: float) -> float:
 
 
 def write(found: Sensitivity, output: Path) -> None:
-    """The page, under the name that was asked for: as a whole, or not at all."""
-    write_file(output, page(found).encode())
+    """A page, or by its name the JSON for the planner: as a whole, or not at all."""
+    as_json = output.suffix.lower() == ".json"
+    text = json.dumps(found.to_json(), indent=1) + "\n" if as_json else page(found)
+    write_file(output, text.encode())

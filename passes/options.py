@@ -1,5 +1,6 @@
 """What is asked of a plan: how much may stay, and how it is chosen."""
 
+import math
 from dataclasses import dataclass
 
 from .cost import KINDS
@@ -97,6 +98,8 @@ class Options:
     """Channels that always stay in a group."""
     ignore: tuple[str, ...] = ()
     """Name patterns of parameters never to touch."""
+    group_weights: tuple[tuple[str, float], ...] = ()
+    """What the channels of a group are worth, times this, by its name; 1 where it is not named."""
 
     def __post_init__(self) -> None:
         known = {*CRITERIA, *BY_DATA}
@@ -108,3 +111,11 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
+        for group, weight in self.group_weights:
+            if not 0 <= weight < math.inf:
+                raise UsageError(
+                    f"a weight of {weight:g} means nothing",
+                    where=group,
+                    why="what its channels are worth is multiplied by it",
+                    hint="give 0 or more; 1 changes nothing",
+                )

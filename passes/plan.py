@@ -28,7 +28,7 @@ from .options import UNITS as UNITS
 from .options import Budget as Budget
 from .options import Options as Options
 from .options import by_data
-from .ranking import by_curve, by_scores
+from .ranking import Ranking, by_curve, by_scores
 from .search import Search
 from .search import nearest as nearest
 from .sizes import Sizes
@@ -122,19 +122,7 @@ def choose(
             raise UsageError(f"the budget of {targets[kind]:,.0f} {kind} is met already: "
                              f"the model has {cost.dense:,.0f}")  # fmt: skip
     aim = _Aim(budget, costs, targets)
-    if curves is None:
-        if by_data(options.criterion) and options.criterion != "auto":
-            raise UsageError(
-                f"the criterion '{options.criterion}' needs calibration inputs",
-                why="it is measured, not read off the weights",
-                hint="give some by --data, or take another criterion",
-            )
-        criterion = "l2" if options.criterion == "auto" else options.criterion
-        scores = channel_scores(coupling, criterion, options.seed, weights)
-        rankings = {group: by_scores(group, scores) for group in coupling.groups}
-    else:
-        pairs = zip(coupling.groups, curves, strict=True)
-        rankings = {group: by_curve(curve) for group, curve in pairs}
+    rankings = _rankings(coupling, options, weights, curves)
     units = UNITS if options.round_to is None else (options.round_to,)
     found: list[Plan] = []
     for unit in units:
@@ -148,6 +136,36 @@ def choose(
     found = [replace(plan, loss=plan.loss + spent) for plan in found]
     least = min(plan.loss for plan in found)
     return next(plan for plan in found if plan.loss <= least * (1 + WORTH))
+
+
+def _rankings(
+    coupling: Coupling,
+    options: Options,
+    weights: Weights | None,
+    curves: Sequence[Curve] | None,
+) -> dict[Group, Ranking]:
+    """What goes first in each group, and what it is worth: times the weight of the group."""
+    if curves is None:
+        if by_data(options.criterion) and options.criterion != "auto":
+            raise UsageError(
+                f"the criterion '{options.criterion}' needs calibration inputs",
+                why="it is measured, not read off the weights",
+                hint="give some by --data, or take another criterion",
+            )
+        criterion = "l2" if options.criterion == "auto" else options.criterion
+        scores = channel_scores(coupling, criterion, options.seed, weights)
+        found = {group: by_scores(group, scores) for group in coupling.groups}
+    else:
+        pairs = zip(coupling.groups, curves, strict=True)
+        found = {group: by_curve(curve) for group, curve in pairs}
+    factors = dict(options.group_weights)
+    if unknown := factors.keys() - {group.name for group in found}:
+        raise UsageError(
+            f"no group is called {min(unknown)!r}",
+            where=_where(coupling),
+            why="the weights are those of another model, or it is frozen here",
+        )
+    return {group: one.times(factors.get(group.name, 1.0)) for group, one in found.items()}
 
 
 def cost_of(coupling: Coupling, kind: str, time: Cost | None) -> Cost:

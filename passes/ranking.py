@@ -3,6 +3,8 @@
 scores      from weights alone: the least important first; the last ones count more, because
             scores say nothing of how much the others can take over
 a curve     measured: what each step costs after the best refit (`curves.py`)
+
+Either is multiplied by the weight of the group, where it has one.
 """
 
 from dataclasses import dataclass
@@ -24,6 +26,11 @@ class Ranking:
     """Importance of what each step removes."""
     losses: tuple[float, ...]
     """What each step loses, if those before it are gone."""
+
+    def times(self, weight: float) -> "Ranking":
+        """The same order of channels that are worth so many times as much."""
+        steps, losses = (tuple(one * weight for one in own) for own in (self.steps, self.losses))
+        return Ranking(self.order, steps, losses)
 
 
 def by_scores(group: Group, scores: Tensor) -> Ranking:

@@ -15,7 +15,7 @@ RUN = """
 import sys
 from pathlib import Path
 from benchmarks.reliability import malformed
-rows = list(malformed.run(Path(sys.argv[1]), 240))
+rows = list(malformed.run(Path(sys.argv[1]), 270))
 print(malformed.summary(rows)["bad"], {row.kind for row in rows}.__len__(), len(rows))
 print(sorted(path.name for path in Path(sys.argv[1]).rglob("*")))
 """
@@ -28,11 +28,11 @@ def test_malformed_files_are_refused_and_nothing_is_written(tmp_path):
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     found, files = done.stdout.splitlines()[-2:]
-    assert found == "[] 8 240"
+    assert found == "[] 9 270"
     assert "case" not in files
 
 
-@pytest.mark.parametrize("kind", ["plan", "manifest", "device table", "recipe"])
+@pytest.mark.parametrize("kind", ["plan", "manifest", "device table", "recipe", "group weights"])
 def test_brackets_without_an_end_are_refused(kind, tmp_path):
     _, suffix, read = malformed.readers(tmp_path)[kind]
     (tmp_path / f"deep{suffix}").write_bytes(b"a = " * (kind == "recipe") + b"[" * 100_000)

@@ -64,7 +64,7 @@ def readers(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], object
     import torch
     from safetensors.torch import save
 
-    from compressor import manifest
+    from compressor import group_weights, manifest
     from compressor.latency import table
     from compressor.load.weights import read_weights
     from compressor.recipe import Recipe
@@ -82,6 +82,8 @@ def readers(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], object
     family = {"kind": "Conv", "fixed": {"kernel": [3, 3]}, "nodes": [[8, 16]], "times": [1.0, 2.0]}
     device = {"format": table.FORMAT, "threads": 1, "environment": {}, "reference_seconds": 1.0,
               "seconds": 1.0, "stairs": [stair], "families": [family]}  # fmt: skip
+    groups = {"format": group_weights.FORMAT, "rows": [{"name": "a.weight[0]", "size": 4}],
+              "weights": {"a.weight[0]": 1.5}}  # fmt: skip
 
     def recipe(path: Path) -> object:
         return Recipe.checked(read(path), str)
@@ -105,6 +107,7 @@ def readers(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], object
         "plan": (json.dumps(plan).encode(), ".json", read_plan),
         "manifest": (json.dumps(listed).encode(), ".json", release),
         "device table": (json.dumps(device).encode(), ".json", table.load),
+        "group weights": (json.dumps(groups).encode(), ".json", group_weights.read),
     }
 
 

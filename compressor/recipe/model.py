@@ -107,6 +107,9 @@ class Recipe(BaseModel):
     """always keep this many in a group"""
     ignore: Texts = ()
     """parameters never to touch, such as 'head.*'; repeatable"""
+    sensitivity: Path | None = None
+    """file of `compressor sensitivity -o x.json`: what the channels of a group are worth is
+    multiplied by its weight"""
 
     data: str | None = None
     """callable that returns batches of inputs, for calibration"""

@@ -21,7 +21,7 @@ from .sources import resolve
 SUBJECT = ("model", "code", "weights", "input_shape", "inputs", "dynamic", "trust")
 """What is looked at."""
 BUDGET = ("latency", "macs", "params", "channels", "bytes_", "memory", "device", "threads")
-CHOICE = ("criterion", "uniform", "round_to", "min_channels", "ignore", "seed")
+CHOICE = ("criterion", "uniform", "round_to", "min_channels", "ignore", "sensitivity", "seed")
 """How channels are chosen."""
 
 _CONFIG = typer.Option("--config", "-c", help="recipe: compressor.toml, or a pyproject.toml")

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from compressor.passes import KINDS, Budget, Options, UsageError
+from compressor.passes.curves import Curve
 from compressor.passes.importance import channel_scores
 from compressor.passes.memory import Memory
 from compressor.passes.plan import TOLERANCE, UNITS
@@ -271,6 +272,74 @@ def test_uniform_takes_channels_that_have_states_of_their_own():
 def test_uniform_leaves_whole_heads_alone_where_entries_can_go():
     plan = choose(coupled("encoder"), Options(uniform=True, round_to=1), channels=0.5)
     assert not any(group.rows for group, _ in plan.widths)
+
+
+def kept(plan: passes.Plan) -> dict[str, int]:
+    return {group.name: count for group, count in plan.widths}
+
+
+def weighted(coupling: passes.Coupling, **weights: float) -> Options:
+    """Options in which the groups whose names start so have these weights."""
+    pairs = [(group.name, weights.get(group.name.split(".")[0], 1.0)) for group in coupling.groups]
+    return Options(round_to=1, group_weights=tuple(pairs))
+
+
+def curves_of(coupling: passes.Coupling) -> list[Curve]:
+    """The same for every group: each step costs more than the one before."""
+    return [
+        Curve(group.cells, tuple(0.1 * (n + 1) for n in range(group.size)))
+        for group in coupling.groups
+    ]
+
+
+@pytest.mark.parametrize("measured", [False, True], ids=["scores", "curves"])
+def test_a_group_with_a_large_weight_keeps_more_and_one_with_a_small_weight_less(measured):
+    curves = curves_of(wide()) if measured else None
+
+    def plan(**weights: float) -> dict[str, int]:
+        options = weighted(wide(), **weights)
+        return kept(passes.choose(wide(), Budget(macs=0.5), options, curves=curves))
+
+    group = next(group.name for group in wide().groups if group.name.startswith("inner"))
+    counts = [plan(inner=weight)[group] for weight in (0.2, 1.0, 5.0)]
+    assert counts[0] < counts[1] < counts[2]
+
+
+@pytest.mark.parametrize("measured", [False, True], ids=["scores", "curves"])
+def test_weights_of_one_change_nothing(measured):
+    curves = curves_of(wide()) if measured else None
+    without, ones = (
+        passes.choose(wide(), Budget(macs=0.5), options, curves=curves)
+        for options in (Options(round_to=1), weighted(wide()))
+    )
+    assert torch.equal(without.channels, ones.channels)
+    assert without.loss == ones.loss
+
+
+def test_what_all_weights_have_in_common_changes_nothing():
+    double = weighted(wide(), **{group.name.split(".")[0]: 2.0 for group in wide().groups})
+    plan = choose(options=double, macs=0.5)
+    assert torch.equal(plan.channels, choose(macs=0.5).channels)
+
+
+def test_groups_that_are_worth_nothing_go_first_and_still_keep_something():
+    nothing = weighted(wide(), **{group.name.split(".")[0]: 0.0 for group in wide().groups})
+    plan = choose(options=nothing, macs=0.5)
+    assert plan.reached <= 0.5 * plan.dense
+    assert min(kept(plan).values()) >= 1
+    assert plan.loss == 0
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_that_means_nothing_is_refused(weight):
+    with pytest.raises(UsageError, match="means nothing") as caught:
+        Options(group_weights=(("stem.weight[0]", weight),))
+    assert caught.value.where == "stem.weight[0]"
+
+
+def test_a_weight_of_a_group_that_is_not_there_is_refused():
+    with pytest.raises(UsageError, match=r"no group is called 'other\.weight\[0\]'"):
+        choose(options=Options(group_weights=(("other.weight[0]", 2.0),)), macs=0.5)
 
 
 @pytest.mark.parametrize("criterion", passes.CRITERIA)
