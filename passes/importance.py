@@ -153,6 +153,8 @@ def totals(
 
     In float64, a block of the first axis at a time: the whole would take four times the memory.
     """
+    if not arrays:
+        return []
     totals = [torch.zeros([weight.shape[a] for a in varying(one)], dtype=torch.float64)
               for one in arrays]  # fmt: skip
     rows = max(BLOCK // max(weight[:1].numel(), 1), 1) if weight.dim() else 1

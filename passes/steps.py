@@ -142,7 +142,7 @@ def inflated(plan: Plan, small: Program) -> Program:
             raise ContractError(f"{name} is not as this plan cuts it")
         if name not in divisors and tensor.is_floating_point():
             tensor.data.zero_()
-        tensor.data.view(-1)[places.reshape(-1)] = own[name].detach().reshape(-1)
+        tensor.data[torch.unravel_index(places, tensor.shape)] = own[name].detach()
     return result
 
 

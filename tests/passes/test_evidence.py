@@ -65,6 +65,19 @@ def test_a_channel_that_is_never_on_goes_first(criterion):
     assert int(found.argmin()) == 3
 
 
+@pytest.mark.parametrize("criterion", [*CRITERIA, *DATA_CRITERIA])
+def test_a_parameter_that_is_one_number_scores_nothing(criterion):
+    class Scaled(Net):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x):
+            return super().forward(x) * self.scale
+
+    torch.testing.assert_close(scores(Scaled(), criterion), scores(Net(), criterion))
+
+
 @pytest.mark.parametrize("criterion", ["taylor", "fisher", "hessian", "wanda", "l1", "l2", "lamp"])
 def test_a_channel_that_nothing_reads_is_worth_less(criterion):
     model = Net()

@@ -185,3 +185,20 @@ def test_a_network_that_zeros_would_break_is_planned_in_one_step():
     assert {trial.steps for trial in plan.trials} == {1}
     with pytest.raises(UsageError, match="cannot be chosen in 3 steps"):
         passes.contest(coupling, Budget(channels=0.5), Options(round_to=1), calls, steps=3)
+
+
+def test_weights_are_written_into_tensors_of_any_layout(asked):
+    coupling, _ = asked
+    plan = passes.choose(coupling, Budget(macs=0.5), Options(round_to=1))
+    small = passes.apply(passes.Shrink(plan), coupling.program).program
+    wanted = inflated(plan, small).tensors()
+    turned = {name: one.data for name, one in coupling.program.tensors().items()}
+    try:
+        for one in coupling.program.tensors().values():
+            one.data = one.data.transpose(0, -1).contiguous().transpose(0, -1)
+        found = inflated(plan, small).tensors()
+    finally:
+        for name, one in coupling.program.tensors().items():
+            one.data = turned[name]
+    for name, tensor in found.items():
+        assert torch.equal(tensor, wanted[name])
