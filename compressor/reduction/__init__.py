@@ -1,7 +1,9 @@
 """`compressor reduce`: the smallest recipe and network that still fail in the same way.
 
 1. Options go back to their defaults, one by one, for as long as the failure stays.
-2. The network is captured, stored as a program of its own, and its operators are cut down.
+2. The network is captured, stored as a program of its own, and half of its channels goes for as
+   long as the failure stays (`widths.py`).
+3. Its operators are cut down (`graph.py`), and then single widths.
 
 What cannot be captured, or does not fail as a captured program, keeps the user's own model; the
 result says so.
@@ -10,9 +12,9 @@ result says so.
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compressor.environment import environment
 from compressor.files import write_file
@@ -23,7 +25,10 @@ from compressor.recipe.sources import resolve
 from compressor.recipe.toml import resolved
 from compressor.stages import Watch
 
-from .attempt import COMMANDS, Attempts, Failure
+from .attempt import COMMANDS, ENDS, Attempts, Failure
+
+if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need it do
+    from .graph import Net
 
 MODEL = frozenset({"model", "code", "weights", "input_shape", "inputs", "dynamic", "trust"})
 """Fields that say what is looked at: one program in a file takes their place."""
@@ -41,6 +46,17 @@ class Case:
     recipe: Recipe
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Of a network that was cut down: before, and after."""
+
+    operators: tuple[int, int]
+    weights: tuple[int, int]
+    """Numbers in them."""
+    why: str
+    """Why it is no narrower."""
+
+
 @dataclass
 class Reduced:
     """What is left, and what was tried."""
@@ -48,8 +64,8 @@ class Reduced:
     failure: Failure
     recipe: Recipe
     dropped: list[str]
-    operators: tuple[int, int] | None
-    """Before and after; None where the network is the user's still."""
+    sizes: Sizes | None
+    """None where the network is the user's still."""
     why: str
     """Why the network could not be cut down."""
     tries: int
@@ -61,7 +77,8 @@ class Reduced:
             "kind": self.failure.kind,
             "where": self.failure.place,
         }
-        return {"failure": failed, "dropped": self.dropped, "operators": self.operators,
+        sizes = None if self.sizes is None else asdict(self.sizes)
+        return {"failure": failed, "dropped": self.dropped, "network": sizes,
                 "why": self.why, "tries": self.tries}  # fmt: skip
 
 
@@ -106,12 +123,12 @@ def reduce(case: Case, folder: Path, watch: Watch, most: int, seconds: float) ->
         recipe, dropped = _fewer_options(case.recipe, lambda one: failure.like(tried(one)), watch)
     folder.mkdir(parents=True)
     with watch.stage("network"):
-        operators, why = None, ""
+        sizes, why = None, ""
         try:
-            recipe, operators = _fewer_operators(recipe, folder, tried, failure, most)
+            recipe, sizes = _smaller_network(recipe, folder, tried, failure, most)
         except CompressError as error:
             why = error.what
-    found = Reduced(failure, recipe, dropped, operators, why, tried.count)
+    found = Reduced(failure, recipe, dropped, sizes, why, tried.count)
     _write(found, case.command, folder)
     return found
 
@@ -119,8 +136,11 @@ def reduce(case: Case, folder: Path, watch: Watch, most: int, seconds: float) ->
 def told(found: Reduced, folder: Path) -> str:
     """In words."""
     dropped = f"without {', '.join(found.dropped)}" if found.dropped else "no option could go"
-    sizes = found.operators
-    network = f"{sizes[0]} -> {sizes[1]} operators" if sizes else f"not cut down: {found.why}"
+    network = f"not cut down: {found.why}"
+    if (sizes := found.sizes) is not None:
+        (was, operators), (had, weights) = sizes.operators, sizes.weights
+        network = f"{was} -> {operators} operators, {had:,} -> {weights:,} weights"
+        network += f"; no narrower: {sizes.why}"
     failed = f"{found.failure.kind} ({found.failure.code}), {found.failure.place}"
     return f"{failed}\nrecipe: {dropped}\nnetwork: {network}\n{found.tries} tries; see {folder}"
 
@@ -147,13 +167,13 @@ def _fewer_options(
     return recipe, dropped
 
 
-def _fewer_operators(
+def _smaller_network(
     recipe: Recipe, folder: Path, tried: Attempts, failure: Failure, most: int
-) -> tuple[Recipe, tuple[int, int]]:
+) -> tuple[Recipe, Sizes]:
     """The recipe with a program in `folder`. Raises UsageError where that does not fail."""
     from compressor.inspection import captured
 
-    from .graph import Net, reduced
+    from .graph import Net
 
     path, best = folder / "try.pt2", folder / "model.pt2"
     cleared = {name: Recipe.model_fields[name].default for name in MODEL}
@@ -173,11 +193,28 @@ def _fewer_operators(
     if not fails(whole):
         path.unlink(missing_ok=True)
         raise UsageError("the captured program does not fail in the same way")
-    small, _ = reduced(whole, fails, most)
+    small, no_narrower = _cut_down(whole, fails, most, widths=failure.kind not in ENDS)
     path.unlink(missing_ok=True)
     module, _ = small.module()
     write_file(folder / "graph.txt", f"{module.code.strip()}\n".encode())
-    return own.model_copy(update={"model": str(best)}), (len(whole.calls), len(small.calls))
+    operators = len(whole.calls), len(small.calls)
+    sizes = Sizes(operators, (whole.numbers, small.numbers), no_narrower)
+    return own.model_copy(update={"model": str(best)}), sizes
+
+
+def _cut_down(
+    whole: "Net", fails: Callable[["Net"], bool], most: int, *, widths: bool
+) -> tuple["Net", str]:
+    """Widths first, as all that follows is quicker then; and why there are no smaller ones."""
+    from .graph import reduced
+    from .widths import narrowed
+
+    if not widths:  # this process has no limit of its own
+        return reduced(whole, fails, most)[0], "coupling may be what takes too long, or crashes"
+    narrow = narrowed(whole, fails, most, together=True)
+    small, tried = reduced(narrow.net, fails, most - narrow.tried)
+    last = narrowed(small, fails, most - narrow.tried - tried)
+    return last.net, last.why
 
 
 def _write(found: Reduced, command: str, folder: Path) -> None:

@@ -18,6 +18,8 @@ from compressor.recipe import Recipe
 from compressor.stages import Watch
 
 COMMANDS = ("build", "inspect", "plan")
+ENDS = ("hang", "crash")
+"""Failures that end the process in which they happen, or never let it end."""
 _IMPORTED = ("compressor.reduction.warm", "onnxscript", "torch.onnx._internal.exporter._core")
 """Once, for all tries."""
 _OURS = Path(__file__).resolve().parents[1]
@@ -75,9 +77,9 @@ class Attempts:
             if process.is_alive():
                 process.kill()
                 process.join()
-                return Failure(BUG, "hang", f"it took more than {self._seconds:g} s")
+                return Failure(BUG, ENDS[0], f"it took more than {self._seconds:g} s")
             if not (place / "found.json").exists():
-                return Failure(BUG, "crash", f"the process ended with {process.exitcode}")
+                return Failure(BUG, ENDS[1], f"the process ended with {process.exitcode}")
             found = json.loads((place / "found.json").read_text())
             return None if found is None else Failure(**found)
 

@@ -88,6 +88,12 @@ class Net:
             and isinstance(self.values[node.name], Tensor)
         ]
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers its weights have."""
+        module, _ = self.module()
+        return sum(one.numel() for one in module.state_dict().values())
+
     def alike(self, name: str) -> str:
         """An input of a call that has the shape of its result, or the empty string."""
         node = next(one for one in self.program.module.graph.nodes if one.name == name)

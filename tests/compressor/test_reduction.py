@@ -16,6 +16,7 @@ from compressor.load import load_model
 from compressor.recipe import Recipe
 from compressor.reduction.attempt import failure
 from compressor.reduction.graph import Net, reduced
+from compressor.reduction.widths import narrowed
 from compressor.stages import Watch
 from tests.compressor import samples
 
@@ -91,6 +92,75 @@ def test_a_part_is_stored_as_a_program(tmp_path):
     model(torch.randn(5, 6))  # the batch is free
 
 
+# ---------------------------------------------------------------------------- widths
+
+
+def widths(net: Net) -> list[int]:
+    """Results of each layer, in their order."""
+    state = net.module()[0].state_dict()
+    return [len(state[f"layers.{index}.weight"]) for index in range(12)]
+
+
+def test_a_failure_that_stays_gets_a_narrow_network():
+    net = whole()
+    found = narrowed(net, lambda one: "softplus" in names(one), most=100, together=True)
+    assert widths(net) == [6] * 12
+    assert widths(found.net) == [1] * 11 + [6]  # the last one is an output of the network
+    assert names(found.net) == names(net)
+    assert (found.tried, found.why) == (3, "no channel can go")
+    module, inputs = found.net.module()
+    assert [one.shape for one in module(*inputs)] == [(3, 4), (3, 6)]
+
+
+def test_a_failure_that_needs_its_widths_keeps_the_network_as_it_is():
+    net = whole()
+    found = narrowed(net, lambda one: widths(one) == [6] * 12, most=100)
+    assert found.net is net
+    assert found.why == "narrower ones do not fail in the same way"
+    assert found.tried == 1 + 3 + 6 + 11  # all, runs of five and of two, single ones
+
+
+def test_a_layer_that_needs_its_width_is_found_among_others():
+    found = narrowed(whole(), lambda one: widths(one)[3] > 4, most=100)
+    assert widths(found.net) == [1, 1, 1, 6, *[1] * 7, 6]
+
+
+def test_widths_are_halved_no_more_often_than_may_be():
+    found = narrowed(whole(), lambda net: True, most=2)
+    assert widths(found.net) == [2] * 11 + [6]
+    assert (found.tried, found.why) == (2, "no more may be tried")
+
+
+@pytest.mark.parametrize("name", ["couple", "apply"])
+def test_a_network_that_cannot_be_coupled_or_cut_stays_as_wide_and_it_says_why(name, monkeypatch):
+    def broken(*_: object) -> object:
+        raise IndexError("no such label")
+
+    net = whole()
+    monkeypatch.setattr(passes, name, broken)
+    found = narrowed(net, lambda one: True, most=100)
+    assert found.net is net
+    assert found.why == "channels cannot be removed: IndexError: no such label"
+
+
+def test_what_hangs_or_crashes_is_not_coupled_here(monkeypatch):
+    monkeypatch.setattr(passes, "couple", lambda *_: pytest.fail("it was coupled"))
+    small, why = reduction._cut_down(whole(), lambda net: True, most=4, widths=False)
+    assert len(small.calls) < 26
+    assert "coupling may be what takes too long" in why
+
+
+def test_widths_and_operators_are_cut_down_in_turn():
+    def fails(net: Net) -> bool:
+        return names(net).count("softplus") == 1 and names(net).count("linear") > 2
+
+    small, _ = reduction._cut_down(whole(), fails, most=100, widths=True)
+    state = small.module()[0].state_dict()
+    assert names(small).count("linear") == 3
+    assert small.numbers == sum(one.numel() for one in state.values())
+    assert max(len(one) for name, one in state.items() if name.endswith("weight")) == 1
+
+
 # ---------------------------------------------------------------------------- failures
 
 
@@ -144,10 +214,14 @@ def test_a_failing_command_is_cut_down_and_fails_from_its_folder(tmp_path, monke
     assert (found.failure.code, found.failure.kind) == (2, "UsageError")
     assert set(found.dropped) >= {"seed", "uniform", "min-channels", "round-to"}
     assert found.recipe.macs == 0.0001
-    assert found.operators is not None, found.why
-    before, after = found.operators
+    assert found.sizes is not None, found.why
+    before, after = found.sizes.operators
     assert after < before == 9
-    assert json.loads(Path("small/reduced.json").read_text())["operators"] == [before, after]
+    assert found.sizes.weights[1] < found.sizes.weights[0]
+    model, _ = load_model("small/model.pt2", trust=True)
+    assert max(len(one) for one in model.state_dict().values() if one.dim() > 1) <= 10  # of 32
+    network = json.loads(Path("small/reduced.json").read_text())["network"]
+    assert (network["operators"], network["why"]) == ([before, after], found.sizes.why)
     _, _, line = Path("small/command.txt").read_text().partition("-m compressor ")
     done = CliRunner().invoke(app, shlex.split(line))
     assert done.exit_code == 2
