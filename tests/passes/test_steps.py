@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -180,7 +181,7 @@ def test_a_network_that_zeros_would_break_is_planned_in_one_step():
     torch.manual_seed(0)
     x = seeded(96, 8)
     coupling = passes.couple(passes.capture(Normed().eval(), (x[:2],), {}))
-    calls = [((part,), {}) for part in x.split(32)]
+    calls: list[tuple[Any, Any]] = [((part,), {}) for part in x.split(32)]
     plan = passes.contest(coupling, Budget(channels=0.5), Options(round_to=1), calls)
     assert {trial.steps for trial in plan.trials} == {1}
     with pytest.raises(UsageError, match="cannot be chosen in 3 steps"):
