@@ -83,6 +83,7 @@ class Duet:
         self._tensors = small.tensors()
         self._uses = _uses(small)
 
+    @torch.no_grad()
     def run(self) -> None:
         """Both to the end. With `statistics` only batch norms change, to their own moments."""
         for node in self.pupil.nodes:

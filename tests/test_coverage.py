@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from compressor.passes import Budget
 from compressor.passes.errors import GateError
 from torch import Tensor, nn
 
@@ -14,6 +15,8 @@ from benchmarks.coverage.onnxsim_peer import distinct
 from benchmarks.coverage.oracle import Unequal, check, kept_indices, tensors
 from benchmarks.coverage.outcome import OURS, OUTCOMES, ROOT, Outcome, read
 from benchmarks.coverage.torch_pruning_peer import distinct as made_distinct
+from compressor import passes
+from compressor.inputs import as_call, randomised
 from models._random import normal, seeded
 
 INPUT = normal(2, 3, 6, 6)
@@ -226,3 +229,31 @@ def test_equal_values_in_an_onnx_weight_are_told_apart():
     found = numpy_helper.to_array(distinct(helper.make_model(graph)).graph.initializer[0])
     assert len(np.unique(found)) == array.size
     assert np.allclose(found, array)
+
+
+# --------------------------------------------------------------------- with calibration inputs
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:LSTM with projections:UserWarning")
+@pytest.mark.parametrize("part", range(4))
+def test_every_pattern_is_planned_and_repaired_with_calibration_inputs(part):
+    """One that cannot meet a budget is refused in words; nothing raises anything else."""
+    done = 0
+    for case in zoo.cases("ops")[part::4]:
+        try:
+            model, inputs = case.make()
+            program = passes.capture(model.eval(), *as_call(inputs))
+            own = (program.args, dict(program.kwargs))
+            calls = [own, *(randomised(own, seed) for seed in range(1, 6))]
+            coupling = passes.couple(program)
+            plan = passes.contest(coupling, Budget(channels=0.5), passes.Options(), calls)
+            small = passes.apply(passes.Shrink(plan), program).program
+            assert passes.prove(plan, small, [own]).holds, case.name
+            passes.mend(passes.Repair(plan, calls), small)
+            done += 1
+        except passes.UsageError:
+            continue
+        except Exception as error:
+            raise AssertionError(f"{case.name}: {error!r}") from error
+    assert done > 30
