@@ -14,7 +14,7 @@ HOMES = {
 ZOOS = tuple(HOMES)
 EXPORTED_EVERY = {"timm": 5}
 """Where not every model is exported: every how manieth is."""
-PEERS_EVERY = {"timm": 5, "transformers": 5}
+PEERS_EVERY = {"torchvision": 5, "timm": 5, "transformers": 5}
 """Where not every model is given to peers: every how manieth is. Their walks may never end."""
 
 
