@@ -64,8 +64,8 @@ def exits(command: Callable[..., None]) -> Callable[..., None]:
         except CompressError as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            print("interrupted; nothing was written", file=sys.stderr)
+        except KeyboardInterrupt as error:
+            print(f"interrupted; {str(error) or 'nothing was written'}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):  # the last: nobody reads on
             raise

@@ -1,7 +1,8 @@
 """Commands about a device's time: profile."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +10,9 @@ from compressor.exits import exits
 from compressor.options import AsJson, Quiet, Threads, print_json, stdout_is_ours
 from compressor.recipe import Recipe
 from compressor.recipe.options import SUBJECT, takes
+
+if TYPE_CHECKING:
+    from compressor.latency.sweep import Front
 
 app = typer.Typer()
 
@@ -67,17 +71,21 @@ def profile(
 @app.command()
 @exits
 @takes(*Recipe.model_fields)
-def sweep(recipe: Recipe, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def sweep(
+    recipe: Recipe,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="build on the nodes of a Ray cluster"),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
     """Builds for several times (--latency 0.8,0.65,0.5): a front as a table, JSON and a page."""
-    from compressor import build as builds
     from compressor.latency import sweep as sweeps
-    from compressor.stages import watch, wide_console
-
-    def build(one: Recipe) -> None:
-        builds.build(one, watch(quiet or as_json))
+    from compressor.stages import wide_console
 
     with stdout_is_ours(as_json):
-        front = sweeps.sweep(recipe, build)
+        front = _swept(recipe, ray, quiet or as_json)
     if as_json:
         print_json(front.to_json())
     elif not quiet:
@@ -86,3 +94,24 @@ def sweep(recipe: Recipe, quiet: Quiet = False, as_json: AsJson = False) -> None
         print(f"page: {recipe.output / 'front.html'}")
     if all(one.ratio is None for one in front.points):
         raise typer.Exit(1)
+
+
+def _swept(recipe: Recipe, ray: str | None, quiet: bool) -> "Front":
+    from compressor.latency.sweep import candidates, one_by_one, sweep
+
+    if ray is None:
+        from compressor.build import build
+        from compressor.stages import watch
+
+        return sweep(recipe, one_by_one(lambda one: build(one, watch(quiet))))
+    from compressor.latency.on_ray import connected
+    from compressor.latency.remote import distributed
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    candidates(recipe)  # refused before anything is sent
+    assert recipe.output is not None
+    with connected(ray, recipe.output) as cluster:
+        return sweep(recipe, distributed(cluster, say))

@@ -37,11 +37,16 @@ def source_digest() -> str:
     """SHA-256 over the compressor's own code."""
     import compressor
 
-    roots = {Path(one) / "passes" for one in compressor.__path__} | {Path(__file__).parent}
-    files = {file for root in roots for file in root.rglob("*.py")}
+    places = [(Path(__file__).parent, "")]
+    places += [(Path(one) / "passes", "passes/") for one in compressor.__path__]
+    files = {
+        above + file.relative_to(root).as_posix(): file  # the same in a checkout and in a wheel
+        for root, above in places
+        for file in root.rglob("*.py")
+    }
     found = hashlib.sha256()
-    for file in sorted(files, key=lambda one: one.as_posix().rpartition("/compressor/")[2]):
-        found.update(file.read_bytes())
+    for name in sorted(files):
+        found.update(files[name].read_bytes())
     return found.hexdigest()
 
 

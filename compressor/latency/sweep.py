@@ -6,10 +6,14 @@
 
 A build that is there already is not made again, so a sweep that was stopped goes on. A time that no
 build meets is part of the front too, with the reason.
+
+Builds are made one after another here, or on several machines (`compressor.latency.remote`). Never
+two at once on one machine: a build measures from its plan to its last race, and another one beside
+it, in whatever stage, would be in those numbers.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +24,13 @@ from compressor.files import read_file, write_file
 from compressor.page import template
 from compressor.passes.errors import CompressError, UsageError
 from compressor.recipe import Recipe
+from compressor.swap import alone
 
-Build = Callable[[Recipe], None]
+Build = Callable[[Recipe], object]
 """Writes the release of a recipe."""
+
+Run = Callable[[Sequence[Recipe]], Iterator[tuple[Recipe, str]]]
+"""Builds recipes in any order; says of each, when it is done, why it is not there, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Point:
     why: str = ""
     best: bool = False
     """No other is as fast and better."""
+    processor: str | None = None
+    """Of the machine that built and raced it."""
 
 
 @dataclass(frozen=True)
@@ -52,50 +62,109 @@ class Front:
     """Metrics of the original."""
     points: tuple[Point, ...]
 
+    @property
+    def note(self) -> str:
+        """What a reader has to know about all of them."""
+        machines = {one.processor for one in self.points if one.processor is not None}
+        if len(machines) < 2:
+            return ""
+        return (
+            "Raced on different processors, each against the original on the same one: "
+            f"{', '.join(sorted(machines))}."
+        )
+
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
 
 
-def sweep(recipe: Recipe, build: Build) -> Front:
+def sweep(recipe: Recipe, run: Run) -> Front:
     """Build every time of `recipe.latency`, a list with commas, below the folder of the recipe.
 
     Raises UsageError where there is nothing to sweep over, or no folder.
     """
+    recipes = candidates(recipe)
+    assert recipe.output is not None
+    with alone(recipe.output):
+        recipe.output.mkdir(exist_ok=True)
+        reports: dict[str, dict[str, Any] | str] = {
+            asked: _report(one) for asked, one in recipes.items() if _report_of(one).exists()
+        }
+        front = _written(recipe, reports, recipes)
+        missing = [one for asked, one in recipes.items() if asked not in reports]
+        try:
+            for one, why in run(missing):
+                reports[str(one.latency)] = why or _report(one)
+                front = _written(recipe, reports, recipes)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(
+                "what is built is kept, and the same command goes on"
+            ) from error
+    return front
+
+
+def one_by_one(build: Build) -> Run:
+    """Builds here, one after another."""
+
+    def run(recipes: Sequence[Recipe]) -> Iterator[tuple[Recipe, str]]:
+        for recipe in recipes:
+            why = ""
+            try:
+                build(recipe)
+            except CompressError as error:
+                why = unmet(error)
+            yield recipe, why
+
+    return run
+
+
+def unmet(error: CompressError) -> str:
+    """Why no build meets a time. Raises the error where it is about the command instead."""
+    if isinstance(error, UsageError) and "cannot be reached" not in error.what:
+        raise error
+    return error.what
+
+
+def candidates(recipe: Recipe) -> dict[str, Recipe]:
+    """A recipe for each time, with its folder. What is wrong with the command is found here."""
     asked = [one.strip() for one in (recipe.latency or "").split(",") if one.strip()]
     if len(asked) < 2 or recipe.output is None:
         raise UsageError(
             "a sweep needs several times and a folder",
             hint="for example --latency 0.8,0.65,0.5,0.35 -o sweep",
         )
-    for one in asked:
-        recipe.model_copy(update={"latency": one}).target()  # refused before anything is built
-    recipe.output.mkdir(parents=True, exist_ok=True)
-    reports: dict[str, dict[str, Any] | str] = {}
-    for one in asked:
-        reports[one] = _built(
-            recipe.model_copy(update={"latency": one}), recipe.output / one, build
+    if recipe.encrypt_key is not None:
+        raise UsageError(
+            "a sweep cannot read reports that are encrypted",
+            hint="leave out --encrypt-key, and build the one that you choose with it",
         )
-        front = _front(recipe, reports)
-        write_file(recipe.output / "front.json", _text(front.to_json()).encode())
-        write_file(recipe.output / "front.html", page(front).encode())
-    return front
-
-
-def _built(recipe: Recipe, folder: Path, build: Build) -> dict[str, Any] | str:
-    """The report of a build, made now or before; or why there is none."""
-    done = folder / "report.json"
-    if not done.exists():
-        try:
-            build(recipe.model_copy(update={"output": folder}))
-        except UsageError as error:
-            if "cannot be reached" not in error.what:
-                raise  # it is about the command, not about this time
-            return error.what
-        except CompressError as error:
-            return error.what
-    found: dict[str, Any] = json.loads(read_file(done))
+    found = {}
+    for one in asked:
+        update = {"latency": one, "output": recipe.output / one}
+        found[one] = recipe.model_copy(update=update)
+        found[one].target()  # refused before anything is built
     return found
+
+
+def _report_of(recipe: Recipe) -> Path:
+    assert recipe.output is not None
+    return recipe.output / "report.json"
+
+
+def _report(recipe: Recipe) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(read_file(_report_of(recipe)))
+    return found
+
+
+def _written(
+    recipe: Recipe, reports: Mapping[str, dict[str, Any] | str], order: Iterable[str]
+) -> Front:
+    """The front as far as it is known, as files."""
+    assert recipe.output is not None
+    front = _front(recipe, {asked: reports[asked] for asked in order if asked in reports})
+    write_file(recipe.output / "front.json", _text(front.to_json()).encode())
+    write_file(recipe.output / "front.html", page(front).encode())
+    return front
 
 
 def _front(recipe: Recipe, reports: Mapping[str, dict[str, Any] | str]) -> Front:
@@ -121,6 +190,7 @@ def _point(asked: str, report: dict[str, Any] | str) -> Point:
         cost["macs"]["small"] / max(cost["macs"]["original"], 1),
         cost["params"]["small"] / max(cost["params"]["original"], 1),
         {name: float(pair["small"]) for name, pair in report.get("accuracy", {}).items()},
+        processor=report.get("environment", {}).get("processor"),
     )
 
 
@@ -155,7 +225,7 @@ def _text(value: Any) -> str:
 
 def table(front: Front) -> Table:
     """For a terminal."""
-    shown = Table(title=f"{front.model}: time against what stays")
+    shown = Table(title=f"{front.model}: time against what stays", caption=front.note or None)
     for name in ("asked", "of the time", "interval", "bytes", "MACs", "parameters"):
         shown.add_column(name, justify="right")
     for name, value in front.original.items():

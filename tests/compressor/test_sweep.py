@@ -4,9 +4,13 @@ import json
 
 import pytest
 from compressor.passes.errors import GateError, UsageError
+from typer.testing import CliRunner
 
+from compressor import build as builds
+from compressor.cli import app
 from compressor.latency import sweep as sweeps
 from compressor.recipe import Recipe
+from compressor.swap import alone
 
 RESULTS = {"0.8": (0.79, 0.98), "0.65": (0.64, 0.90), "0.5": (0.49, 0.95)}
 
@@ -36,8 +40,12 @@ def recipe(folder, latency="0.8,0.65,0.5"):
     return Recipe.of(model="net.py:net", latency=latency, output=folder)
 
 
+def swept(asked, builder):
+    return sweeps.sweep(asked, sweeps.one_by_one(builder))
+
+
 def test_a_front_is_what_nothing_beats(tmp_path):
-    front = sweeps.sweep(recipe(tmp_path / "s"), Builder())
+    front = swept(recipe(tmp_path / "s"), Builder())
     assert [(one.asked, one.best) for one in front.points] == [
         ("0.8", True), ("0.65", False), ("0.5", True),
     ]  # fmt: skip
@@ -50,15 +58,15 @@ def test_a_front_is_what_nothing_beats(tmp_path):
 
 
 def test_what_was_built_is_not_built_again(tmp_path):
-    sweeps.sweep(recipe(tmp_path, "0.8,0.5"), Builder())
+    swept(recipe(tmp_path, "0.8,0.5"), Builder())
     again = Builder()
-    front = sweeps.sweep(recipe(tmp_path), again)
+    front = swept(recipe(tmp_path), again)
     assert again.made == ["0.65"]
     assert len(front.points) == 3
 
 
 def test_a_time_that_no_build_meets_says_why(tmp_path):
-    front = sweeps.sweep(recipe(tmp_path), Builder(refused=("0.65",)))
+    front = swept(recipe(tmp_path), Builder(refused=("0.65",)))
     assert front.points[1].ratio is None
     assert front.points[1].why == "the budget of 0.65 is not met"
     assert "is not met" in (tmp_path / "front.html").read_text()
@@ -69,6 +77,44 @@ def test_a_command_that_is_wrong_builds_nothing(tmp_path):
     builder = Builder()
     for latency in ("0.5", "0.8,half", ""):
         with pytest.raises(UsageError):
-            sweeps.sweep(recipe(tmp_path / "s", latency), builder)
+            swept(recipe(tmp_path / "s", latency), builder)
     assert builder.made == []
     assert not (tmp_path / "s").exists()
+
+
+def test_an_interrupt_says_what_is_kept(tmp_path, monkeypatch):
+    def build(one, watch):
+        if one.latency == "0.65":
+            raise KeyboardInterrupt
+        Builder()(one)
+
+    monkeypatch.setattr(builds, "build", build)
+    done = CliRunner().invoke(app, f"sweep net.py:net --latency 0.8,0.65 -o {tmp_path}/s".split())
+    assert done.exit_code == 130
+    assert "interrupted; what is built is kept, and the same command goes on" in done.stderr
+    assert (tmp_path / "s/0.8/report.json").exists()
+
+
+def test_two_sweeps_do_not_write_to_one_folder(tmp_path):
+    with alone(tmp_path / "s"), pytest.raises(UsageError, match="another build is writing"):
+        swept(recipe(tmp_path / "s"), Builder())
+
+
+def test_reports_that_would_be_encrypted_are_refused_first(tmp_path):
+    asked = recipe(tmp_path / "s").model_copy(update={"encrypt_key": tmp_path / "key"})
+    with pytest.raises(UsageError, match="cannot read reports that are encrypted"):
+        swept(asked, Builder())
+    assert not (tmp_path / "s").exists()
+
+
+def test_points_of_different_processors_are_marked(tmp_path):
+    def build(one):
+        Builder()(one)
+        path = one.output / "report.json"
+        report = json.loads(path.read_text()) | {"environment": {"processor": f"cpu {one.latency}"}}
+        path.write_text(json.dumps(report))
+
+    front = swept(recipe(tmp_path / "s", "0.8,0.5"), build)
+    assert front.note.endswith("on the same one: cpu 0.5, cpu 0.8.")
+    assert front.note in (tmp_path / "s/front.html").read_text()
+    assert swept(recipe(tmp_path / "t"), Builder()).note == ""
