@@ -290,8 +290,8 @@ def net():
 
 
 def pids(folder, count):
-    """Of the builds that wait, once there are so many."""
-    for _ in range(600):
+    """Of the builds that wait, once there are so many: each imports torch first."""
+    for _ in range(3000):
         found = [int(path.stem) for path in folder.glob("*.pid")]
         if len(found) == count:
             return found
