@@ -1,5 +1,6 @@
 """The scoreboard tells its four outcomes apart, goes on where it stopped, and judges its peers."""
 
+import copy
 from xml.etree import ElementTree
 
 import pytest
@@ -12,8 +13,9 @@ from benchmarks.__main__ import RESULTS
 from benchmarks.cases import Case
 from benchmarks.coverage import child, runner, score, zoo
 from benchmarks.coverage.onnxsim_peer import distinct
-from benchmarks.coverage.oracle import Unequal, check, kept_indices, tensors
+from benchmarks.coverage.oracle import Unequal, check, kept_elements, tensors
 from benchmarks.coverage.outcome import OURS, OUTCOMES, ROOT, Outcome, read
+from benchmarks.coverage.torch_pruning_peer import attempts
 from benchmarks.coverage.torch_pruning_peer import distinct as made_distinct
 from compressor import passes
 from compressor.inputs import as_call, randomised
@@ -199,9 +201,64 @@ def test_a_network_pruned_by_hand_is_equal_though_its_norm_counts_fewer_channels
     assert check(original, pruned, normal(4, 3)) < 1e-12
 
 
-def test_permuted_weights_are_found(original):
+def test_the_order_of_channels_matters_only_where_it_changes_what_is_computed(original):
     pruned = Normed([0, 3, 2, 7], original)
-    with pytest.raises(Unequal, match="permuted"):
+    assert check(original, pruned, normal(4, 3)) < 1e-12
+    with torch.no_grad():
+        pruned.norm.weight.copy_(original.norm.weight[[0, 2, 3, 7]])
+    with pytest.raises(Unequal, match="differs by"):
+        check(original, pruned, normal(4, 3))
+
+
+def test_elements_that_differ_from_row_to_row_may_be_left(original):
+    """As in a grouped convolution, whose groups keep input channels of their own."""
+    before = {"w": torch.arange(12.0).reshape(3, 4)}
+    after = {"w": torch.tensor([[0.0, 3.0], [5.0, 6.0]])}
+    found = kept_elements(before, after)["w"].nonzero().tolist()
+    assert found == [[0, 0], [0, 3], [1, 1], [1, 2]]
+    with pytest.raises(Unequal, match="twice"):
+        kept_elements(before, {"w": torch.tensor([[0.0, 0.0]])})
+
+
+def test_weights_that_are_tied_no_more_count_by_what_they_compute():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(3, 8), nn.Linear(3, 8)
+            self.down.weight = self.up.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (self.up(x) * self.down(x)).sum(1)
+
+    def pruned(up: list[int], down: list[int]) -> nn.Module:
+        found = Tied().double()
+        for layer, kept in ((found.up, up), (found.down, down)):
+            own = getattr(tied, "up" if layer is found.up else "down")
+            layer.weight = nn.Parameter(own.weight[kept].detach().clone())
+            layer.bias = nn.Parameter(own.bias[kept].detach().clone())
+        return found
+
+    tied = made_distinct(seeded(Tied, 0).double())
+    assert check(tied, pruned([0, 2, 5], [0, 2, 5]), normal(4, 3)) < 1e-12
+    with pytest.raises(Unequal):
+        check(tied, pruned([0, 2, 5], [0, 2, 6]), normal(4, 3))
+
+
+def test_channels_that_no_surgery_could_remove_are_a_wrong_result_of_the_peer():
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(3, 8), nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.down(self.up(x).reshape(len(x), 2, -1)[:, :, :2].softmax(2))
+
+    original = made_distinct(seeded(Rows, 0).double())
+    pruned = copy.deepcopy(original)
+    kept = [0, 1, 2, 4]
+    pruned.up.weight = nn.Parameter(original.up.weight[kept].detach().clone())
+    pruned.up.bias = nn.Parameter(original.up.bias[kept].detach().clone())
+    with pytest.raises(Unequal):
         check(original, pruned, normal(4, 3))
 
 
@@ -217,7 +274,23 @@ def test_values_made_up_are_found(original):
     after = {name: one.clone() for name, one in tensors(original).items()}
     after["up.weight"] = after["up.weight"][:4] * 2
     with pytest.raises(Unequal, match="has values that the original has not"):
-        kept_indices(tensors(original), after)
+        kept_elements(tensors(original), after)
+
+
+def test_a_model_that_computes_in_float32_by_itself_is_given_to_the_peer_so():
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(3, 16), nn.Linear(16, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.up(x).relu()
+            return self.down(x @ torch.eye(x.shape[1], dtype=torch.float32))
+
+    (found,) = attempts(seeded(Mixed, 0), normal(4, 3))
+    assert "raised" not in found
+    assert found["params_gone"] > 0.3
+    assert found["proof"] < 1e-4
 
 
 def test_equal_values_in_an_onnx_weight_are_told_apart():

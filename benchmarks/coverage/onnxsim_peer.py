@@ -15,7 +15,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from benchmarks.coverage.oracle import Unequal, difference, kept_indices, mask
+from benchmarks.coverage.oracle import Unequal, difference, kept_elements, told_apart
 from compressor import passes
 from compressor.export import export
 from compressor.inputs import as_call
@@ -45,7 +45,7 @@ def attempt(model: nn.Module, inputs: Any) -> dict[str, Any]:
         "params_gone": 1 - _count(after) / max(_count(before), 1),
     }
     try:
-        kept = kept_indices(before, after)
+        kept = kept_elements(before, after)
     except Unequal as error:
         return row | {"unequal": str(error)}
     gap = difference(_run(_silent(original, before, kept), program, call), found)
@@ -60,13 +60,7 @@ def distinct(model: onnx.ModelProto) -> onnx.ModelProto:
         array = numpy_helper.to_array(one)
         if array.dtype != np.float32 or len(np.unique(array)) < array.size // 2:
             continue  # a mask or a constant, no weight
-        flat = np.sort(array, axis=None)
-        order = np.argsort(array, axis=None, kind="stable")
-        while (same := np.flatnonzero(flat[1:] <= flat[:-1]) + 1).size:
-            flat[same] = np.nextafter(flat[same - 1], np.float32(np.inf))
-        fresh = np.empty_like(flat)
-        fresh[order] = flat
-        one.CopyFrom(numpy_helper.from_array(fresh.reshape(array.shape), one.name))
+        one.CopyFrom(numpy_helper.from_array(told_apart(array), one.name))
     return model
 
 
@@ -88,7 +82,7 @@ def _silent(model: onnx.ModelProto, before: dict[str, Any], kept: Any) -> onnx.M
     copy.CopyFrom(model)
     for one in copy.graph.initializer:
         if one.name in kept:
-            zeroed = before[one.name] * mask(before[one.name].shape, kept[one.name])
+            zeroed = before[one.name] * kept[one.name]
             one.CopyFrom(numpy_helper.from_array(zeroed.numpy(), one.name))
     return copy
 

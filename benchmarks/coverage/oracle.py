@@ -1,7 +1,7 @@
 """Is a network that another tool has pruned equal to the original with the same channels silent?
 
-Nothing is asked of the tool: which slices it kept is read off the tensors. Every weight of the
-original is another random number in float64, so each element that is left tells where it was.
+Nothing is asked of the tool: which slices it kept is read off the tensors. No number is twice in a
+weight of the original, so each element that is left tells where it was.
 
 silence   zeros in the user's own module where something was removed: exact, except for norms that
           take statistics over removed channels
@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from compressor.passes.errors import ContractError
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compressor import passes
 from compressor.inputs import as_call
 
-TOLERANCE = 1e-9
-Kept = dict[str, tuple[Tensor, ...]]
-"""For every tensor, the indices kept along each axis."""
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Of the largest magnitude of an output."""
+Kept = dict[str, Tensor]
+"""For every tensor of the original, which elements are left: bool, of its shape."""
 
 
 class Unequal(Exception):
@@ -30,60 +32,77 @@ class Unequal(Exception):
 
 
 def check(original: nn.Module, pruned: nn.Module, inputs: Any) -> float:
-    """The largest relative difference (float64). Raises Unequal where there is no equal network."""
-    kept = kept_indices(tensors(original), tensors(pruned))
+    """The largest relative difference. Raises Unequal where there is no equal network."""
+    kept = kept_elements(tensors(original), tensors(pruned))
     found = run(pruned, inputs)
     gap = difference(run(silent(original, kept), inputs), found)
-    if gap > TOLERANCE:
+    if gap > TOLERANCES[precision(original)]:
         gap = min(gap, difference(run(twin(original, inputs, kept), inputs), found))
-    if not gap <= TOLERANCE:
+    if not gap <= TOLERANCES[precision(original)]:
         raise Unequal(f"differs by {gap:.1e} from the original without the removed channels")
     return gap
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and floating-point buffers by name."""
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """Parameters and floating-point buffers by name; tied ones by all their names."""
+    named = dict(model.named_parameters(remove_duplicate=False))
+    named |= dict(model.named_buffers(remove_duplicate=False))
     return {name: one.detach() for name, one in named.items() if one.is_floating_point()}
 
 
-def kept_indices(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Kept:
-    """Where every element came from. Raises Unequal for elements that are moved or made up."""
+def kept_elements(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Kept:
+    """Which elements are left, wherever they are now: each is told by its value.
+
+    Order does not matter here: what the network computes is compared afterwards. Raises Unequal for
+    values that are made up, or come from nowhere.
+    """
     found = {}
     for name, small in after.items():
         large = before.get(name)
-        if large is None or large.dim() != small.dim():
+        if large is None:
             raise Unequal(f"{name} has no counterpart")
         if large.shape == small.shape and torch.equal(large, small):
-            found[name] = tuple(torch.arange(size) for size in large.shape)
+            found[name] = torch.ones(large.shape, dtype=torch.bool)
             continue
-        order = torch.argsort(large.flatten())
-        place = torch.searchsorted(large.flatten()[order], small.flatten()).clamp(
-            max=large.numel() - 1
-        )
-        if not torch.equal(large.flatten()[order][place], small.flatten()):
+        values, order = large.flatten().sort()
+        place = torch.searchsorted(values, small.flatten()).clamp(max=large.numel() - 1)
+        if not torch.equal(values[place], small.flatten()):
             raise Unequal(f"{name} has values that the original has not")
-        where = [
-            torch.from_numpy(axis) for axis in np.unravel_index(order[place].numpy(), large.shape)
-        ]
-        axes = []
-        for axis, index in enumerate(where):
-            grid = index.reshape(small.shape).movedim(axis, 0).reshape(small.shape[axis], -1)
-            line = grid[:, 0]
-            if not bool((grid == line[:, None]).all()):
-                raise Unequal(f"{name} is mixed along axis {axis}")
-            if not bool((line[1:] > line[:-1]).all()):
-                raise Unequal(f"{name} is permuted along axis {axis}")
-            axes.append(line)
-        found[name] = tuple(axes)
+        left = torch.zeros(large.numel(), dtype=torch.bool)
+        left[order[place]] = True
+        if int(left.sum()) < small.numel():
+            raise Unequal(f"{name} has elements of the original twice")
+        found[name] = left.reshape(large.shape)
     return found
 
 
-def run(model: nn.Module | torch.nn.Module, inputs: Any) -> list[Tensor]:
-    """Every tensor that the model gives for the inputs, in float64."""
-    args, kwargs = as_call(
-        pytree.tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, inputs)
+def precision(model: nn.Module) -> torch.dtype:
+    """That of its first parameter with a point."""
+    return next((one.dtype for one in tensors(model).values()), torch.float32)
+
+
+def like(model: nn.Module, inputs: Any) -> Any:
+    """The inputs in the precision of the model."""
+    dtype = precision(model)
+    return pytree.tree_map_only(
+        Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, inputs
     )
+
+
+def told_apart(array: np.ndarray) -> np.ndarray:
+    """The same with no value twice: equal ones are moved to the next number."""
+    flat = np.sort(array, axis=None)
+    order = np.argsort(array, axis=None, kind="stable")
+    while (same := np.flatnonzero(flat[1:] <= flat[:-1]) + 1).size:
+        flat[same] = np.nextafter(flat[same - 1], np.asarray(np.inf, flat.dtype))
+    found = np.empty_like(flat)
+    found[order] = flat
+    return found.reshape(array.shape)
+
+
+def run(model: nn.Module | torch.nn.Module, inputs: Any) -> list[Tensor]:
+    """Every tensor that the model gives for the inputs, in its own precision."""
+    args, kwargs = as_call(like(model, inputs))
     with torch.no_grad():
         return [one for one in pytree.tree_leaves(model(*args, **kwargs)) if one is not None]
 
@@ -99,37 +118,24 @@ def difference(wanted: list[Tensor], found: list[Tensor]) -> float:
     return max(gaps, default=0.0)
 
 
-def mask(shape: torch.Size, kept: tuple[Tensor, ...]) -> Tensor:
-    """Which elements of a tensor are left: bool, of its shape."""
-    left = torch.ones(shape, dtype=torch.bool)
-    for axis, index in enumerate(kept):
-        stays = torch.zeros(shape[axis], dtype=torch.bool)
-        stays[index] = True
-        left &= stays.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    return left
-
-
 def silent(original: nn.Module, kept: Kept) -> nn.Module:
     """The user's own module with zeros where something was removed."""
     model = copy.deepcopy(original)
     with torch.no_grad():
         for name, tensor in tensors(model).items():
             if name in kept:
-                tensor.mul_(mask(tensor.shape, kept[name]))
+                tensor.mul_(kept[name])
     return model
 
 
 def twin(original: nn.Module, inputs: Any, kept: Kept) -> nn.Module:
     """Our own network without exactly these channels. Raises Unequal if no plan removes them."""
-    doubles = pytree.tree_map_only(
-        Tensor, lambda t: t.double() if t.is_floating_point() else t, inputs
-    )
-    coupling = passes.couple(passes.capture(original, *as_call(doubles)))
+    coupling = passes.couple(passes.capture(original, *as_call(like(original, inputs))))
     lost = np.zeros(coupling.class_count, dtype=bool)
     left = np.zeros(coupling.class_count, dtype=bool)
     for name, value in coupling.state.items():
         if name in kept:
-            stays = mask(torch.Size(value.shape), kept[name])
+            stays = kept[name]
             for array in value.arrays:
                 rest = [axis for axis, size in enumerate(array.shape) if size == 1]
                 seen = stays.any(rest[0], keepdim=True) if len(rest) == 1 else stays
@@ -149,4 +155,7 @@ def twin(original: nn.Module, inputs: Any, kept: Kept) -> nn.Module:
     if (lost & ~gone & coupling.held).any():
         raise Unequal("channels went that cannot go")
     plan = passes.Plan(coupling, passes.Budget(channels=0.5), channels)
-    return passes.apply(passes.Shrink(plan), coupling.program).program.module
+    try:
+        return passes.apply(passes.Shrink(plan), coupling.program).program.module
+    except ContractError as error:
+        raise Unequal(f"no surgery removes these channels: {error}") from error

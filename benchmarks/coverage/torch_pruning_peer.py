@@ -2,7 +2,8 @@
 
 Layers that give the result are ignored. Attention layers are declared with their numbers of heads,
 and told their new sizes afterwards: entries of every head go, or whole heads. The criterion is its
-group L2 norm. Everything is computed in float64, so that what it kept can be told from the values.
+group L2 norm. Everything is computed in float64, where the model can be, so that what it kept can
+be told from the values.
 """
 
 import copy
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from benchmarks.coverage.oracle import Unequal, check, run, tensors
+from benchmarks.coverage.oracle import Unequal, check, like, run, tensors, told_apart
 from compressor.inputs import as_call
 
 SETTINGS = ("plain", "entries of heads", "whole heads")
@@ -23,10 +24,7 @@ ROOTS = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d
 
 def attempts(model: nn.Module, inputs: Any) -> Iterator[dict[str, Any]]:
     """For every setting: share of parameters gone, difference, seconds, or why it failed."""
-    model = distinct(model.double().requires_grad_())
-    doubles = pytree.tree_map_only(
-        Tensor, lambda t: t.double() if t.is_floating_point() else t, inputs
-    )
+    model, doubles = precise(model.requires_grad_(), inputs)
     for setting in SETTINGS if _heads(model) else SETTINGS[:1]:
         start = time.process_time()
         try:
@@ -45,12 +43,26 @@ def attempts(model: nn.Module, inputs: Any) -> Iterator[dict[str, Any]]:
             yield found | {"unequal": str(error)}
 
 
+def precise(model: nn.Module, inputs: Any) -> tuple[nn.Module, Any]:
+    """Model and inputs in float64; in float32 where the model computes in that by itself."""
+    double = distinct(copy.deepcopy(model).double())
+    try:
+        run(double, inputs)
+    except Exception:  # whatever two precisions in one model raise
+        run(model, inputs)  # it runs as it is: that is no failure of the peer
+        return distinct(model), inputs
+    return double, like(double, inputs)
+
+
 @torch.no_grad()
 def distinct(model: nn.Module) -> nn.Module:
-    """The model with digits that single precision does not have, so that no value comes twice."""
+    """The model with no value twice in any weight: with digits that float32 does not have."""
     generator = torch.Generator().manual_seed(0)
     for one in tensors(model).values():
-        one.add_(torch.rand(one.shape, generator=generator, dtype=one.dtype) * 1e-6)
+        if one.dtype == torch.float64:
+            one.add_(torch.rand(one.shape, generator=generator, dtype=one.dtype) * 1e-6)
+        else:
+            one.copy_(torch.from_numpy(told_apart(one.numpy())))
     return model
 
 
