@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.__main__ import RESULTS
 from benchmarks.cases import Case
 from benchmarks.coverage import child, runner, score, zoo
-from benchmarks.coverage.onnxsim_peer import distinct
+from benchmarks.coverage.onnxsim_peer import attempt, distinct
 from benchmarks.coverage.oracle import Unequal, check, kept_elements, tensors
 from benchmarks.coverage.outcome import OURS, OUTCOMES, ROOT, Outcome, read
 from benchmarks.coverage.torch_pruning_peer import attempts
@@ -291,6 +291,26 @@ def test_a_model_that_computes_in_float32_by_itself_is_given_to_the_peer_so():
     assert "raised" not in found
     assert found["params_gone"] > 0.3
     assert found["proof"] < 1e-4
+
+
+def test_a_constant_that_repeats_its_numbers_tells_nothing():
+    before = {"blur": torch.ones(8, 1, 3, 3)}
+    assert bool(kept_elements(before, {"blur": torch.ones(4, 1, 3, 3)})["blur"].all())
+
+
+def test_onnxsim_is_right_where_a_norm_counts_what_is_left():
+    class Grouped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.norm = nn.Conv2d(3, 16, 3), nn.GroupNorm(1, 16)
+            self.down = nn.Conv2d(16, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.down(self.norm(self.up(x)).relu())
+
+    found = attempt(seeded(Grouped, 0).eval(), normal(2, 3, 8, 8))
+    assert "raised" not in found
+    assert "unequal" not in found
 
 
 def test_equal_values_in_an_onnx_weight_are_told_apart():
