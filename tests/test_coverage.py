@@ -13,7 +13,7 @@ from benchmarks.__main__ import RESULTS
 from benchmarks.cases import Case
 from benchmarks.coverage import child, runner, score, zoo
 from benchmarks.coverage.onnxsim_peer import attempt, distinct
-from benchmarks.coverage.oracle import Unequal, check, kept_elements, tensors
+from benchmarks.coverage.oracle import Unequal, check, kept_elements, tensors, told_apart
 from benchmarks.coverage.outcome import OURS, OUTCOMES, ROOT, Outcome, read
 from benchmarks.coverage.torch_pruning_peer import attempts
 from benchmarks.coverage.torch_pruning_peer import distinct as made_distinct
@@ -311,6 +311,20 @@ def test_onnxsim_is_right_where_a_norm_counts_what_is_left():
     found = attempt(seeded(Grouped, 0).eval(), normal(2, 3, 8, 8))
     assert "raised" not in found
     assert "unequal" not in found
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_no_number_is_twice_and_the_order_stays(dtype):
+    import numpy as np
+
+    array = np.repeat(np.array([[-2.0, -0.0, 0.0], [1.5, -2.0, 1.5]]), 40, axis=0).astype(dtype)
+    found = told_apart(array)
+    assert found.shape == array.shape
+    assert len(np.unique(found)) == array.size
+    assert (np.diff(found.reshape(-1)[np.argsort(array, axis=None, kind="stable")]) != 0).all()
+    assert np.allclose(found, array, atol=1e-4, rtol=0.1 if dtype == "float16" else 1e-4)
+    for low, high in ((-2.0, 0.0), (0.0, 1.5)):
+        assert found[array == low].max() < found[array == high].min()
 
 
 def test_equal_values_in_an_onnx_weight_are_told_apart():

@@ -94,13 +94,19 @@ def like(model: nn.Module, inputs: Any) -> Any:
 
 
 def told_apart(array: np.ndarray) -> np.ndarray:
-    """The same with no value twice: equal ones are moved to the next number."""
-    flat = np.sort(array, axis=None)
-    order = np.argsort(array, axis=None, kind="stable")
-    while (same := np.flatnonzero(flat[1:] <= flat[:-1]) + 1).size:
-        flat[same] = np.nextafter(flat[same - 1], np.asarray(np.inf, flat.dtype))
-    found = np.empty_like(flat)
-    found[order] = flat
+    """The same with no value twice: equal ones are moved up to the next free number.
+
+    Floats are counted through as whole numbers in their order, so that y[i] = max(x[i], y[i-1] + 1)
+    is a running maximum of x[i] - i.
+    """
+    order = np.argsort(array, axis=None)
+    whole = np.dtype(f"i{array.dtype.itemsize}")
+    bits, top = array.reshape(-1)[order].view(whole), np.iinfo(whole).max
+    place = np.arange(array.size)
+    counted = np.where(bits < 0, bits ^ top, bits).astype(np.int64)
+    moved = (np.maximum.accumulate(counted - place) + place).astype(whole)
+    found = np.empty(array.size, array.dtype)
+    found[order] = np.where(moved < 0, moved ^ top, moved).view(array.dtype)
     return found.reshape(array.shape)
 
 
