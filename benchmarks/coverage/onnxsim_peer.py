@@ -16,13 +16,21 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from benchmarks.coverage.oracle import Unequal, difference, kept_elements, run, told_apart, twin
+from benchmarks.coverage.oracle import (
+    TOLERANCES,
+    Unequal,
+    difference,
+    kept_elements,
+    run,
+    told_apart,
+    twin,
+)
 from compressor import passes
 from compressor.export import export
 from compressor.inputs import as_call
 from compressor.runtime import OnnxModel
 
-TOLERANCE = 1e-4
+TOLERANCE = TOLERANCES[torch.float32]
 
 
 def attempt(model: nn.Module, inputs: Any) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from torch.utils import _pytree as pytree
 from compressor import passes
 from compressor.inputs import as_call
 
-TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
-"""Of the largest magnitude of an output."""
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
+"""Of the largest magnitude of an output; a hundred layers in float32 are 2e-4 off by rounding."""
 Kept = dict[str, Tensor]
 """For every tensor of the original, which elements are left: bool, of its shape."""
 
