@@ -5,6 +5,7 @@ build    cut, prove, repair, train, measure
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -25,6 +26,7 @@ from compressor.load import check_finite
 from compressor.passes.curves import Curve
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
+from compressor.passes.threads import suited
 from compressor.recipe import Recipe
 from compressor.stages import Watch
 from compressor.train.nets import helper, processes_started, with_tensors
@@ -137,6 +139,10 @@ class Job:
         assert isinstance(found, passes.Plan)
         return found
 
+    def _threads(self) -> AbstractContextManager[None]:
+        """As many as pay for a network of this size."""
+        return suited(passes.Costs(self.coupling, "macs").dense)
+
     @cached_property
     def _contents(self) -> str:
         """A digest of the calibration data."""
@@ -150,14 +156,14 @@ class Job:
             return None
         options, trial = self.options, self.recipe.steps == 1
         loss = self.given.criterion_loss
-        with self.watch.stage("measure"):
+        with self.watch.stage("measure"), self._threads():
             return criteria.measured(self.coupling, self.data, options, loss, trial=trial)
 
     def _chosen(self, budget: passes.Budget) -> tuple[passes.Plan, Curves]:
         """A plan, and the curves that it goes by; None for scores of the weights."""
         options, data, measured = self.options, self.data, self.measured
         time = self.timing.cost if "latency" in budget.kinds else None
-        with self.watch.stage("plan"):
+        with self.watch.stage("plan"), self._threads():
             if measured is None or data is None:
                 return passes.choose(self.coupling, budget, options, time=time), None
             curves = {(1, name): found for name, found in measured.by_criterion.items()}
@@ -193,7 +199,7 @@ class Job:
             proof = self._prove(plan, result.program)
         small, mended = result.program, None
         if self.data is not None:
-            with watch.stage("repair"):
+            with watch.stage("repair"), self._threads():
                 mended = self._repair(plan, small)
                 small = mended.program
         small, happened = self._trained(small, plan, task)

@@ -33,6 +33,7 @@ from compressor.passes.agreement import divergence
 from compressor.passes.errors import UsageError
 from compressor.passes.importance import channel_scores
 from compressor.passes.text import width
+from compressor.passes.threads import suited
 from compressor.recipe import Recipe
 from compressor.stages import Watch
 
@@ -113,7 +114,7 @@ def run(recipe: Recipe, shares: Sequence[float], watch: Watch) -> Sensitivity:
     with watch.stage("couple"):
         coupling = passes.couple(program, options.ignore)
     calls = [batch.call for batch in data]
-    with watch.stage("cut"):
+    with watch.stage("cut"), suited(passes.Costs(coupling, "macs").dense):
         return analyse(coupling, calls, options, judged, shares or SHARES, name, watch)
 
 
