@@ -102,7 +102,7 @@ def prepared(
     watch: Watch,
     work: Work | None = None,
 ) -> Job:
-    """Capture, couple and measure: all that does not depend on how much goes."""
+    """Capture, couple and check: all that does not depend on how much goes."""
     options = recipe.options()
     weighed = None if recipe.sensitivity is None else group_weights.read(recipe.sensitivity)
     check_finite(model)

@@ -126,7 +126,8 @@ class Job:
     def plan(self, budget: passes.Budget) -> passes.Plan:
         """Which channels go; by which criterion and in how many steps, is tried where there are
         data."""
-        if self.work.folder is None or self.data is None or self.given.criterion_loss is not None:
+        no_key = "latency" in budget.kinds or self.given.criterion_loss is not None
+        if self.work.folder is None or self.data is None or no_key:
             return self._chosen(budget)[0]
         parts = {
             "program": of_program(self.coupling.program),

@@ -24,12 +24,12 @@ ROOTS = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d
 
 def attempts(model: nn.Module, inputs: Any) -> Iterator[dict[str, Any]]:
     """For every setting: share of parameters gone, difference, seconds, or why it failed."""
-    model, doubles = precise(model.requires_grad_(), inputs)
+    model, given = precise(model.requires_grad_(), inputs)
     for setting in SETTINGS if _heads(model) else SETTINGS[:1]:
         start = time.process_time()
         try:
-            pruned = prune(copy.deepcopy(model), doubles, setting).eval()
-            run(pruned, doubles)
+            pruned = prune(copy.deepcopy(model), given, setting).eval()
+            run(pruned, given)
         except Exception as error:  # whatever the peer or the pruned network raises
             why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             yield {"setting": setting, "raised": why, "seconds": time.process_time() - start}
@@ -38,7 +38,7 @@ def attempts(model: nn.Module, inputs: Any) -> Iterator[dict[str, Any]]:
         gone = 1 - _count(pruned) / max(_count(model), 1)
         found = {"setting": setting, "params_gone": gone, "seconds": took}
         try:
-            yield found | {"proof": check(model, pruned, doubles)}
+            yield found | {"proof": check(model, pruned, given)}
         except Unequal as error:
             yield found | {"unequal": str(error)}
 

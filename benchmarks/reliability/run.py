@@ -28,7 +28,7 @@ class Amounts:
 
 @dataclass
 class Found:
-    """What came of it; `+=` adds an earlier run's."""
+    """What came of it; `after` adds an earlier run."""
 
     undisturbed: dict[str, Any] = field(default_factory=dict)
     trials: list[builds.Trial] = field(default_factory=list)
