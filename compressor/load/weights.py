@@ -147,9 +147,9 @@ def _read_pickle(path: Path) -> object:
 
 def _check_inflated(path: Path) -> None:
     """Refuse an archive that says it holds more than it has bytes: torch never compresses."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             inside = sum(one.file_size for one in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:

@@ -651,3 +651,13 @@ def test_an_archive_that_grows_when_it_is_read_is_refused(tmp_path):
     with pytest.raises(UsageError, match="holds 50,"):
         read_weights(bomb)
     assert list(read_weights(tmp_path / "good.pt")) == ["a"]
+
+
+def test_a_checkpoint_that_says_it_spans_disks_is_refused(tmp_path):
+    path, locator = tmp_path / "w.pt", b"PK\x06\x07"
+    torch.save({"a": torch.zeros(4)}, path)
+    good = path.read_bytes()
+    assert good.count(locator) == 1
+    path.write_bytes(good.replace(locator + bytes(4), locator + b"\1\0\0\0"))
+    with pytest.raises(UsageError, match="cannot read weights from"):
+        read_weights(path)
