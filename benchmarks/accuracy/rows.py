@@ -20,8 +20,8 @@ BUDGETS = peer.BUDGETS
 WANTED = {0.7: 0.925, 0.5: 0.90, 0.33: 0.82}
 """Of ResNet-56."""
 
-FEW = {"inputs": 512, "first": 5000}
-"""Of the tables of criteria: calibration inputs and test inputs."""
+FEW = {"first": 5000}
+"""Of the tables of criteria: test inputs."""
 
 NAMES = ("auto", "obs", *CRITERIA, *DATA_CRITERIA)
 STEPS = {"auto": None}
