@@ -12,7 +12,7 @@ from compressor.recipe import Recipe
 from compressor.recipe.options import SUBJECT, takes
 
 if TYPE_CHECKING:
-    from compressor.latency.sweep import Front
+    from compressor.latency.front import Front
 
 app = typer.Typer()
 
@@ -81,7 +81,7 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Builds for several times (--latency 0.8,0.65,0.5): a front as a table, JSON and a page."""
-    from compressor.latency import sweep as sweeps
+    from compressor.latency.front import table
     from compressor.stages import wide_console
 
     with stdout_is_ours(as_json):
@@ -89,7 +89,7 @@ def sweep(
     if as_json:
         print_json(front.to_json())
     elif not quiet:
-        wide_console().print(sweeps.table(front))
+        wide_console().print(table(front))
         assert recipe.output is not None
         print(f"page: {recipe.output / 'front.html'}")
     if all(one.ratio is None for one in front.points):

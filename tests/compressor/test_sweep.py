@@ -1,6 +1,7 @@
 """A front of builds: what was made is not made again, what cannot be is said."""
 
 import json
+import re
 
 import pytest
 from compressor.passes.errors import GateError, UsageError
@@ -54,7 +55,26 @@ def test_a_front_is_what_nothing_beats(tmp_path):
     )
     shown = (tmp_path / "s/front.html").read_text()
     assert shown.count("<circle") == 4  # the original, and three builds
-    assert 'cx="64.0"' in shown
+    across = 1.06 * max(1, *(one.high for one in front.points))
+    for one in front.points:
+        assert f'cx="{round(100 * one.ratio / across, 2)}%"' in shown
+    assert shown.count('class="joined"') == 1  # from the one point on the front to the other
+
+
+def test_a_metric_of_any_sign_stays_inside_its_picture(tmp_path):
+    values = {"0.8": -3.5, "0.65": -3.5, "0.5": 2.0}
+
+    def build(one):
+        Builder()(one)
+        path = one.output / "report.json"
+        pair = {"original": -3.5, "small": values[one.latency]}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy": {"r": pair}}))
+
+    swept(recipe(tmp_path), build)
+    shown = (tmp_path / "front.html").read_text()
+    heights = [float(one) for one in re.findall(r'cy="([-\d.]+)"', shown)]
+    assert len(heights) == 4
+    assert all(0 < one < 280 for one in heights)
 
 
 def test_what_was_built_is_not_built_again(tmp_path):

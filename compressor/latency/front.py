@@ -1,0 +1,127 @@
+"""What a sweep found: a point for each time, those that no other beats, and a table of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Point:
+    """What became of one time that was asked for."""
+
+    asked: str
+    ratio: float | None = None
+    """Of the original's time, as raced; None where no build met it."""
+    low: float | None = None
+    high: float | None = None
+    file_bytes: int | None = None
+    macs: float | None = None
+    params: float | None = None
+    metrics: Mapping[str, float] | None = None
+    why: str = ""
+    best: bool = False
+    """No other is as fast and better."""
+    processor: str | None = None
+    """Of the machine that built and raced it."""
+
+
+@dataclass(frozen=True)
+class Front:
+    """All points, in the order that was asked for."""
+
+    model: str
+    original: Mapping[str, float]
+    """Metrics of the original."""
+    points: tuple[Point, ...]
+
+    @classmethod
+    def of(
+        cls, model: str, metric: str | None, reports: Mapping[str, dict[str, Any] | str]
+    ) -> "Front":
+        """Of the reports of builds, or why there is none, by what was asked for.
+
+        `metric` says which point is better; None: the first of the reports.
+        """
+        points = [_point(asked, report) for asked, report in reports.items()]
+        known = [report for report in reports.values() if not isinstance(report, str)]
+        accuracy = known[0].get("accuracy", {}) if known else {}
+        original = {name: float(pair["original"]) for name, pair in accuracy.items()}
+        metric = metric or next(iter(original), None)
+        return cls(model, original, tuple(_marked(point, points, metric) for point in points))
+
+    @property
+    def note(self) -> str:
+        """What a reader has to know about all of them."""
+        machines = {one.processor for one in self.points if one.processor is not None}
+        if len(machines) < 2:
+            return ""
+        return (
+            "Raced on different processors, each against the original on the same one: "
+            f"{', '.join(sorted(machines))}."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def _point(asked: str, report: dict[str, Any] | str) -> Point:
+    if isinstance(report, str):
+        return Point(asked, why=report)
+    latency, cost = report["latency"], report["cost"]
+    return Point(
+        asked,
+        latency["ratio"],
+        latency["low"],
+        latency["high"],
+        report["file_bytes"]["small"],
+        cost["macs"]["small"] / max(cost["macs"]["original"], 1),
+        cost["params"]["small"] / max(cost["params"]["original"], 1),
+        {name: float(pair["small"]) for name, pair in report.get("accuracy", {}).items()},
+        processor=report.get("environment", {}).get("processor"),
+    )
+
+
+def _marked(point: Point, points: Sequence[Point], metric: str | None) -> Point:
+    """Whether no other point is at least as fast and as good, and better in one of both."""
+    if point.ratio is None:
+        return point
+    value = _worth(point, metric)
+    better = any(
+        other.ratio is not None
+        and (other.ratio, -_worth(other, metric)) != (point.ratio, -value)
+        and other.ratio <= point.ratio
+        and _worth(other, metric) >= value
+        for other in points
+    )
+    return Point(**{**asdict(point), "best": not better})
+
+
+def _worth(point: Point, metric: str | None) -> float:
+    """The metric; without one, what stays of the parameters."""
+    if metric is None or not point.metrics:
+        return point.params or 0.0
+    return point.metrics[metric]
+
+
+def table(front: Front) -> Table:
+    """For a terminal."""
+    shown = Table(title=f"{front.model}: time against what stays", caption=front.note or None)
+    for name in ("asked", "of the time", "interval", "bytes", "MACs", "parameters"):
+        shown.add_column(name, justify="right")
+    for name, value in front.original.items():
+        shown.add_column(f"{name} ({value:.4g} before)", justify="right")
+    shown.add_column("", overflow="fold")
+    for one in front.points:
+        if one.ratio is None:
+            shown.add_row(one.asked, *[""] * (5 + len(front.original)), one.why)
+            continue
+        metrics = [f"{value:.4g}" for value in (one.metrics or {}).values()]
+        shown.add_row(
+            one.asked, f"{one.ratio:.3f}", f"{one.low:.3f}-{one.high:.3f}",
+            f"{one.file_bytes:,}", f"{one.macs:.3f}", f"{one.params:.3f}", *metrics,
+            "on the front" if one.best else "",
+        )  # fmt: skip
+    return shown
