@@ -53,6 +53,8 @@ class Result:
     learning_rate: float
     batch_size: int
     precision: str
+    features: float
+    """Weight of the features beside the outputs."""
     macs: float
     original: float
     repaired: float
@@ -73,13 +75,18 @@ def run(
     learning_rate: float = 2e-3,
     batch_size: int = 64,
     precision: str = "no",
+    features: float = Training.features,
 ) -> Result:
     """Repair and distil; the same build without distillation stands beside it."""
     load = loaders()
     given, _ = load.cifar10("train", images)
     tests, classes = load.cifar10("test")
     training = Training(
-        distill=epochs, learning_rate=learning_rate, batch_size=batch_size, precision=precision
+        distill=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        precision=precision,
+        features=features,
     )
     watch = Lines()
     built = compress(
@@ -111,6 +118,7 @@ def run(
         learning_rate,
         batch_size,
         precision,
+        features,
         built.plan.reached / built.plan.dense,
         found["original"],
         float((guesses == classes).double().mean()),
@@ -137,6 +145,7 @@ TYPES: dict[str, Any] = {
     "learning_rate": float,
     "batch_size": int,
     "precision": str,
+    "features": float,
 }
 
 if __name__ == "__main__":
