@@ -53,7 +53,7 @@ class Result:
     learning_rate: float
     batch_size: int
     precision: str
-    features: float
+    feature_weight: float
     """Weight of the features beside the outputs."""
     macs: float
     original: float
@@ -75,7 +75,7 @@ def run(
     learning_rate: float = 2e-3,
     batch_size: int = 64,
     precision: str = "no",
-    features: float = Training.features,
+    feature_weight: float = Training.feature_weight,
 ) -> Result:
     """Repair and distil; the same build without distillation stands beside it."""
     load = loaders()
@@ -86,7 +86,7 @@ def run(
         learning_rate=learning_rate,
         batch_size=batch_size,
         precision=precision,
-        features=features,
+        feature_weight=feature_weight,
     )
     watch = Lines()
     built = compress(
@@ -118,7 +118,7 @@ def run(
         learning_rate,
         batch_size,
         precision,
-        features,
+        feature_weight,
         built.plan.reached / built.plan.dense,
         found["original"],
         float((guesses == classes).double().mean()),
@@ -145,7 +145,7 @@ TYPES: dict[str, Any] = {
     "learning_rate": float,
     "batch_size": int,
     "precision": str,
-    "features": float,
+    "feature_weight": float,
 }
 
 if __name__ == "__main__":

@@ -145,6 +145,8 @@ class Recipe(BaseModel):
     """of training: no, bf16 or fp16"""
     patience: AtLeastOne = Training.patience
     """epochs without a better score, at most"""
+    feature_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Training.feature_weight
+    """of distill: of the features beside the outputs"""
     penalty: str = Training.penalty
     """of sparse-train: group-lasso or bn-scale"""
     penalty_weight: float = Training.penalty_weight

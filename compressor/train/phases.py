@@ -75,7 +75,7 @@ def trained(
     happened: list[dict[str, Any]] = []
 
     def distillation(trainee: Trainee) -> Callable[[torch.device], Objective]:
-        return lambda device: Distillation(original, small, plan, settings.features, device)
+        return lambda device: Distillation(original, small, plan, settings.feature_weight, device)
 
     def labelled(trainee: Trainee) -> Callable[[torch.device], Objective]:
         return lambda _: _labelled(task, original)

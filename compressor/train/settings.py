@@ -1,5 +1,6 @@
 """How to train: everything a user can say about it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Training:
     patience: int = 3
     """A phase ends after this many epochs without a better score."""
     weight_decay: float = 1e-4
-    features: float = 1.0
+    feature_weight: float = 1.0
     """Weight of the features beside the outputs."""
     penalty: str = "group-lasso"
     penalty_weight: float = 1e-4
@@ -52,6 +53,8 @@ class Training:
             _refuse(getattr(self, name) < 0, name, getattr(self, name), "0 or more")
         for name in ("batch_size", "accumulate", "patience"):
             _refuse(getattr(self, name) < 1, name, getattr(self, name), "at least 1")
+        weight = self.feature_weight
+        _refuse(not 0 <= weight < math.inf, "feature_weight", weight, "0 or more")
         _refuse(not self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         _refuse(
             self.precision not in PRECISIONS,

@@ -85,6 +85,7 @@ def assert_same(one, other):
         ({"distill": -1}, "distill is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0"),
+        ({"feature_weight": -1.0}, "feature_weight is -1"),
         ({"precision": "int4"}, "precision is 'int4'"),
         ({"penalty": "l0"}, "penalty is 'l0'"),
     ],
@@ -300,7 +301,7 @@ def test_dropout_stays_off(pictures):
     built = compress(Dropping().eval(), samples.example_inputs(), budget=Budget(macs=0.5))
     calls = [node for node in built.small.module.graph.nodes if "dropout" in str(node.target)]
     assert len(calls) == 1  # it is there, and could be switched on
-    settings = {"distill": 1, "batch_size": 100, "features": 0.0, "learning_rate": 1e-9}
+    settings = {"distill": 1, "batch_size": 100, "feature_weight": 0.0, "learning_rate": 1e-9}
     _, found = run(built, [pictures], evaluation=lambda *_: {"s": 0.0}, **settings)
     _, twice = run(built, [pictures], evaluation=lambda *_: {"s": 0.0}, seed=7, **settings)
     assert found["losses"] == twice["losses"]  # another seed would drop other numbers
