@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,10 @@ from compressor.export import Simplified, export
 from tests.compressor import samples
 
 ROOT = Path(__file__).resolve().parents[2]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell script
+    # what tests start would ignore it as well, and tests interrupt some of it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Release(NamedTuple):
