@@ -341,14 +341,17 @@ def test_equal_values_in_an_onnx_weight_are_told_apart():
 
 # --------------------------------------------------------------------- with calibration inputs
 
+PARTS = 8
+"""Tests over which the patterns are spread: each ends long before one that hangs would show."""
+
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:LSTM with projections:UserWarning")
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(PARTS))
 def test_every_pattern_is_planned_and_repaired_with_calibration_inputs(part):
     """One that cannot meet a budget is refused in words; nothing raises anything else."""
     done = 0
-    for case in zoo.cases("ops")[part::4]:
+    for case in zoo.cases("ops")[part::PARTS]:
         try:
             model, inputs = case.make()
             program = passes.capture(model.eval(), *as_call(inputs))
@@ -364,4 +367,4 @@ def test_every_pattern_is_planned_and_repaired_with_calibration_inputs(part):
             continue
         except Exception as error:
             raise AssertionError(f"{case.name}: {error!r}") from error
-    assert done > 30
+    assert done > 15
