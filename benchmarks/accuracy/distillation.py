@@ -1,4 +1,4 @@
-"""ResNet-56 on CIFAR-10, half of its MACs: repaired from 1,024 images, then distilled for a while.
+"""ResNet-56 on CIFAR-10, half of its MACs: repaired from some images, then distilled for a while.
 
 `python -m benchmarks.accuracy.distillation images=30000 epochs=5` runs and records it.
 
@@ -23,8 +23,6 @@ from compressor.data import Data
 from compressor.evaluate import compared, evaluations
 from compressor.runtime import OnnxModel
 from compressor.stages import Lines
-
-CALIBRATION = 1024
 
 
 class Moved(Dataset[Tensor]):
@@ -53,6 +51,8 @@ class Result:
     learning_rate: float
     batch_size: int
     precision: str
+    calibration: int
+    """Images that the repair is given."""
     feature_weight: float
     """Weight of the features beside the outputs."""
     macs: float
@@ -75,6 +75,7 @@ def run(
     learning_rate: float = 2e-3,
     batch_size: int = 64,
     precision: str = "no",
+    calibration: int = 1024,
     feature_weight: float = Training.feature_weight,
 ) -> Result:
     """Repair and distil; the same build without distillation stands beside it."""
@@ -93,7 +94,7 @@ def run(
         load.cifar_resnet(depth),
         given[:2],
         budget=Budget(macs=0.5),
-        data=list(given[:CALIBRATION].split(64)),
+        data=list(given[:calibration].split(64)),
         training=training,
         train_data=Moved(given),
         watch=watch,
@@ -118,6 +119,7 @@ def run(
         learning_rate,
         batch_size,
         precision,
+        calibration,
         feature_weight,
         built.plan.reached / built.plan.dense,
         found["original"],
@@ -145,6 +147,7 @@ TYPES: dict[str, Any] = {
     "learning_rate": float,
     "batch_size": int,
     "precision": str,
+    "calibration": int,
     "feature_weight": float,
 }
 
