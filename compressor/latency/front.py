@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from compressor.evaluate import LOWER_IS_BETTER
+
 
 @dataclass(frozen=True)
 class Point:
@@ -100,10 +102,11 @@ def _marked(point: Point, points: Sequence[Point], metric: str | None) -> Point:
 
 
 def _worth(point: Point, metric: str | None) -> float:
-    """The metric; without one, what stays of the parameters."""
+    """The metric, or its negative where less is better; without one, what stays of parameters."""
     if metric is None or not point.metrics:
         return point.params or 0.0
-    return point.metrics[metric]
+    value = point.metrics[metric]
+    return -value if metric in LOWER_IS_BETTER else value
 
 
 def table(front: Front) -> Table:

@@ -61,16 +61,25 @@ def test_a_front_is_what_nothing_beats(tmp_path):
     assert shown.count('class="joined"') == 1  # from the one point on the front to the other
 
 
-def test_a_metric_of_any_sign_stays_inside_its_picture(tmp_path):
-    values = {"0.8": -3.5, "0.65": -3.5, "0.5": 2.0}
+def measuring(metric, original, small):
+    """A builder whose reports have a metric: of the original, and by what was asked for."""
 
     def build(one):
         Builder()(one)
         path = one.output / "report.json"
-        pair = {"original": -3.5, "small": values[one.latency]}
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy": {"r": pair}}))
+        pair = {"original": original, "small": small[one.latency]}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy": {metric: pair}}))
 
-    swept(recipe(tmp_path), build)
+    return build
+
+
+def test_of_an_error_less_is_better(tmp_path):
+    front = swept(recipe(tmp_path), measuring("mse", 0.0, {"0.8": 0.1, "0.65": 0.5, "0.5": 0.3}))
+    assert [one.best for one in front.points] == [True, False, True]
+
+
+def test_a_metric_of_any_sign_stays_inside_its_picture(tmp_path):
+    swept(recipe(tmp_path), measuring("r", -3.5, {"0.8": -3.5, "0.65": -3.5, "0.5": 2.0}))
     shown = (tmp_path / "front.html").read_text()
     heights = [float(one) for one in re.findall(r'cy="([-\d.]+)"', shown)]
     assert len(heights) == 4
