@@ -1,7 +1,7 @@
 """Criteria that look at data: gradients of the weights, and what goes through the layers.
 
 Gradients are those of the original against its own outputs, in random directions (`own_loss`): no
-labels are needed; or those of a loss that comes with the inputs. A score is a share of the mean
+labels are needed; or those of a loss that comes with the inputs. A score is a share of the sum
 along its axis, as for the weights alone.
 """
 
@@ -85,8 +85,8 @@ def _by_reading(
     score = torch.zeros(coupling.class_count, dtype=torch.float64)
     for reading in evidence[1]:
         own = value(reading)
-        if float(own.mean()) > 0:
-            score.index_add_(0, reading.classes, own / own.mean())
+        if float(own.sum()) > 0:
+            score.index_add_(0, reading.classes, own / own.sum())
     score[0] = 0
     return score
 

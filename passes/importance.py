@@ -1,11 +1,12 @@
 """How much a channel matters: everything that leaves with it, added up.
 
-    class score   sum over the tensors it lies in of  score(slice) / mean score along that axis
+    class score   sum over the tensors it lies in of  score(slice) / sum of the scores of that axis
     channel       sum over its classes (one, or all those of a whole row)
 
-Dividing by the mean of each axis makes groups comparable: an average channel scores as many points
-as there are places it occupies, so a residual stream that runs through thirty layers is thirty
-times as dear as a channel between two of them, and saves accordingly more.
+So a score is in layers: what share of each layer goes with the channel, added up. One of 24
+channels is as dear as 40 of 960, and a residual stream through thirty layers is fifteen times as
+dear as a group between two of them, and saves accordingly more. A layer is what mixes: biases,
+norms and other vectors follow it, and count only for channels that lie in nothing else.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,7 +43,7 @@ def l2(coupling: Coupling, weights: Weights, seed: int) -> Tensor:
 def bn_scale(coupling: Coupling, weights: Weights, seed: int) -> Tensor:
     """Absolute scale of the norm that follows (Liu et al., "Network Slimming", 2017).
 
-    Channels without a norm are scored by `l2`; both have mean one a place, so they compete fairly.
+    Channels without a norm are scored by `l2`; both are shares of a layer, so they compete fairly.
     """
     scales = {
         name
@@ -57,8 +58,12 @@ def bn_scale(coupling: Coupling, weights: Weights, seed: int) -> Tensor:
 def seeded(coupling: Coupling, weights: Weights, seed: int) -> Tensor:
     """Random scores: the baseline that any criterion has to beat. Needs no values of weights."""
     generator = torch.Generator().manual_seed(seed)
-    count = int(coupling.classes.max()) + 1
-    return torch.rand(count, generator=generator, dtype=torch.float64)
+    drawn = torch.rand(coupling.class_count, generator=generator, dtype=torch.float64)
+    places = {
+        name: [drawn[coupling.classes[array]] for array in coupling.state[name].arrays]
+        for name in _layers(coupling)
+    }
+    return shares(coupling, places)
 
 
 def fpgm(coupling: Coupling, weights: Weights, seed: int) -> Tensor:
@@ -119,13 +124,36 @@ def _parameters(
     coupling: Coupling, weights: Weights, only: set[str] | None = None
 ) -> Iterator[tuple[str, Tensor]]:
     """The parameters that carry channels, one after another."""
-    for name, tensor in coupling.program.tensors().items():
-        if not isinstance(tensor, nn.Parameter) or (only is not None and name not in only):
-            continue
-        if coupling.state[name].arrays:
-            weight = weights[name].detach()
-            require_values([weight], "this criterion")
-            yield name, weight
+    names = _layers(coupling) if only is None else [n for n in _carrying(coupling) if n in only]
+    for name in names:
+        weight = weights[name].detach()
+        require_values([weight], "this criterion")
+        yield name, weight
+
+
+def _carrying(coupling: Coupling) -> list[str]:
+    """The parameters that carry channels."""
+    tensors = coupling.program.tensors().items()
+    return [name for name, tensor in tensors
+            if isinstance(tensor, nn.Parameter) and coupling.state[name].arrays]  # fmt: skip
+
+
+def _layers(coupling: Coupling) -> list[str]:
+    """Those that mix channels; and vectors whose channels lie in none of those."""
+    tensors = coupling.program.tensors()
+    names = _carrying(coupling)
+    matrices = [name for name in names if tensors[name].dim() >= 2]
+    vectors = [name for name in names if tensors[name].dim() < 2]
+    covered = torch.zeros(coupling.class_count, dtype=torch.bool)
+    for name in matrices:
+        for array in coupling.state[name].arrays:
+            covered[coupling.classes[array]] = True
+
+    def alone(name: str) -> bool:
+        return not all(bool(covered[coupling.classes[one]].all())
+                       for one in coupling.state[name].arrays)  # fmt: skip
+
+    return matrices + [name for name in vectors if alone(name)]
 
 
 def shares(
@@ -134,15 +162,15 @@ def shares(
 ) -> Tensor:
     """Scores of all classes, from a score for each slice along each label array of parameters.
 
-    Each counts by its share of the mean along its axis.
+    Each counts by its share of the sum along its axis.
     """
-    score = torch.zeros(int(coupling.classes.max()) + 1, dtype=torch.float64)
+    score = torch.zeros(coupling.class_count, dtype=torch.float64)
     for name, scores in places.items() if isinstance(places, Mapping) else places:
         for array, place in zip(coupling.state[name].arrays, scores, strict=True):
-            mean = place.mean()
-            if mean > 0:
+            total = place.sum()
+            if total > 0:
                 classes = coupling.classes[array].reshape(-1)
-                score.index_add_(0, classes, (place / mean).reshape(-1))
+                score.index_add_(0, classes, (place / total).reshape(-1))
     return score
 
 

@@ -217,15 +217,9 @@ def _choose(search: "Search", aim: _Aim) -> Plan:
     least = search.floor()
     if search.amount(least) > target:
         raise _unreachable(coupling, aim, search.channels(least))
-    removed = search.uniform(target) if options.uniform else search.compete(target)
-    if not options.uniform or search.amount(removed) < lowest:
-        removed = search.put_back(removed, target)
-    if aim.stairs and not options.uniform:
-        removed = search.put_back(search.swap(removed, target), target)
-    if search.amount(removed) < lowest:
-        starts = (removed, search.put_back(search.uniform(target), target))
-        closer = [search.exchange(start, target, lowest) for start in starts]
-        removed = max(closer, key=search.amount)
+    removed = None if options.uniform else search.best(target, lowest)
+    if removed is None:
+        removed = _searched(search, aim)
     channels = search.channels(removed)
     cost = aim.costs[aim.budget.kind]
     reached = cost.amount(channels)
@@ -241,6 +235,25 @@ def _choose(search: "Search", aim: _Aim) -> Plan:
     widths = tuple((g, g.size - n) for g, n in zip(search.groups, removed, strict=True))
     loss = search.lost_by(removed)
     return Plan(coupling, aim.budget, channels, widths, cost.dense, reached, search.unit, loss)
+
+
+def _searched(search: "Search", aim: _Aim) -> list[int]:
+    """Steps removed of each group: a plan that meets the target, and is close to it if that can be.
+
+    Greedy, then polished: what there is room for goes back, and blocks are swapped.
+    """
+    uniform, target, lowest = search.options.uniform, aim.target, aim.lowest
+    removed = search.uniform(target) if uniform else search.compete(target)
+    if not uniform or search.amount(removed) < lowest:
+        removed = search.put_back(removed, target)
+    if aim.stairs and not uniform:
+        removed = search.put_back(search.swap(removed, target), target)
+    if search.amount(removed) >= lowest:
+        return removed
+    starts = (removed, search.put_back(search.uniform(target), target))
+    closer = [search.exchange(start, target, lowest) for start in starts]
+    close = [one for one in closer if search.amount(one) >= lowest]
+    return min(close, key=search.lost_by) if close else max(closer, key=search.amount)
 
 
 def _unreachable(coupling: Coupling, aim: _Aim, floor: Tensor) -> UsageError:

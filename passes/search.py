@@ -1,5 +1,6 @@
 """The search of a plan: blocks of channels go where least is lost for most cost saved.
 
+best       the least loss of all plans, where these are few
 compete    greedy, at the present sizes, until the budget is met
 uniform    the same share of every group
 put_back   what the budget has room for
@@ -8,8 +9,9 @@ exchange   one block more for others, where that comes closer
 """
 
 import bisect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -23,6 +25,9 @@ from .ranking import Ranking
 
 SWAPS = 200
 """Pairs of blocks that are tried before a swap is given up."""
+
+FEW = 1024
+"""Plans that are all looked at."""
 
 Removed = list[int]
 """Steps removed of each group."""
@@ -85,6 +90,19 @@ class Search:
         if key not in self._known:
             self._known[key] = self.costs.amount(self.channels(removed))
         return self._known[key]
+
+    # --- all ------------------------------------------------------------------------------------
+
+    def best(self, target: float, lowest: float) -> Removed | None:
+        """Of all plans between these amounts the one that loses least; None if none is.
+
+        None also where there are more than `FEW`.
+        """
+        if math.prod(map(len, self.stops)) > FEW:
+            return None
+        plans = [list(plan) for plan in product(*self.stops)]
+        close = [plan for plan in plans if lowest <= self.amount(plan) <= target]
+        return min(close, key=self.lost_by, default=None)
 
     # --- uniform --------------------------------------------------------------------------------
 

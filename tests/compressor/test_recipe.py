@@ -193,7 +193,7 @@ def test_a_dry_run_writes_nothing(command, project, tmp_path):
     before = sorted(project.iterdir())
     done = command(f"build net.py:net --macs 0.5 --dry-run -o {tmp_path}/out")
     assert done.exit_code == 0, done.stderr
-    assert "32       ->   16 mid.weight[0]" in done.stdout
+    assert "16       ->    8 body.weight[0]" in done.stdout
     assert "│ MACs" in done.stdout
     assert sorted(project.iterdir()) == before
     assert list(tmp_path.iterdir()) == []

@@ -197,7 +197,7 @@ def test_the_shares_of_all_processes_are_the_batch_and_weigh_like_its_rows(count
 
 @pytest.fixture(scope="module")
 def halved() -> Built:
-    """A trained network that half of its work left with almost no accuracy."""
+    """A trained network that lost a third of its accuracy with half of its work."""
     return compress(digits.digits_resnet(), digits.example_inputs(), budget=Budget(macs=0.5))
 
 
@@ -207,7 +207,7 @@ def test_distillation_needs_no_labels_and_leaves_the_others_alone(halved):
     small, found = run(halved, images, distill=2, learning_rate=2e-3)
     assert found["scores"][found["best"]] > 0.5 * found["scores"][0]  # negative errors
     assert len(found["losses"]) == 2 * 17  # a tenth of 1198 is held out
-    assert digits.accuracy(halved.small.module)["accuracy"] < 0.5
+    assert digits.accuracy(halved.small.module)["accuracy"] < 0.7
     assert digits.accuracy(small.module)["accuracy"] > 0.95
     torch.testing.assert_close(weights(halved.small), before, rtol=0, atol=0)
     torch.testing.assert_close(weights(halved.original), original, rtol=0, atol=0)

@@ -1,5 +1,6 @@
 """What a budget means, how it is met, and what is said when it cannot be."""
 
+import itertools
 import re
 from functools import cache
 
@@ -11,6 +12,8 @@ from compressor.passes.curves import Curve
 from compressor.passes.importance import channel_scores
 from compressor.passes.memory import Memory
 from compressor.passes.plan import TOLERANCE, UNITS
+from compressor.passes.ranking import by_curve, by_scores
+from compressor.passes.search import Search
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -292,8 +295,12 @@ def curves_of(coupling: passes.Coupling) -> list[Curve]:
     ]
 
 
-@pytest.mark.parametrize("measured", [False, True], ids=["scores", "curves"])
-def test_a_group_with_a_large_weight_keeps_more_and_one_with_a_small_weight_less(measured):
+@pytest.mark.parametrize(
+    ("measured", "weights"),
+    [(False, (1.0, 2.0, 5.0)), (True, (0.2, 1.0, 5.0))],
+    ids=["scores", "curves"],
+)
+def test_a_group_with_a_large_weight_keeps_more_and_one_with_a_small_weight_less(measured, weights):
     curves = curves_of(wide()) if measured else None
 
     def plan(**weights: float) -> dict[str, int]:
@@ -301,8 +308,34 @@ def test_a_group_with_a_large_weight_keeps_more_and_one_with_a_small_weight_less
         return kept(passes.choose(wide(), Budget(macs=0.5), options, curves=curves))
 
     group = next(group.name for group in wide().groups if group.name.startswith("inner"))
-    counts = [plan(inner=weight)[group] for weight in (0.2, 1.0, 5.0)]
+    counts = [plan(inner=weight)[group] for weight in weights]
     assert counts[0] < counts[1] < counts[2]
+
+
+@pytest.mark.parametrize("measured", [False, True], ids=["scores", "curves"])
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
+def test_of_few_plans_none_that_meets_the_budget_loses_less(measured, share):
+    curves = curves_of(wide()) if measured else None
+    plan = passes.choose(wide(), Budget(macs=share), Options(round_to=8), curves=curves)
+    ranked = [by_scores(group, channel_scores(wide(), "l2")) for group in wide().groups]
+    ranked = [by_curve(curve) for curve in curves] if curves else ranked
+    rankings = dict(zip(wide().groups, ranked, strict=True))
+    search = Search(wide(), passes.Costs(wide(), "macs"), Options(round_to=8), 8, rankings)
+    dense = search.amount([0, 0, 0])
+    losses = [
+        search.lost_by(list(every))
+        for every in itertools.product(*search.stops)
+        if share - TOLERANCE <= search.amount(list(every)) / dense <= share
+    ]
+    assert len(losses) > 1
+    assert plan.loss == pytest.approx(min(losses))
+
+
+def test_of_two_plans_that_come_close_the_one_that_loses_less_is_taken():
+    options, curves = weighted(wide(), inner=8.0), curves_of(wide())
+    plan = passes.choose(wide(), Budget(macs=0.5), options, curves=curves)
+    assert kept(plan)["inner.weight[0]"] >= 60  # where each channel costs 8 times as much
+    assert plan.loss < 25
 
 
 @pytest.mark.parametrize("measured", [False, True], ids=["scores", "curves"])
@@ -382,6 +415,54 @@ def test_planted_weak_channels_go_first(criterion):
         "inner_norm.running_var": [[c for c in range(64) if c not in WEAK]],
         "outer.weight": [None, [c for c in range(64) if c not in WEAK], None, None],
     }
+
+
+def test_scores_are_shares_of_layers_so_that_narrow_streams_do_not_collapse():
+    class Narrow(nn.Module):
+        """An inverted bottleneck: an inner group twelve times as wide as the stream."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.norm = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)
+            self.up = nn.ModuleList(nn.Conv2d(8, 96, 1) for _ in range(3))
+            self.down = nn.ModuleList(nn.Conv2d(96, 8, 1) for _ in range(3))
+            self.head = nn.Linear(8, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.norm(self.stem(x))
+            for up, down in zip(self.up, self.down, strict=True):
+                x = x + down(F.relu(up(x)))
+            return self.head(x.mean((2, 3)))
+
+    coupling = passes.couple(passes.capture(seeded(Narrow, 0), (normal(2, 3, 4, 4),), {}))
+    scores = channel_scores(coupling, "l2")
+    layers = {group.name: float(scores[group.cells[0]].sum()) for group in coupling.groups}
+    assert layers == pytest.approx({**dict.fromkeys(layers, 2), "stem.weight[0]": 8})
+    plan = choose(coupling, Options(round_to=1), macs=0.5)
+    assert kept(plan)["stem.weight[0]"] >= 4
+
+
+def test_biases_and_norms_follow_their_layer():
+    model = seeded(Wide, 2)
+    with torch.no_grad():
+        model.norm.weight[:20] *= 100
+        model.inner.bias[:20] *= 100
+    coupling = passes.couple(passes.capture(model, (normal(2, 3, 8, 8),), {}))
+    torch.testing.assert_close(channel_scores(coupling, "l2"), channel_scores(wide(), "l2"))
+
+
+def test_a_vector_counts_where_its_channels_lie_in_nothing_else():
+    class Vectors(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = (nn.Parameter(torch.arange(1.0, 7.0)) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (torch.relu(self.first) * self.second).sum()
+
+    coupling = passes.couple(passes.capture(Vectors(), (normal(2, 4),), {}))
+    scores = channel_scores(coupling, "l1")[coupling.groups[0].cells[0]]
+    torch.testing.assert_close(scores, 2 * torch.arange(1.0, 7.0).double() / 21)
 
 
 def test_scores_do_not_depend_on_how_a_layer_is_scaled():
