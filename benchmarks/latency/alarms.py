@@ -55,7 +55,7 @@ def _model(width: int) -> bytes:
         ]  # fmt: skip
         return nn.Sequential(*blocks)
 
-    return exported(passes.capture(seeded(make, 0), (normal(2, 160, 20, 20),), {}))
+    return exported(passes.capture(seeded(make, 0), (normal(2, 160, 36, 36),), {}))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import torch
 from compressor.passes.errors import GateError
 
 from benchmarks.latency.subjects import (
-    PEERS,
     coupled,
     exported,
     made,
@@ -24,8 +23,8 @@ from compressor.latency.target import Target
 
 SECONDS = 20.0
 """Of a race, at most."""
-HALF = 0.3
-"""Torch-Pruning's ratio that leaves about half of the MACs."""
+ROUNDED = (8, 16)
+"""Multiples to which Torch-Pruning rounds widths, in columns of their own."""
 
 
 def met(name: str, seed: int, threads: int = 1, share: float = 0.5) -> dict[str, Any]:
@@ -61,11 +60,11 @@ def met(name: str, seed: int, threads: int = 1, share: float = 0.5) -> dict[str,
 
 
 def equal_macs(name: str) -> dict[str, Any]:
-    """Ours at the MACs of Torch-Pruning's default, beside its others."""
-    models: dict[str, bytes] = {}
-    kept = {}
-    for label, unit in PEERS.items():
-        models[label], kept[label] = peer(name, HALF, unit)
+    """Ours at the MACs of Torch-Pruning's default, beside its others at as many."""
+    models, kept = dict[str, bytes](), dict[str, float]()
+    models["default"], kept["default"] = peer(name, None)
+    for unit in ROUNDED:
+        models[f"round {unit}"], kept[f"round {unit}"] = peer(name, unit, kept["default"])
     coupling = coupled(name)
     own = timing(coupling, 2 * SECONDS)
     plan = _at_macs(coupling, own.cost, kept["default"])
@@ -118,7 +117,7 @@ def _against(race: bench.Race) -> dict[str, dict[str, float]]:
 
 def aligned(name: str) -> dict[str, Any]:
     """Torch-Pruning's default model, padded."""
-    data, kept = peer(name, HALF, None)
+    data, kept = peer(name, None)
     found = align.align(data, max_seconds=2 * SECONDS)
     assert found.race is not None
     return {

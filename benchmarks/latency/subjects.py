@@ -21,7 +21,10 @@ NAMES = (
 )  # fmt: skip
 CHAINS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0")
 """Those whose code follows the sizes of its layers: the same can be written by hand."""
-PEERS = {"default": None, "round 8": 8, "round 16": 16}
+HALF = 0.3
+"""Torch-Pruning's ratio that leaves about half of the MACs."""
+SEARCHES = 8
+"""Of its ratio that leaves as many MACs with rounded widths."""
 
 
 class Encoder(nn.Module):
@@ -92,8 +95,25 @@ def exported(program: passes.Program) -> bytes:
     return simplify(data).data or data
 
 
-def peer(name: str, ratio: float, round_to: int | None) -> tuple[bytes, float]:
-    """Torch-Pruning's pruned network, exported like ours, and its share of the MACs."""
+def peer(name: str, unit: int | None, wanted: float | None = None) -> tuple[bytes, float]:
+    """Torch-Pruning's pruned network, exported like ours, and its share of the MACs.
+
+    Its ratio is `HALF`; or where MACs are `wanted`, the one that comes nearest to them.
+    """
+    if wanted is None:
+        model, kept = _pruned(name, HALF, unit)
+    else:
+        low, high, found = 0.0, 0.8, list[tuple[nn.Module, float]]()
+        for _ in range(SEARCHES):
+            share = (low + high) / 2
+            found.append(_pruned(name, share, unit))
+            low, high = (share, high) if found[-1][1] > wanted else (low, share)
+        model, kept = min(found, key=lambda one: abs(one[1] - wanted))
+    return exported(passes.capture(model.eval(), (made(name)[1],), {})), kept
+
+
+def _pruned(name: str, share: float, unit: int | None) -> tuple[nn.Module, float]:
+    """Without this share of the channels of each layer, and with this share of the MACs."""
     import torch_pruning as tp
 
     model, x = made(name)
@@ -105,13 +125,12 @@ def peer(name: str, ratio: float, round_to: int | None) -> tuple[bytes, float]:
         model,
         one,
         importance=tp.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=ratio,
+        pruning_ratio=share,
         ignored_layers=heads[-1:],
-        round_to=round_to,
+        round_to=unit,
     ).step()
     macs, _ = tp.utils.count_ops_and_params(model, one)
-    program = passes.capture(model.eval(), (x,), {})
-    return exported(program), macs / dense
+    return model, macs / dense
 
 
 def ratio(row: Any) -> dict[str, float]:
