@@ -197,7 +197,7 @@ def test_the_shares_of_all_processes_are_the_batch_and_weigh_like_its_rows(count
 
 @pytest.fixture(scope="module")
 def halved() -> Built:
-    """A trained network that lost a third of its accuracy with half of its work."""
+    """A trained network that lost more than a third of its accuracy with half of its work."""
     return compress(digits.digits_resnet(), digits.example_inputs(), budget=Budget(macs=0.5))
 
 
