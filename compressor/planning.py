@@ -80,7 +80,7 @@ def _timed(
     target = recipe.target()
     if target is None or recipe.device is None:
         return None, budget
-    time = Timed(coupling, load(recipe.device).time)
+    time = load(recipe.device).cost(coupling)
     return time, replace(budget, latency=min(target.share(time.dense * 1e3), 0.999))
 
 

@@ -2,12 +2,14 @@
 
     time(kernel) -> seconds       a table that was measured on the device; nothing here looks at a
                                   clock (`compressor/latency` has such tables)
+    reading(bytes) -> seconds     on top, once all the weights no longer fit into its caches
 
 A width is worth stopping at where it is the top of a stair: less would cost the same, more would
 cost more. So what is kept for nothing stays.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,18 +28,31 @@ STAIR = 2e-3
 Time = Callable[[Kernel], float]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What it takes to read the weights of a network that no cache holds until the next run."""
+
+    weights: Callable[[Kernel], float]
+    """Bytes."""
+    time: Callable[[float], float]
+    """Of the bytes of all kernels together."""
+
+
+NO_READING = Reading(lambda kernel: 0.0, lambda weights: 0.0)
+
+
 class Timed:
-    """A `Cost`: what the kernels take, in the unit of `time`, and `rest` on top."""
+    """A `Cost`: what the kernels take, in the unit of `time`, and what `reading` adds."""
 
     def __init__(
-        self, coupling: Coupling, time: Time, *, batch: int = 1, rest: float = 0.0
+        self, coupling: Coupling, time: Time, *, batch: int = 1, reading: Reading = NO_READING
     ) -> None:
-        self.coupling, self.time, self.rest = coupling, time, rest
+        self.coupling, self.time, self.reading = coupling, time, reading
         self._works = works(coupling, batch)
         self._factors = Factors(coupling)
         self._rows = [self._row(work.widths) for work in self._works]
-        self._alike: dict[Kernel, float] = {}
-        self._known: dict[tuple[int, tuple[float, ...]], float] = {}
+        self._alike: dict[Kernel, tuple[float, float]] = {}
+        self._known: dict[tuple[int, tuple[float, ...]], tuple[float, float]] = {}
         self._users: dict[int, list[int]] = {}
         for number, (_, row) in enumerate(self._rows):
             for factor in {index for product in row for index in product}:
@@ -74,20 +89,28 @@ class Timed:
             widths.append(max(round(constant * scale), 1))
         return Kernel(work.kind, work.fixed, tuple(widths))
 
-    def _time(self, number: int, sizes: np.ndarray) -> float:
+    def _sums(self, numbers: Iterable[int], sizes: np.ndarray) -> tuple[float, float]:
+        """Time and weights of these kernels."""
+        times = weights = 0.0
+        for number in numbers:
+            time, held = self._one(number, sizes)
+            times, weights = times + time, weights + held
+        return times, weights
+
+    def _one(self, number: int, sizes: np.ndarray) -> tuple[float, float]:
         _, rows = self._rows[number]
         key = (number, tuple(sizes[index] for row in rows for index in row))
         if key not in self._known:
             kernel = self._kernel(number, sizes)
             if kernel not in self._alike:
-                self._alike[kernel] = self.time(kernel)
+                self._alike[kernel] = self.time(kernel), self.reading.weights(kernel)
             self._known[key] = self._alike[kernel]
         return self._known[key]
 
     def amount(self, channels: Tensor) -> float:
         """What all kernels take without these channels."""
-        sizes = self._factors.sizes(channels)
-        return self.rest + sum(self._time(number, sizes) for number in range(len(self._works)))
+        times, weights = self._sums(range(len(self._works)), self._factors.sizes(channels))
+        return times + self.reading.time(weights)
 
     def _touching(self, channels: Tensor) -> list[int]:
         """The kernels that get smaller without these channels."""
@@ -97,14 +120,18 @@ class Timed:
     def gains(self, channels: Tensor, further: Further, block: Block) -> dict[int, list[float]]:
         """Exact: every kernel is looked up at the widths that it would have."""
         now = self._factors.sizes(channels)
+        _, whole = self._sums(range(len(self._works)), now)
+        reading = self.reading.time(whole)
         found = {}
         for group, counts in further.items():
             numbers = self._touching(block(group, 1))
-            before = sum(self._time(number, now) for number in numbers)
+            before, held = self._sums(numbers, now)
             saved = []
             for count in counts:
                 sizes = self._sizes_without(now, channels, block(group, count))
-                saved.append(before - sum(self._time(number, sizes) for number in numbers))
+                after, left = self._sums(numbers, sizes)
+                less = reading - self.reading.time(whole - held + left)
+                saved.append(before - after + less)
             found[group] = saved
         return found
 
@@ -124,11 +151,11 @@ class Timed:
             step *= 2
         whole = self._factors.whole
         numbers = self._touching(torch.cat([cell[:1] for cell in order]))
-        found, last = [0], sum(self._time(number, whole) for number in numbers)
+        found, last = [0], self._sums(numbers, whole)[0]
         for width in range((size - 1) // step * step, 0, -step):
             gone = torch.cat([cell[: size - width] for cell in order])
             sizes = self._sizes_without(whole, NONE, gone)
-            time = sum(self._time(number, sizes) for number in numbers)
+            time, _ = self._sums(numbers, sizes)
             if time < last * (1 - STAIR):
                 found.append(size - width)
                 last = time

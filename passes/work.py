@@ -61,18 +61,18 @@ def works(coupling: Coupling, batch: int = 1) -> list[Work]:
     """The kernels of a program, in the order of its calls, for a batch of this size."""
     trace = coupling.trace
     found: list[Work] = []
-    fused = _Fused()
+    fused = _Fused(trace.calls)
     for node, call in trace.calls.items():
         name = _name(call)
-        if name in FREE or fused.takes(node, name):
+        if name in FREE or node in fused.parts:
             continue
         own = 1.0
         if coupling.program.batch is not None and _batched(node):
             own = batch / coupling.program.batch
         row = KINDS.get(name, _elementwise)
         found += [
-            Work(kind, fixed, widths, tuple(own if i == lead else 1.0 for i in range(len(widths))),
-                 node)
+            Work(kind, tuple(sorted((*fixed, *fused.settings(node)))), widths,
+                 tuple(own if i == lead else 1.0 for i in range(len(widths))), node)
             for kind, fixed, widths, lead in row(call, results_of(trace.results[node]), name)
         ]  # fmt: skip
     return found
@@ -123,35 +123,48 @@ VIEWS = frozenset((
 _CONVS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
           "conv_transpose3d", "convolution")  # fmt: skip
 _NORMS = ("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm")
-_ACTIVATIONS = ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "sigmoid", "tanh", "leaky_relu",
-                "hardsigmoid")  # fmt: skip
+_ACTIVATIONS = {"relu": "", "relu6": "clip", "hardtanh": "clip", "clamp": "clip",
+                "clamp_min": "clip", "sigmoid": "sigmoid", "tanh": "tanh",
+                "leaky_relu": "leaky_relu", "hardsigmoid": "hardsigmoid"}  # fmt: skip
+"""A kernel computes a ReLU on the way out; the others go over the whole result once more, which
+makes a depthwise convolution take half as long again."""
 
 
 class _Fused:
-    """Which results are those of a convolution with something fused into it, and what they lack."""
+    """What becomes part of a convolution: its norms, one addition, one activation."""
 
-    def __init__(self) -> None:
-        self._open: dict[Node, int] = {}  # how far it is: 0 convolution or norm, 1 added, 2 done
+    def __init__(self, calls: Mapping[Node, Call]) -> None:
+        self.parts: set[Node] = set()
+        self._activations: dict[Node, str] = {}  # of every convolution
+        self._open: dict[Node, tuple[Node, int]] = {}
+        """Results of a convolution: which, and how far: 0 convolution or norm, 1 added, 2 done."""
+        for node, call in calls.items():
+            self._read(node, _name(call))
 
-    def takes(self, node: Node, name: str) -> bool:
-        """Whether this call becomes part of the convolution before it."""
+    def settings(self, node: Node) -> tuple[tuple[str, Any], ...]:
+        """What a convolution's kernel has besides its own settings."""
+        found = self._activations.get(node)
+        return () if found is None else (("activation", found),)
+
+    def _read(self, node: Node, name: str) -> None:
         if name in _CONVS:
-            self._open[node] = 0
-            return False
+            self._open[node], self._activations[node] = (node, 0), ""
+            return
         before = [one for one in node.all_input_nodes if one in self._open]
         alone = [one for one in before if len(one.users) == 1]
         if not alone:
-            return False
-        stage = self._open[alone[0]]
+            return
+        convolution, stage = self._open[alone[0]]
         if name in _NORMS and stage == 0:
-            self._open[node] = 0
+            self._open[node] = convolution, 0
         elif name == "add" and stage == 0 and len(node.all_input_nodes) == 2:
-            self._open[node] = 1
+            self._open[node] = convolution, 1
         elif name in _ACTIVATIONS and stage < 2:
-            self._open[node] = 2
+            self._open[node] = convolution, 2
+            self._activations[convolution] = _ACTIVATIONS[name]
         else:
-            return False
-        return True
+            return
+        self.parts.add(node)
 
 
 # --- kernels -------------------------------------------------------------------------------------

@@ -81,7 +81,8 @@ def readers(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], object
     stair = {"kind": "Conv", "place": 1, "unit": 8, "misfit": {"1": 1.5}, "first": [0.5]}
     family = {"kind": "Conv", "fixed": {"kernel": [3, 3]}, "nodes": [[8, 16]], "times": [1.0, 2.0]}
     device = {"format": table.FORMAT, "threads": 1, "environment": {}, "reference_seconds": 1.0,
-              "seconds": 1.0, "stairs": [stair], "families": [family]}  # fmt: skip
+              "seconds": 1.0, "stairs": [stair], "families": [family],
+              "caches": {"held": [1.0], "slower": [0.5]}}  # fmt: skip
     groups = {"format": group_weights.FORMAT, "rows": [{"name": "a.weight[0]", "size": 4}],
               "weights": {"a.weight[0]": 1.5}}  # fmt: skip
 

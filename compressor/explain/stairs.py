@@ -127,6 +127,7 @@ def _convolution(
     if pads[:2] != pads[2:] or given.get("auto_pad", b"NOTSET") not in (b"", b"NOTSET"):
         return None
     fixed: Fixed = (
+        ("activation", ""),
         ("dilation", tuple(given.get("dilations", (1, 1)))),
         ("kernel", kernel),
         ("padding", pads[:2]),

@@ -14,7 +14,7 @@ from pathlib import Path
 from compressor.environment import environment
 from compressor.latency.probe import Setting
 from compressor.latency.profiling import Wanted, differences, profile
-from compressor.latency.table import Table, load
+from compressor.latency.table import FORMAT, Table, load
 from compressor.passes.errors import UsageError
 
 Progress = Callable[[int, int], None]
@@ -37,7 +37,8 @@ def kept_at(setting: Setting) -> Path:
     now = environment()
     packages = now["packages"]
     version = packages.get("onnxruntime") if isinstance(packages, dict) else None
-    mark = json.dumps([now["processor"], now["flags"], version, setting.provider, setting.threads])
+    mark = json.dumps([FORMAT, now["processor"], now["flags"], version, setting.provider,
+                       setting.threads])  # fmt: skip
     return home / "compressor" / f"device-{hashlib.sha256(mark.encode()).hexdigest()[:16]}.json"
 
 

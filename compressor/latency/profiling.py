@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from compressor.environment import environment
+from compressor.latency.caches import measured
 from compressor.latency.probe import REFERENCE, Setting, batches, measure
 from compressor.latency.snippets import buildable
 from compressor.latency.table import Family, Fixed, Name, Stair, Table, load
@@ -31,6 +32,9 @@ DEAREST = 1.25
 """And nowhere more than this: 17 input channels take 0.84 to 0.87 of the time of 32."""
 _UNITS = (64, 32, 16, 8, 4, 2)
 _GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+_EDGES = (1, 7, 15)
+"""Inputs fewer than a block (8 or 16 channels) have kernels of their own: a 1x1 convolution of 15
+takes twice as long as one of 16."""
 _CHANNELS = {"conv": (0, 1), "depthwise": (0,), "linear": (0, 1), "layer_norm": (0,), "pool": (0,)}
 """Places of widths with a grid of channels; others are measured at parts of the largest."""
 
@@ -84,7 +88,7 @@ def usual(batch: int = 1) -> Wanted:
             fixed = {"dilation": 1, "kernel": kernel, "padding": kernel // 2, "pixels": pixels,
                      "stride": stride}  # fmt: skip
             pairs = ((name, (size, size)) for name, size in fixed.items())
-            own: Fixed = tuple(sorted((*pairs, ("transposed", False))))
+            own: Fixed = tuple(sorted((*pairs, ("activation", ""), ("transposed", False))))
             places = (narrow,) if kind == "depthwise" else (narrow, narrow)
             found[kind, own] = (*places, (batch,))
     linear: Fixed = (("bias", True), ("flat", False))
@@ -110,6 +114,8 @@ def _nodes(kind: str, place: int, dense: set[int], changes: bool) -> tuple[int, 
     elif place in _CHANNELS.get(kind, ()):
         unit = next(unit for unit in (16, 8, 4, 2, 1) if most >= 2 * unit or unit == 1)
         found = {unit * step for step in _GRID if unit * step < most} | dense
+        if (kind, place) == ("conv", 0):
+            found |= {edge for edge in _EDGES if edge < most}
     else:
         found = dense | {max(round(most * part), 1) for part in (0.125, 0.25, 0.5, 0.75)}
     return tuple(sorted(found))
@@ -142,6 +148,7 @@ def profile(
     total, done = Wanted(missing).points, 0
     if not table.stairs:
         table.stairs.update(stairs(setting))
+        table.caches = measured(setting)
     for name, nodes in missing.items():
         if time.perf_counter() - start > seconds:
             table.save(path)

@@ -104,7 +104,10 @@ def _conv(graph: Graph, fixed: Mapping[str, Any], batch: int, sizes: tuple[int, 
     else:
         weight = graph.weight(outputs, inputs // groups, *fixed["kernel"])
         y = graph.node("Conv", x, weight, graph.weight(outputs), **settings)
-    return graph.node("Relu", y)
+    if fixed["activation"] == "clip":
+        limits = (graph.constant(np.array(limit, np.float32)) for limit in (0, 6))
+        return graph.node("Clip", y, *limits)
+    return graph.node(_ONE[fixed["activation"] or "relu"], y)
 
 
 def _dense(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
@@ -214,19 +217,28 @@ def effort(kernel: Kernel) -> float:
     return product
 
 
+def weights(kernel: Kernel) -> float:
+    """How many numbers its weights are."""
+    fixed, widths = dict(kernel.fixed), kernel.widths
+    if kernel.kind == "linear":
+        return float(widths[0] * widths[1])
+    if kernel.kind not in ("conv", "depthwise", "grouped"):
+        return 0.0
+    each = {"conv": widths[0], "depthwise": 1, "grouped": widths[-2]}[kernel.kind]
+    outputs = widths[0] if kernel.kind == "depthwise" else widths[1]
+    return float(math.prod(fixed["kernel"]) * each * outputs)
+
+
 def numbers_held(kernels: Sequence[Kernel]) -> float:
     """Roughly how many numbers the inputs, weights and results of these kernels are."""
-    total = 0.0
+    total = sum(map(weights, kernels))
     for kernel in kernels:
         fixed, widths = dict(kernel.fixed), kernel.widths
         if kernel.kind in ("conv", "depthwise", "grouped"):
             channels = widths[0] + (widths[1] if kernel.kind != "depthwise" else widths[0])
-            weights = math.prod(fixed["kernel"]) * widths[0] * (
-                widths[1] if kernel.kind == "conv" else 1
-            )  # fmt: skip
-            total += channels * math.prod(fixed["pixels"]) * widths[-1] + weights
+            total += channels * math.prod(fixed["pixels"]) * widths[-1]
         elif kernel.kind == "linear":
-            total += widths[0] * widths[1] + (widths[0] + widths[1]) * widths[2]
+            total += (widths[0] + widths[1]) * widths[2]
         elif kernel.kind == "matmul":
             inner, rows, columns, count = widths
             total += count * (inner * rows + inner * columns + rows * columns)

@@ -19,12 +19,16 @@ import numpy as np
 
 from compressor.bench.sessions import CPU
 from compressor.files import read_file, write_file
+from compressor.latency.caches import BYTES, Caches, read
 from compressor.latency.probe import Setting
-from compressor.latency.snippets import effort
+from compressor.latency.snippets import effort, weights
+from compressor.passes.coupling import Coupling
 from compressor.passes.errors import UsageError
+from compressor.passes.memory import Memory
+from compressor.passes.timed import Reading, Timed
 from compressor.passes.work import Kernel
 
-FORMAT = 1
+FORMAT = 2
 Fixed = tuple[tuple[str, Any], ...]
 Name = tuple[str, Fixed]
 
@@ -100,8 +104,23 @@ class Table:
     stairs: dict[tuple[str, int], Stair] = field(default_factory=dict)
     """By kind and place of the width."""
     families: dict[Name, Family] = field(default_factory=dict)
+    caches: Caches = field(default_factory=Caches)
     seconds: float = 0.0
     """What measuring took."""
+
+    def cost(self, coupling: Coupling, batch: int = 1) -> Timed:
+        """What plans of a network take, in seconds."""
+        others = Memory(coupling).dense * batch
+
+        def time(kernel: Kernel) -> float:
+            own = weights(kernel) * BYTES  # what they took beyond the caches is in its own time
+            return max(self.time(kernel) - self.caches.reading(own) * self.reference, 0.0)
+
+        reading = Reading(
+            lambda kernel: weights(kernel) * BYTES,
+            lambda held: self.caches.reading(held, others) * self.reference,
+        )
+        return Timed(coupling, time, batch=batch, reading=reading)
 
     def time(self, kernel: Kernel) -> float:
         """Seconds. Raises UsageError for a kind of kernel that was never measured."""
@@ -109,7 +128,9 @@ class Table:
         widths, factor = [], 1.0
         for place, width in enumerate(kernel.widths):
             stair = self.stairs.get((kernel.kind, place))
-            if stair is not None and not (family and width in family.nodes[place]):
+            known = family.nodes[place] if family else ()
+            within = known[:1] == (1,) and stair is not None and width < stair.unit
+            if stair is not None and width not in known and not within:
                 width, more = stair.top(width)
                 factor *= more
             widths.append(width)
@@ -164,6 +185,7 @@ class Table:
             "environment": dict(self.environment),
             "reference_seconds": self.reference,
             "seconds": round(self.seconds, 3),
+            "caches": self.caches.to_json(),
             "stairs": [
                 {"kind": kind, "place": place, "unit": one.unit,
                  "misfit": {str(k): round(v, 4) for k, v in one.misfit.items()},
@@ -197,6 +219,7 @@ def load(path: Path) -> Table:
             dict(found["environment"]),
             float(found["reference_seconds"]),
             {(one["kind"], int(one["place"])): _stair(one) for one in found["stairs"]},
+            caches=read(found["caches"]),
             seconds=float(found["seconds"]),
         )
         families = [_family(one) for one in found["families"]]

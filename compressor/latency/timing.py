@@ -46,7 +46,7 @@ class Timing:
     @cached_property
     def cost(self) -> Timed:
         """What a plan takes, by the table."""
-        return Timed(self.coupling, self.device.table.time, batch=self.batch)
+        return self.device.table.cost(self.coupling, self.batch)
 
     def race(self, models: Mapping[str, bytes]) -> bench.Race:
         """All side by side, the original first."""

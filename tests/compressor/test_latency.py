@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from compressor import passes
 from compressor.cli import app
-from compressor.latency import probe, profiling
+from compressor.latency import caches, probe, profiling
+from compressor.latency.caches import Caches
 from compressor.latency.probe import REFERENCE, Setting
 from compressor.latency.profiling import Wanted, profile, stair, usual, wanted
 from compressor.latency.snippets import buildable
@@ -70,11 +71,51 @@ def table() -> Table:
     other = Family("softmax", (), ((8, 16), (1, 100)), np.array([[0.1, 1.0], [0.2, 2.0]]))
     return Table(Setting(), {"processor": "P", "flags": []}, 0.5,
                  {("conv", 0): Stair(16, {1: 1.5})}, {one.name: one for one in (family, other)},
-                 12.0)  # fmt: skip
+                 CACHES, 12.0)  # fmt: skip
 
 
 def conv(*widths: int) -> Kernel:
     return Kernel("conv", REFERENCE.fixed, widths)
+
+
+def narrow() -> Table:
+    """A family with a kernel of its own for inputs fewer than a block."""
+    nodes, times = ((1, 15, 16), (16,), (1,)), np.array([1.0, 8.0, 4.0]).reshape(3, 1, 1)
+    family = Family("conv", REFERENCE.fixed, nodes, times)
+    own = Stair(16, {}, tuple(width / 16 for width in range(1, 17)))
+    return Table(Setting(), {}, 1.0, {("conv", 0): own}, {family.name: family})
+
+
+def test_fewer_inputs_than_a_block_take_what_their_own_family_takes():
+    """Not what the first block of the swept family says: its results are written all the same."""
+    assert [narrow().time(conv(width, 16, 1)) for width in (1, 8, 15, 16)] == [1.0, 4.5, 8.0, 4.0]
+
+
+CACHES = Caches((8e6, 16e6), (0.0, 1e-6))
+
+
+def test_weights_that_fit_into_the_caches_are_read_for_nothing():
+    assert CACHES.reading(4e6, 4e6) == 0
+    assert CACHES.reading(6e6, 6e6) == pytest.approx(6e6 * 0.5e-6)
+    assert CACHES.reading(6e6, 60e6) == pytest.approx(6e6 * 1e-6)  # level from there on
+
+
+def test_a_network_beyond_the_caches_takes_longer_than_its_kernels():
+    coupling = chain()
+    needed = wanted(coupling)
+    families = [Family(kind, fixed, nodes, np.ones([len(own) for own in nodes]))
+                for (kind, fixed), nodes in needed.families.items()]  # fmt: skip
+    table = Table(Setting(), {}, 0.5, {}, {one.name: one for one in families})
+    within = table.cost(coupling)
+    assert within.dense == pytest.approx(0.5 * len(within.kernels()))
+    weights = 4 * (9 * 3 * 48 + 9 * 48 * 64 + 64 * 48 + 48 * 10)
+    table.caches = Caches((0.0, 1e9), (0.0, 1e-3))
+    others = 4 * (48 + 64 + 64) * 8 * 8
+    # what a kernel reads beyond the caches by itself is in its own time already
+    own = sum((4 * size) ** 2 for size in (9 * 3 * 48, 9 * 48 * 64, 64 * 48, 48 * 10)) * 1e-12
+    assert table.cost(coupling).dense == pytest.approx(
+        within.dense + 0.5 * (weights * (weights + others) * 1e-12 - own)
+    )
 
 
 def test_times_are_interpolated_between_widths():
@@ -116,12 +157,15 @@ def test_a_table_is_the_same_after_a_file(tmp_path):
 
 BROKEN = {
     "no JSON": (lambda text: text[:-20], "it is no JSON"),
-    "another format": (lambda text: text.replace('"format":1', '"format":7'), "format is 7"),
+    "another format": (lambda text: text.replace('"format":2', '"format":7'), "format is 7"),
     "a list": (lambda text: "[1]", "format is None"),
     "no families": (lambda text: text.replace("families", "fam"), "'families' is missing"),
     "a time of nothing": (lambda text: text.replace("[1.0,4.0", "[0.0,4.0"), "times above 0"),
     "a time too few": (lambda text: text.replace("[1.0,4.0", "[1.0"), "needs 4 times"),
     "widths that do not ascend": (lambda text: text.replace("[16,64]", "[64,16]"), "ascend"),
+    "no caches": (lambda text: text.replace("caches", "cash"), "'caches' is missing"),
+    "caches that shrink": (lambda text: text.replace("8000000.0,", "99000000.0,"), "ascend"),
+    "reading in no time": (lambda text: text.replace("[0.0,1e-06]", "[0.0,-1e-06]"), "0 or more"),
     "no threads": (lambda text: text.replace('"threads":1', '"threads":0'), "1 thread at least"),
     "words for numbers": (lambda text: text.replace("[1.0,4.0", '["a",4.0'), "could not convert"),
 }
@@ -152,7 +196,7 @@ def test_every_kernel_of_a_network_is_wanted_up_to_its_width():
     assert kinds == ["conv", "conv", "linear", "pool"]  # two of 3x3 are one family
     (nodes,) = (n for (kind, f), n in needed.families.items()
                 if kind == "conv" and dict(f)["kernel"] == (3, 3))  # fmt: skip
-    assert nodes == ((3, 16, 32, 48), (16, 32, 48, 64), (1,))
+    assert nodes == ((1, 3, 7, 15, 16, 32, 48), (16, 32, 48, 64), (1,))
 
 
 def test_every_kind_of_kernel_runs():
@@ -161,7 +205,10 @@ def test_every_kind_of_kernel_runs():
     linear = (("bias", True), ("flat", False))
     pool = (("kernel", (2, 2)), ("op", "max"), ("padding", (0, 0)), ("pixels", (8, 8)),
             ("stride", (2, 2)))  # fmt: skip
+    acting = [tuple(sorted((conv | {"activation": name}).items()))
+              for name in ("clip", "sigmoid", "tanh", "leaky_relu", "hardsigmoid")]  # fmt: skip
     kernels = [
+        *(Kernel("conv", fixed, (16, 16, 1)) for fixed in acting),
         Kernel("conv", turned, (16, 16, 1)),
         Kernel("depthwise", REFERENCE.fixed, (16, 1)),
         Kernel("grouped", REFERENCE.fixed, (32, 32, 8, 1)),
@@ -177,6 +224,20 @@ def test_every_kind_of_kernel_runs():
     assert len(ratios) == len(kernels)
     assert reference > 0
     assert all(ratio > 0 for ratio in ratios)
+
+
+def test_what_profiling_takes_is_no_part_of_a_kernel():
+    (ratio,), reference = probe.measure([probe.NOTHING], Setting())
+    assert ratio * reference < 1e-6
+
+
+def test_the_caches_of_this_machine_are_measured():
+    found = caches.measured(Setting())
+    assert len(found.held) == len(found.slower) == len(caches.COPIES)
+    assert found.slower[0] == 0
+    assert list(found.slower) == sorted(found.slower)
+    assert found.reading(1e8) >= found.reading(1e7) >= 0
+    assert caches.measured(Setting("CUDAExecutionProvider")) == Caches()
 
 
 def test_twice_the_work_takes_longer():
