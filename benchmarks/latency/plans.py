@@ -1,6 +1,7 @@
 """Plans by time, and what a race says of them."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ SECONDS = 20.0
 """Of a race, at most."""
 ROUNDED = (8, 16)
 """Multiples to which Torch-Pruning rounds widths, in columns of their own."""
+ALIKE = 0.02
+"""As many MACs as another, at most this share more or less."""
+WHOLE = 0.98
+"""Of the MACs: who keeps as many has removed nothing that is worth a comparison."""
 
 
 def met(name: str, seed: int, threads: int = 1, share: float = 0.5) -> dict[str, Any]:
@@ -60,23 +65,34 @@ def met(name: str, seed: int, threads: int = 1, share: float = 0.5) -> dict[str,
 
 
 def equal_macs(name: str) -> dict[str, Any]:
-    """Ours at the MACs of Torch-Pruning's default, beside its others at as many."""
+    """Ours at the MACs of Torch-Pruning's default, beside its others at as many.
+
+    Where rounded widths have no such model, ours is made at the MACs of theirs too.
+    """
     models, kept = dict[str, bytes](), dict[str, float]()
     models["default"], kept["default"] = peer(name, None)
     for unit in ROUNDED:
         models[f"round {unit}"], kept[f"round {unit}"] = peer(name, unit, kept["default"])
     coupling = coupled(name)
     own = timing(coupling, 2 * SECONDS)
-    plan = _at_macs(coupling, own.cost, kept["default"])
     costs = passes.Costs(coupling, "macs")
-    kept["ours"] = costs.amount(plan.channels) / costs.dense
-    small = passes.apply(passes.Shrink(plan), coupling.program).program
-    small.module.eval()
-    race = own.race({"original": own.original, "ours": exported(small), **models})
+    peers, partners = list(models), dict[str, str]()
+    for one in peers:
+        if kept[one] > WHOLE:
+            continue
+        alike = abs(kept[one] / kept["default"] - 1) <= ALIKE
+        partners[one] = "ours" if alike else f"ours as {one}"
+        if partners[one] not in models:
+            plan = _at_macs(coupling, own.cost, kept[one])
+            small = passes.apply(passes.Shrink(plan), coupling.program).program
+            small.module.eval()
+            models[partners[one]] = exported(small)
+            kept[partners[one]] = costs.amount(plan.channels) / costs.dense
+    race = own.race({"original": own.original, **models})
     return {
         "macs": kept,
         "models": {row.name: ratio(row) for row in race.rows[1:]},
-        "against": _against(race),
+        "against": _against(race, partners),
         "noise": ratio(race.control),
     }
 
@@ -98,8 +114,8 @@ def _at_macs(coupling: passes.Coupling, cost: Any, wanted: float) -> passes.Plan
     return best[1]
 
 
-def _against(race: bench.Race) -> dict[str, dict[str, float]]:
-    """How much longer every other takes than ours, in the same rounds."""
+def _against(race: bench.Race, partners: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """How much longer each takes than its partner, in the same rounds."""
     from compressor.bench.statistics import paired_ratio
 
     def times(row: bench.Row) -> np.ndarray:
@@ -108,10 +124,9 @@ def _against(race: bench.Race) -> dict[str, dict[str, float]]:
 
     rows_ = {row.name: row for row in race.rows}
     found = {}
-    for name, row in rows_.items():
-        if name not in ("ours", "original"):
-            one = paired_ratio(times(row), times(rows_["ours"]), heat=race.heat)
-            found[name] = {"ratio": one.median, "low": one.low, "high": one.high}
+    for name, partner in partners.items():
+        one = paired_ratio(times(rows_[name]), times(rows_[partner]), heat=race.heat)
+        found[name] = {"ratio": one.median, "low": one.low, "high": one.high}
     return found
 
 
