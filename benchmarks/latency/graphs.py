@@ -5,6 +5,7 @@ onnxscript   with its optimiser, which is what a build starts from
 onnxsim      that, simplified: what a build keeps where it agrees with torch
 onnxslim     that, by another simplifier
 fusions      that, by ONNX Runtime's own script for transformers
+sums         onnxsim's, with additions before layer norms that are not fused: what a build tries
 
 ONNX Runtime optimises all of them once more when it loads them.
 """
@@ -19,6 +20,7 @@ from benchmarks.latency.subjects import coupled, ratio, timing
 from compressor import passes
 from compressor.export import export, simplify
 from compressor.runtime import OnnxModel
+from compressor.sums import with_sums
 
 SECONDS = 60.0
 KINDS = {"vit_b_16": "vit", "bert": "bert"}
@@ -37,6 +39,8 @@ def graphs(name: str) -> dict[str, Any]:
     }
     if name in KINDS:
         makers["fusions"] = lambda: _fused(written, KINDS[name])
+    if (sums := with_sums(_simplified(written))) is not None:
+        makers["sums"] = lambda: sums
     models, found = {"exporter": export(program, optimize=False)}, dict[str, dict[str, Any]]()
     for which, make in makers.items():
         try:

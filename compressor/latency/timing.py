@@ -17,6 +17,7 @@ from compressor.passes.errors import UsageError
 from compressor.passes.timed import Timed
 from compressor.runtime import OnnxModel, batches_of
 from compressor.stages import Watch
+from compressor.sums import SUMS, with_sums
 
 if TYPE_CHECKING:
     from compressor.recipe import Recipe
@@ -72,13 +73,25 @@ class Timing:
             data = export(program)
             return simplify(data).data or data
 
+    @cached_property
+    def _sums(self) -> bool:
+        """Whether the network is faster with sums before its norms, as a build would deploy it."""
+        other = with_sums(self.original)
+        if other is None:
+            return False
+        with self.watch.stage("race"):
+            found = self.race({"original": self.original, SUMS: other})
+        return found.rows[1].ratio.high < 1
+
     def against_original(self, plan: passes.Plan) -> bench.Race:
         """A plan, cut and exported, against the original."""
         small = passes.apply(passes.Shrink(plan), self.coupling.program).program
         small.module.eval()
-        models = {"original": self.original, "small": self._exported(small)}
+        data = self._exported(small)
+        if self._sums:
+            data = with_sums(data) or data
         with self.watch.stage("race"):
-            return self.race(models)
+            return self.race({"original": self.original, "small": data})
 
     def met(self, target: Target, choose: Callable[[float], passes.Plan]) -> Met:
         """The plan that meets the target in a race here; for another device, by its table alone."""
