@@ -1,10 +1,8 @@
 """Plans by time, and what a race says of them."""
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from compressor.passes.errors import GateError
 
@@ -92,7 +90,7 @@ def equal_macs(name: str) -> dict[str, Any]:
     return {
         "macs": kept,
         "models": {row.name: ratio(row) for row in race.rows[1:]},
-        "against": _against(race, partners),
+        "against": {one: _told(race.between(one, own)) for one, own in partners.items()},
         "noise": ratio(race.control),
     }
 
@@ -114,20 +112,8 @@ def _at_macs(coupling: passes.Coupling, cost: Any, wanted: float) -> passes.Plan
     return best[1]
 
 
-def _against(race: bench.Race, partners: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """How much longer each takes than its partner, in the same rounds."""
-    from compressor.bench.statistics import paired_ratio
-
-    def times(row: bench.Row) -> np.ndarray:
-        samples = row.samples.wall_ns if race.primary == "wall" else row.samples.cpu_ns
-        return np.array(samples) / row.samples.runs
-
-    rows_ = {row.name: row for row in race.rows}
-    found = {}
-    for name, partner in partners.items():
-        one = paired_ratio(times(rows_[name]), times(rows_[partner]), heat=race.heat)
-        found[name] = {"ratio": one.median, "low": one.low, "high": one.high}
-    return found
+def _told(found: bench.Ratio) -> dict[str, float]:
+    return {"ratio": found.median, "low": found.low, "high": found.high}
 
 
 def aligned(name: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from compressor.bench.statistics import Ratio
+from compressor.bench.statistics import Ratio, paired_ratio
 
 Clock = Literal["wall", "cpu"]
 
@@ -79,6 +79,18 @@ class Race:
     def noise(self) -> Ratio:
         """The baseline against itself, by the primary clock: what a ratio of 1 looks like here."""
         return self.control.ratio
+
+    def between(self, name: str, other: str) -> Ratio:
+        """How long one model takes over another of the same race, round by round.
+
+        Raises KeyError where one of them did not take part.
+        """
+        rows = {row.name: row.samples for row in self.rows}
+        return paired_ratio(*(self._times(rows[one]) for one in (name, other)), heat=self.heat)
+
+    def _times(self, samples: Samples) -> list[float]:
+        whole = samples.wall_ns if self.primary == "wall" else samples.cpu_ns
+        return [time / samples.runs for time in whole]
 
     def to_json(self) -> dict[str, object]:
         """Everything, raw samples and orders too, in dicts, lists, strings and numbers."""

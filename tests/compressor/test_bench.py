@@ -5,6 +5,7 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from compressor.passes.errors import CompressError, UsageError
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from compressor.bench import Race, Ratio, offered_providers, race, render
+from compressor.bench import Race, Ratio, Samples, offered_providers, race, render
 from compressor.bench.sessions import Field
 from compressor.bench.statistics import paired_ratio
 from compressor.environment import environment
@@ -370,3 +371,15 @@ def test_importing_the_instrument_is_cheap():
     code = f"import sys, compressor.bench; print(sorted({heavy}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_two_models_of_a_race_are_compared_round_by_round():
+    samples = {"a": (100, 300, 200), "b": (220, 600, 400), "c": (100, 900, 200)}
+    found = race(dict.fromkeys(samples, stack()), **QUICK)
+    rows = [replace(row, samples=Samples(2, samples[row.name], samples[row.name]))
+            for row in found.rows]  # fmt: skip
+    found = replace(found, rows=tuple(rows))
+    assert found.between("b", "a").median == 2
+    assert found.between("a", "c").low == pytest.approx(1 / 3)
+    with pytest.raises(KeyError):
+        found.between("a", "d")

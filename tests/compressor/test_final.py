@@ -10,9 +10,9 @@ from compressor.passes.errors import WrongError
 from torch import Tensor, nn
 
 from compressor import Budget, Built, align, compress
-from compressor.bench import Race, Ratio
+from compressor.bench import Race, Ratio, Samples
 from compressor.latency import final
-from compressor.latency.timing import Timing
+from compressor.latency.timing import Timing, faster
 
 
 class Net(nn.Module):
@@ -53,7 +53,9 @@ def told(monkeypatch, times: Mapping[str, float]) -> None:
         for row in found.rows:
             ratio = next((t for name, t in times.items() if row.name.startswith(name)), 1.0)
             own = Ratio(ratio, ratio - 0.01, ratio + 0.01)
-            rows.append(replace(row, wall_ratio=own, cpu_ratio=own))
+            taken = tuple(int(1e6 * (ratio + off)) for off in (-0.01, 0.0, 0.01))
+            samples = Samples(1, taken, taken)
+            rows.append(replace(row, wall_ratio=own, cpu_ratio=own, samples=samples))
         return replace(found, rows=tuple(rows))
 
     monkeypatch.setattr(Timing, "race", made_up)
@@ -67,7 +69,7 @@ def deployed(built):
 
 def test_the_model_as_it_is_stays_where_nothing_is_faster_for_sure(built, monkeypatch):
     before = built.onnx.data
-    told(monkeypatch, {"small": 0.8, "unsimplified": 0.79, "channels": 0.79})
+    told(monkeypatch, {"small": 0.8, "unsimplified": 0.8, "multiples": 0.79})
     found = deployed(built)
     assert "form" not in found
     assert found["ratio"] == 0.8
@@ -83,7 +85,7 @@ def test_the_exporters_graph_is_deployed_where_onnxsims_is_slower(built, monkeyp
     assert "onnxsim's measured slower" in found["form"]["note"]
 
 
-@pytest.mark.parametrize(("time", "kept"), [(0.779, False), (0.7, True)])
+@pytest.mark.parametrize(("time", "kept"), [(0.79, False), (0.7, True)])
 def test_padded_channels_have_to_be_faster_by_more(time, kept, built, monkeypatch):
     before = built.onnx.data
     name, *_ = align.candidates(before)
@@ -112,3 +114,10 @@ def test_a_graph_that_onnxsim_left_alone_is_not_raced_twice(built):
     assert "unsimplified" in final.forms(onnx)
     assert "unsimplified" not in final.forms(replace(onnx, exported=b""))
     assert type(onnx).unpacked(onnx.packed()).__dict__ == onnx.__dict__
+
+
+def test_a_form_that_costs_nothing_is_deployed_by_its_median_where_rounds_are_few():
+    """The range of five rounds of a large model on a busy machine reaches over 1."""
+    assert faster(Ratio(0.92, 0.89, 1.01))
+    assert faster(Ratio(0.995, 0.992, 0.998))
+    assert not faster(Ratio(0.99, 0.97, 1.01))
