@@ -2,7 +2,8 @@
 
     time(kernel) -> seconds       a table that was measured on the device; nothing here looks at a
                                   clock (`compressor/latency` has such tables)
-    reading(bytes) -> seconds     on top, once all the weights no longer fit into its caches
+    reading(bytes) -> seconds     on top, once all the weights no longer fit into its caches; less
+                                  what kernels paid already that fit into none by themselves
 
 A width is worth stopping at where it is the top of a stair: less would cost the same, more would
 cost more. So what is kept for nothing stays.
@@ -34,11 +35,26 @@ class Reading:
 
     weights: Callable[[Kernel], float]
     """Bytes."""
-    time: Callable[[float], float]
-    """Of the bytes of all kernels together."""
+    alone: Callable[[float], float]
+    """Of the bytes of one kernel: what is in its own time already."""
+    together: Callable[[float], float]
+    """Of the bytes of all kernels: at least the sum of what each takes alone."""
 
 
-NO_READING = Reading(lambda kernel: 0.0, lambda weights: 0.0)
+def _free(weights: float) -> float:
+    return 0.0
+
+
+NO_READING = Reading(lambda kernel: 0.0, _free, _free)
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """Of kernels: their times, the bytes of their weights, and what reading these took alone."""
+
+    time: float
+    weights: float
+    alone: float
 
 
 class Timed:
@@ -51,8 +67,8 @@ class Timed:
         self._works = works(coupling, batch)
         self._factors = Factors(coupling)
         self._rows = [self._row(work.widths) for work in self._works]
-        self._alike: dict[Kernel, tuple[float, float]] = {}
-        self._known: dict[tuple[int, tuple[float, ...]], tuple[float, float]] = {}
+        self._alike: dict[Kernel, _Sum] = {}
+        self._known: dict[tuple[int, tuple[float, ...]], _Sum] = {}
         self._users: dict[int, list[int]] = {}
         for number, (_, row) in enumerate(self._rows):
             for factor in {index for product in row for index in product}:
@@ -89,28 +105,29 @@ class Timed:
             widths.append(max(round(constant * scale), 1))
         return Kernel(work.kind, work.fixed, tuple(widths))
 
-    def _sums(self, numbers: Iterable[int], sizes: np.ndarray) -> tuple[float, float]:
-        """Time and weights of these kernels."""
-        times = weights = 0.0
+    def _sum(self, numbers: Iterable[int], sizes: np.ndarray) -> _Sum:
+        """Of these kernels."""
+        time = weights = alone = 0.0
         for number in numbers:
-            time, held = self._one(number, sizes)
-            times, weights = times + time, weights + held
-        return times, weights
+            one = self._one(number, sizes)
+            time, weights, alone = time + one.time, weights + one.weights, alone + one.alone
+        return _Sum(time, weights, alone)
 
-    def _one(self, number: int, sizes: np.ndarray) -> tuple[float, float]:
+    def _one(self, number: int, sizes: np.ndarray) -> _Sum:
         _, rows = self._rows[number]
         key = (number, tuple(sizes[index] for row in rows for index in row))
         if key not in self._known:
             kernel = self._kernel(number, sizes)
             if kernel not in self._alike:
-                self._alike[kernel] = self.time(kernel), self.reading.weights(kernel)
+                held = self.reading.weights(kernel)
+                self._alike[kernel] = _Sum(self.time(kernel), held, self.reading.alone(held))
             self._known[key] = self._alike[kernel]
         return self._known[key]
 
     def amount(self, channels: Tensor) -> float:
         """What all kernels take without these channels."""
-        times, weights = self._sums(range(len(self._works)), self._factors.sizes(channels))
-        return times + self.reading.time(weights)
+        whole = self._sum(range(len(self._works)), self._factors.sizes(channels))
+        return whole.time + self.reading.together(whole.weights) - whole.alone
 
     def _touching(self, channels: Tensor) -> list[int]:
         """The kernels that get smaller without these channels."""
@@ -120,18 +137,19 @@ class Timed:
     def gains(self, channels: Tensor, further: Further, block: Block) -> dict[int, list[float]]:
         """Exact: every kernel is looked up at the widths that it would have."""
         now = self._factors.sizes(channels)
-        _, whole = self._sums(range(len(self._works)), now)
-        reading = self.reading.time(whole)
+        whole = self._sum(range(len(self._works)), now).weights
+        reading = self.reading.together(whole)
         found = {}
         for group, counts in further.items():
             numbers = self._touching(block(group, 1))
-            before, held = self._sums(numbers, now)
+            before = self._sum(numbers, now)
             saved = []
             for count in counts:
                 sizes = self._sizes_without(now, channels, block(group, count))
-                after, left = self._sums(numbers, sizes)
-                less = reading - self.reading.time(whole - held + left)
-                saved.append(before - after + less)
+                after = self._sum(numbers, sizes)
+                left = self.reading.together(whole - before.weights + after.weights)
+                own = before.time - before.alone - after.time + after.alone
+                saved.append(own + reading - left)
             found[group] = saved
         return found
 
@@ -151,11 +169,11 @@ class Timed:
             step *= 2
         whole = self._factors.whole
         numbers = self._touching(torch.cat([cell[:1] for cell in order]))
-        found, last = [0], self._sums(numbers, whole)[0]
+        found, last = [0], self._sum(numbers, whole).time
         for width in range((size - 1) // step * step, 0, -step):
             gone = torch.cat([cell[: size - width] for cell in order])
             sizes = self._sizes_without(whole, NONE, gone)
-            time, _ = self._sums(numbers, sizes)
+            time = self._sum(numbers, sizes).time
             if time < last * (1 - STAIR):
                 found.append(size - width)
                 last = time

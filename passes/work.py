@@ -184,7 +184,8 @@ def _filled(given: Any, spatial: int) -> Any:
 
 
 def _convolution(call: Call, results: list[Value], name: str) -> Row:
-    """conv: (in, out); depthwise: (channels,); grouped: (groups, in of each, out of each)."""
+    """conv: (in, out); depthwise: (channels,); grouped: (in, out, in of each group), or turned
+    round where it is transposed: (out, in, out of each group). And the batch."""
     x, weight, groups = call["input"], call["weight"], int(call["groups"])
     spatial = weight.rank - 2
     axis = x.rank - spatial - 1
@@ -202,7 +203,9 @@ def _convolution(call: Call, results: list[Value], name: str) -> Row:
     elif groups == x.shape[axis] == results[0].shape[axis]:
         yield "depthwise", fixed, ((made,), _whole(x, range(axis))), 1
     else:
-        yield "grouped", fixed, ((read,), (made,), ((weight, 1),), _whole(x, range(axis))), 3
+        ends = (made, read) if is_transposed(call) else (read, made)
+        yield "grouped", fixed, (*((end,) for end in ends), ((weight, 1),),
+                                 _whole(x, range(axis))), 3  # fmt: skip
 
 
 def _linear(call: Call, results: list[Value], name: str) -> Row:

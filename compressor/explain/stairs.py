@@ -118,6 +118,11 @@ def _linear(inputs: int, rows: int, flat: bool) -> Callable[[int], Kernel]:
     return lambda width: Kernel("linear", fixed, (inputs, width, rows))
 
 
+_ACTIVATIONS = {b"Clip": "clip", b"Sigmoid": "sigmoid", b"Tanh": "tanh",
+                b"LeakyRelu": "leaky_relu", b"HardSigmoid": "hardsigmoid"}  # fmt: skip
+"""Of a fused convolution; a ReLU is no pass of its own."""
+
+
 def _convolution(
     one: Operator, x: Sequence[int], out: Sequence[int]
 ) -> tuple[Callable[[int], Kernel], int] | None:
@@ -127,7 +132,7 @@ def _convolution(
     if pads[:2] != pads[2:] or given.get("auto_pad", b"NOTSET") not in (b"", b"NOTSET"):
         return None
     fixed: Fixed = (
-        ("activation", ""),
+        ("activation", _ACTIVATIONS.get(given.get("activation", b""), "")),
         ("dilation", tuple(given.get("dilations", (1, 1)))),
         ("kernel", kernel),
         ("padding", pads[:2]),

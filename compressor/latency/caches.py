@@ -40,17 +40,17 @@ class Caches:
     slower: tuple[float, ...] = (0.0,)
     """For each: over the reference kernel's time, for a byte of weights."""
 
-    def reading(self, weights: float, others: float = 0.0) -> float:
+    def reading(self, held: float, others: float = 0.0) -> float:
         """What reading so many bytes of weights takes, beside `others` of activations; over the
         reference kernel's time."""
-        return weights * float(np.interp(weights + others, self.held, self.slower))
+        return held * float(np.interp(held + others, self.held, self.slower))
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {"held": list(self.held), "slower": [float(f"{one:.5g}") for one in self.slower]}
 
 
-def read(found: Mapping[str, Any]) -> Caches:
+def caches_of(found: Mapping[str, Any]) -> Caches:
     """From plain values. Raises ValueError, in words, where they make no sense."""
     held, slower = (tuple(map(float, found[key])) for key in ("held", "slower"))
     if not held or len(held) != len(slower) or list(held) != sorted(set(held)):
@@ -64,12 +64,15 @@ def measured(setting: Setting) -> Caches:
     """This machine's. A device with memory of its own reads as its kernels were measured."""
     if setting.provider != CPU:
         return Caches()
-    rows = [
-        [float(np.mean(side_by_side([HEAVY] * copies, setting)[0])) for copies in COPIES]
-        for _ in range(SWEEPS)
-    ]
+    rows = [[_copy(copies, setting) for copies in COPIES] for _ in range(SWEEPS)]
     each = weights(HEAVY) * BYTES
-    times = np.median(rows, axis=0)
-    slower = np.maximum.accumulate((times - times[0]) / each)
+    times, references = np.median(rows, axis=0).T  # where many copies run, the reference is slow
+    slower = np.maximum.accumulate((times - times[0]) / references[0] / each)
     held = tuple(copies * each for copies in COPIES)
     return Caches(held, tuple(map(float, slower)))
+
+
+def _copy(copies: int, setting: Setting) -> tuple[float, float]:
+    """Seconds of one of so many, and of the reference beside them."""
+    ratios, reference = side_by_side([HEAVY] * copies, setting)
+    return float(np.mean(ratios)) * reference, reference

@@ -50,7 +50,7 @@ LONG = 700.0
 """Microseconds: what takes longer is measured by itself."""
 TOGETHER = 24
 """Kernels in one session, at most."""
-NUMBERS = 2.5e6
+NUMBERS = 1.2e6
 """Held by one session, at most, unless a single kernel has more: so they stay in the caches, and
 what a network takes that does not fit is counted apart (`caches.py`)."""
 
@@ -93,9 +93,9 @@ def side_by_side(kernels: Sequence[Kernel], setting: Setting) -> tuple[list[floa
     graph = Graph()
     names = [graph.add(kernel) for kernel in (NOTHING, REFERENCE, *kernels, REFERENCE)]
     with denormals_flushed():
-        times, _ = _profiled(graph, setting)
-        nothing, *found = [_undisturbed(times[name]) for name in names]
-        found = [max(own - nothing, SHORTEST) for own in found]
+        times, nodes, _ = _profiled(graph, setting)
+    each = _undisturbed(times[names[0]])
+    found = [max(_undisturbed(times[own]) - each * nodes[own], SHORTEST) for own in names[1:]]
     reference = (found[0] + found[-1]) / 2
     return [time / reference for time in found[1:-1]], reference / 1e6
 
@@ -109,14 +109,16 @@ def _alone(kernel: Kernel, setting: Setting) -> float:
     """Microseconds by CPU time, of which others take none: a long kernel is always disturbed."""
     graph = Graph()
     name = graph.add(kernel)
-    times, cpu = _profiled(graph, setting)
+    times, _, cpu = _profiled(graph, setting)
     others = sum(min(own) for prefix, own in times.items() if prefix != name)
     return max(_undisturbed(cpu) - others, 0.5)
 
 
-def _profiled(graph: Graph, setting: Setting) -> tuple[dict[str, list[float]], list[float]]:
-    """Microseconds of every kernel in every run, by what the names of its nodes begin with; and
-    the CPU time of every run."""
+def _profiled(
+    graph: Graph, setting: Setting
+) -> tuple[dict[str, list[float]], dict[str, int], list[float]]:
+    """Microseconds of every kernel in every run, by what the names of its nodes begin with; how
+    many nodes that are; and the CPU time of every run."""
     with tempfile.TemporaryDirectory() as folder:
         session, binding = _session(graph, setting, str(Path(folder) / "profile"))
         cpu = []
@@ -135,7 +137,7 @@ def _profiled(graph: Graph, setting: Setting) -> tuple[dict[str, list[float]], l
     for prefix, nodes in found.items():
         rows = [took[WARMUP : WARMUP + RUNS] for took in nodes.values()]
         times[prefix] = [max(float(sum(run)), 0.5) for run in zip(*rows, strict=True)]
-    return times, cpu[WARMUP:]
+    return times, {prefix: len(nodes) for prefix, nodes in found.items()}, cpu[WARMUP:]
 
 
 def _session(graph: Graph, setting: Setting, profile: str = "") -> tuple[Any, Any]:

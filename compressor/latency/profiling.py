@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from compressor.environment import environment
-from compressor.latency.caches import measured
+from compressor.latency import caches
 from compressor.latency.probe import REFERENCE, Setting, batches, measure
 from compressor.latency.snippets import buildable
 from compressor.latency.table import Family, Fixed, Name, Stair, Table, load
@@ -32,7 +32,7 @@ DEAREST = 1.25
 """And nowhere more than this: 17 input channels take 0.84 to 0.87 of the time of 32."""
 _UNITS = (64, 32, 16, 8, 4, 2)
 _GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-_EDGES = (1, 7, 15)
+_EDGES = (1, 7, 8, 15)
 """Inputs fewer than a block (8 or 16 channels) have kernels of their own: a 1x1 convolution of 15
 takes twice as long as one of 16."""
 _CHANNELS = {"conv": (0, 1), "depthwise": (0,), "linear": (0, 1), "layer_norm": (0,), "pool": (0,)}
@@ -148,7 +148,7 @@ def profile(
     total, done = Wanted(missing).points, 0
     if not table.stairs:
         table.stairs.update(stairs(setting))
-        table.caches = measured(setting)
+        table.caches = caches.measured(setting)
     for name, nodes in missing.items():
         if time.perf_counter() - start > seconds:
             table.save(path)

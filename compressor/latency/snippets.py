@@ -121,9 +121,11 @@ def _depthwise(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
 
 
 def _grouped(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
-    inputs, outputs, each, batch = kernel.widths
-    groups = max(inputs // each, 1)
-    return _conv(graph, fixed, batch, (groups * each, max(outputs // groups, 1) * groups, groups))
+    own, other, each, batch = kernel.widths
+    groups = max(own // each, 1)
+    sizes = groups * each, max(other // groups, 1) * groups
+    inputs, outputs = sizes[::-1] if fixed["transposed"] else sizes
+    return _conv(graph, fixed, batch, (inputs, outputs, groups))
 
 
 def _linear(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:

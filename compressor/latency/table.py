@@ -19,7 +19,7 @@ import numpy as np
 
 from compressor.bench.sessions import CPU
 from compressor.files import read_file, write_file
-from compressor.latency.caches import BYTES, Caches, read
+from compressor.latency.caches import BYTES, Caches, caches_of
 from compressor.latency.probe import Setting
 from compressor.latency.snippets import effort, weights
 from compressor.passes.coupling import Coupling
@@ -109,18 +109,18 @@ class Table:
     """What measuring took."""
 
     def cost(self, coupling: Coupling, batch: int = 1) -> Timed:
-        """What plans of a network take, in seconds."""
+        """What plans of a network take, in seconds.
+
+        Beside a plan's weights the caches hold as many activations as the original has: they
+        shrink too, but weights are what is read from memory.
+        """
         others = Memory(coupling).dense * batch
-
-        def time(kernel: Kernel) -> float:
-            own = weights(kernel) * BYTES  # what they took beyond the caches is in its own time
-            return max(self.time(kernel) - self.caches.reading(own) * self.reference, 0.0)
-
         reading = Reading(
             lambda kernel: weights(kernel) * BYTES,
+            lambda held: self.caches.reading(held) * self.reference,
             lambda held: self.caches.reading(held, others) * self.reference,
         )
-        return Timed(coupling, time, batch=batch, reading=reading)
+        return Timed(coupling, self.time, batch=batch, reading=reading)
 
     def time(self, kernel: Kernel) -> float:
         """Seconds. Raises UsageError for a kind of kernel that was never measured."""
@@ -135,7 +135,8 @@ class Table:
                 factor *= more
             widths.append(width)
         if family is None:
-            return self._like(kernel) * self.reference
+            there = Kernel(kernel.kind, kernel.fixed, tuple(widths))
+            return self._like(there) * factor * self.reference
         return family.at(widths) * factor * self.reference
 
     def _like(self, kernel: Kernel) -> float:
@@ -212,14 +213,15 @@ def load(path: Path) -> Table:
         raise _wrong(path, f"it is no JSON: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         form = found.get("format") if isinstance(found, dict) else None
-        raise _wrong(path, f"its format is {form}, not {FORMAT}")
+        older = ", which is an older version's: remove it" if form == 1 else ""
+        raise _wrong(path, f"its format is {form}, not {FORMAT}{older}")
     try:
         table = Table(
             Setting(str(found.get("provider", CPU)), int(found["threads"])),
             dict(found["environment"]),
             float(found["reference_seconds"]),
             {(one["kind"], int(one["place"])): _stair(one) for one in found["stairs"]},
-            caches=read(found["caches"]),
+            caches=caches_of(found["caches"]),
             seconds=float(found["seconds"]),
         )
         families = [_family(one) for one in found["families"]]

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,6 +14,11 @@ from compressor import Budget, Built, align, compress
 from compressor.bench import Race, Ratio, Samples
 from compressor.latency import final
 from compressor.latency.timing import Timing, faster
+
+
+class Named(NamedTuple):
+    name: str
+    ratio: Ratio
 
 
 class Net(nn.Module):
@@ -121,3 +127,19 @@ def test_a_form_that_costs_nothing_is_deployed_by_its_median_where_rounds_are_fe
     assert faster(Ratio(0.92, 0.89, 1.01))
     assert faster(Ratio(0.995, 0.992, 0.998))
     assert not faster(Ratio(0.99, 0.97, 1.01))
+
+
+@pytest.mark.parametrize(
+    ("padded", "best"), [(0.549, "sums before norms"), (0.5, "multiples of 8")]
+)
+def test_padded_channels_have_to_be_faster_than_the_best_that_costs_nothing(padded, best):
+    medians = {"original": 1.0, "small": 0.6, "sums before norms": 0.55, "multiples of 8": padded}
+
+    class Made:
+        rows = tuple(Named(name, Ratio(time, time, time)) for name, time in medians.items())
+
+        def between(self, name: str, other: str) -> Ratio:
+            found = medians[name] / medians[other]
+            return Ratio(found, found - 0.005, found + 0.005)
+
+    assert final._best(Made(), ["sums before norms", "multiples of 8"]) == best

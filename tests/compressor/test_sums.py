@@ -71,6 +71,11 @@ def test_a_model_without_such_a_pair_has_no_other_form():
     assert "sums before norms" not in final.forms(kept.onnx)
 
 
+def test_an_addition_of_a_bias_stays_in_its_product():
+    stem = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16), nn.LayerNorm(16))
+    assert with_sums(half(stem).onnx.data) is None
+
+
 def test_a_model_that_is_too_large_is_left_alone(built, monkeypatch):
     monkeypatch.setattr(sums, "LARGEST", 10)
     assert with_sums(built.onnx.data) is None

@@ -13,6 +13,7 @@ from compressor.passes.work import Kernel, works
 from torch import Tensor, nn
 
 from compressor import passes
+from compressor.latency.snippets import buildable, weights
 from models._random import normal, seeded
 
 NONE = torch.zeros(0, dtype=torch.long)
@@ -90,6 +91,20 @@ def test_an_activation_that_is_no_relu_belongs_to_its_convolution():
     assert [kernel.kind for kernel in kernels[5:]] == ["elementwise", "elementwise"]
 
 
+@pytest.mark.parametrize("layer", [
+    nn.Conv2d(32, 16, 3, groups=4), nn.ConvTranspose2d(32, 16, 3, groups=4), nn.Conv1d(8, 12, 5),
+    nn.Conv2d(8, 8, 3, groups=8), nn.ConvTranspose2d(8, 12, 3), nn.Linear(8, 12),
+])  # fmt: skip
+def test_the_weights_of_a_kernel_are_those_of_its_layer(layer):
+    shape = {1: (2, 8), 3: (2, 8, 9), 4: (2, layer.weight.shape[0], 9, 9)}
+    rank = 1 if isinstance(layer, nn.Linear) else layer.weight.dim()
+    inputs = shape[rank] if rank != 4 else (2, layer.in_channels, 9, 9)
+    coupling = coupling_of(lambda: nn.Sequential(layer), inputs)
+    (kernel,) = [work.at(lambda v, axis: v.shape[axis]) for work in works(coupling)]
+    assert weights(kernel) == layer.weight.numel()
+    assert buildable(kernel)
+
+
 def test_kernels_shrink_with_the_plan():
     coupling = coupling_of()
     plan = chosen(coupling, 0.6)
@@ -155,7 +170,11 @@ def test_the_plan_loses_as_little_as_the_best_of_all(ratio):
 def test_gains_are_what_amounts_say():
     coupling = coupling_of()
     timed, memory = Timed(coupling, stairs), Memory(coupling)
-    reading = Reading(lambda kernel: math.prod(kernel.widths), lambda held: max(held - 4e3, 0) / 7)
+
+    def read(held: float) -> float:
+        return max(held - 4e3, 0) / 7
+
+    reading = Reading(lambda kernel: math.prod(kernel.widths), read, read)
     streamed = Timed(coupling, stairs, reading=reading)
     assert streamed.dense > timed.dense
     orders = [group.cells for group in coupling.groups]
