@@ -105,7 +105,7 @@ def _at_macs(coupling: passes.Coupling, cost: Any, wanted: float) -> passes.Plan
         kept = macs.amount(plan.channels) / macs.dense
         if best is None or abs(kept - wanted) < abs(best[0] - wanted):
             best = (kept, plan)
-        if abs(kept - wanted) < 0.01 * wanted:
+        if abs(kept - wanted) < 0.003 * wanted:
             break
         low, high = (low, share) if kept > wanted else (share, high)
     assert best is not None
