@@ -16,7 +16,7 @@ from compressor import align, bench
 from compressor.built import Built, Onnx
 from compressor.explain.profile import profile
 from compressor.inputs import at_batch
-from compressor.latency.timing import FASTER, Timing, faster
+from compressor.latency.timing import Timing, faster
 from compressor.passes.errors import CompressError
 from compressor.runtime import OnnxModel
 from compressor.sums import SUMS, with_sums
@@ -56,8 +56,8 @@ def _best(race: bench.Race, others: Sequence[str]) -> str:
     medians = {row.name: row.ratio.median for row in race.rows}
     same = [name for name in NO_LARGER if name in others and faster(race.between(name, "small"))]
     best = min(("small", *same), key=medians.__getitem__)
-    padded = [name for name in others
-              if name not in NO_LARGER and race.between(name, best).high < FASTER]  # fmt: skip
+    others = [name for name in others if name not in NO_LARGER]
+    padded = [name for name in others if race.between(name, best).high < align.FASTER]
     return min((best, *padded), key=medians.__getitem__)
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from compressor.environment import environment
 from compressor.latency import caches
 from compressor.latency.probe import REFERENCE, Setting, batches, measure
-from compressor.latency.snippets import buildable
 from compressor.latency.table import Family, Fixed, Name, Stair, Table, load
 from compressor.passes.coupling import Coupling
 from compressor.passes.errors import UsageError
@@ -194,18 +193,9 @@ def differences(there: Mapping[str, object], here: Mapping[str, object]) -> list
 def _measured(name: Name, nodes: Nodes, setting: Setting) -> Family:
     kind, fixed = name
     corners = [Kernel(kind, fixed, widths) for widths in itertools.product(*nodes)]
-    built = [kernel if buildable(kernel) else _near(kernel) for kernel in corners]
-    ratios = [ratio for batch in batches(built) for ratio in measure(batch, setting)[0]]
+    ratios = [ratio for batch in batches(corners) for ratio in measure(batch, setting)[0]]
     times = np.array(ratios).reshape([len(own) for own in nodes])
     return Family(kind, fixed, nodes, times)
-
-
-def _near(kernel: Kernel) -> Kernel:
-    """A grouped convolution whose channels do not divide: the next that does."""
-    inputs, outputs, each, batch = kernel.widths
-    groups = max(inputs // each, 1)
-    widths = (groups * each, max(outputs // groups, 1) * groups, each, batch)
-    return Kernel(kernel.kind, kernel.fixed, widths)
 
 
 # --- stairs --------------------------------------------------------------------------------------

@@ -71,13 +71,6 @@ def numbers(*shape: int) -> np.ndarray:
     return np.resize(_BLOCK, shape)
 
 
-def buildable(kernel: Kernel) -> bool:
-    """Whether there is a model of such a kernel."""
-    if kernel.kind not in BUILDERS:
-        return False
-    return kernel.kind != "grouped" or kernel.widths[0] % kernel.widths[2] == 0
-
-
 # --- one function a kind -------------------------------------------------------------------------
 
 
@@ -121,6 +114,7 @@ def _depthwise(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
 
 
 def _grouped(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
+    """Where channels do not divide into groups, as many as do."""
     own, other, each, batch = kernel.widths
     groups = max(own // each, 1)
     sizes = groups * each, max(other // groups, 1) * groups

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor import bench, passes
+from compressor.align import FASTER
 from compressor.export import export, simplify
 from compressor.inputs import Called, at_batch
 from compressor.latency.device import Device, device
@@ -21,10 +22,6 @@ from compressor.sums import SUMS, with_sums
 
 if TYPE_CHECKING:
     from compressor.recipe import Recipe
-
-
-FASTER = 0.98
-"""Of the time of a model: what another form of it must take to be worth anything."""
 
 
 def faster(ratio: bench.Ratio) -> bool:
