@@ -26,10 +26,11 @@ from compressor.load import check_finite
 from compressor.passes.curves import Curve
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
+from compressor.passes.rebuild import with_tensors
 from compressor.passes.threads import suited
 from compressor.recipe import Recipe
 from compressor.stages import Watch
-from compressor.train.nets import helper, processes_started, with_tensors
+from compressor.train.nets import helper, processes_started
 from compressor.train.phases import Task, trained
 from compressor.train.settings import Loss, Training
 from compressor.work import Work, digest, of_program, planned, repaired

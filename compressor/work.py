@@ -182,8 +182,8 @@ def repaired(work: Work, parts: Mapping[str, Any], small: Any, make: Callable[[]
     from safetensors.torch import load, save
 
     from compressor.passes import Repaired
+    from compressor.passes.rebuild import with_tensors
     from compressor.passes.refit import Layer
-    from compressor.train.nets import with_tensors
 
     fresh: list[Any] = []
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .steps import STEPS as STEPS
     from .steps import contest as contest
     from .text import plan_to_text as plan_to_text
+    from .text import program_to_text as program_to_text
     from .text import to_text as to_text
     from .tracing import capture as capture
 
@@ -67,7 +68,7 @@ _HOMES = {
     "repair": ["Repair", "Repaired", "mend"],
     "shrink": ["Shrink"],
     "steps": ["STEPS", "contest"],
-    "text": ["plan_to_text", "to_text"],
+    "text": ["plan_to_text", "program_to_text", "to_text"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

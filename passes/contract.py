@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .program import Program
+from .shapes import check
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +36,10 @@ class Pass(Protocol):
 
 
 def apply(step: Pass, program: Program) -> PassResult:
-    """Run a pass with its checks before and after."""
+    """Run a pass with its checks before and after; what it gives is closed (`shapes.check`)."""
     step.requires(program)
     result = step.run(program)
+    if result.program is not program:
+        check(result.program)
     step.ensures(program, result.program)
     return result

@@ -10,18 +10,16 @@ the values that are needed later, at the bar: one frontier for each chunk.
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from .errors import UsageError
-from .modes import Shrunk
 from .program import Program, shares_batch
-from .state import attach, copied, tree
 
 CHUNK = 32
 """Samples that run together, at most, where the batch size is free."""
@@ -177,21 +175,3 @@ def frontier(module: GraphModule, chunk: Chunk) -> int:
         strand.advance(stop)
         most = max(most, strand.held(0))
     return most
-
-
-def clone(program: Program) -> Program:
-    """A program of its own tensors: ties stay, and it switches modes as the first one does."""
-    own: dict[int, Tensor] = {}
-    state: dict[str, Tensor] = {}
-    for name, tensor in program.tensors().items():
-        if id(tensor) not in own:
-            copy = tensor.detach().clone()
-            parameter = isinstance(tensor, nn.Parameter)
-            own[id(tensor)] = nn.Parameter(copy, tensor.requires_grad) if parameter else copy
-        state[name] = own[id(tensor)]
-    graph: Graph = copied(program.module.graph)
-    module = Shrunk(tree(state, program.parts()), graph)
-    for alias, name in program.aliases.items():
-        attach(module, alias, state[name])
-    module.eval()
-    return replace(program, module=module)

@@ -30,13 +30,14 @@ class Shrunk(GraphModule):
 
 
 def follow_mode(graph: Graph) -> None:
-    """Mark the calls that eval mode switched off, so that `train()` switches them.
+    """Mark the calls that eval mode switched off, so that `train()` switches them; once.
 
     What is on in eval mode too (``F.dropout(x)``, a weight standardised by its own statistics) was
     written so, and stays.
     """
     for node in graph.nodes:
-        if (place := _mode_argument(node)) is not None:
+        place = None if "follows_mode" in node.meta else _mode_argument(node)
+        if place is not None:
             node.meta["follows_mode"] = _given(node, *place) is False
 
 

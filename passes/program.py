@@ -116,11 +116,20 @@ def variances(program: Program) -> set[str]:
     return {tensor_name(node, "running_var") for node in program.calls() if node.target in norms}
 
 
-def where(node: Node) -> str:
-    """The user's module path and source line of a node: ``layer1.0.conv (models/net.py:41)``."""
+def module_path(node: Node) -> str:
+    """The user's module that a node is of: ``layer1.0.conv``; "" for the outermost one."""
     stack = node.meta.get("nn_module_stack") or {}
     path = str(list(stack.values())[-1][0]) if stack else ""
-    path = re.sub(r"^L\['self'\]\.?", "", path)
+    return "" if path == _NO_MODULE else re.sub(r"^L\['self'\]\.?", "", path)
+
+
+_NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
+"""What torch.export writes for the sizes of inputs."""
+
+
+def where(node: Node) -> str:
+    """The user's module path and source line of a node: ``layer1.0.conv (models/net.py:41)``."""
+    path = module_path(node)
     trace = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     own = [(file, line) for file, line in trace if "/site-packages/" not in file]
     own = own if own or path else trace  # a line of a library says less than the module path

@@ -17,11 +17,12 @@ import torch
 
 from .agreement import divergence
 from .contract import PassResult, apply
-from .duet import Chunk, Strand, clone, frontier, held_out, sampled
+from .duet import Chunk, Strand, frontier, held_out, sampled
 from .errors import ContractError
 from .norms import norm_of
 from .plan import Plan
 from .program import Program
+from .rebuild import clone
 from .refit import Duet, Layer
 from .valueless import require_values
 

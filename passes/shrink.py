@@ -9,7 +9,7 @@ The user's code is never run again, so numbers written in its `forward` do no ha
 """
 
 import operator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -23,16 +23,20 @@ from .gathers import Gather
 from .interpret import results_of
 from .kept import makes
 from .labels import Value
-from .modes import Shrunk, follow_mode
 from .plan import Plan
 from .program import Program, fetch
+from .rebuild import rebuilt
 from .rules import Resizing, rule_for
+from .shapes import infer
 from .sizes import Sizes
-from .state import attach, copied, tree
+from .state import copied
 from .threads import one_thread
 from .valueless import require_values
 
 aten = torch.ops.aten
+
+_KEPT = ("nn_module_stack", "stack_trace", "follows_mode")
+"""What is still true of a node after the surgery."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,13 @@ class Shrink:
                 _resize(coupling, sizes, node, twin)
         for gather in coupling.gathers:
             changes += _select(coupling, sizes, gather, twins, state)
-        for twin in graph.nodes:  # shapes of the capture no longer hold
-            twin.meta = {
-                k: v for k, v in twin.meta.items() if k in ("nn_module_stack", "stack_trace")
-            }
-        follow_mode(graph)
+        for twin in graph.nodes:  # shapes of the capture no longer hold, but those of the inputs
+            kept = _KEPT if twin.op != "placeholder" else (*_KEPT, "val")
+            twin.meta = {key: value for key, value in twin.meta.items() if key in kept}
         graph.lint()
-        module = Shrunk(tree(state, before.parts()), graph)
-        for alias, name in before.aliases.items():
-            attach(module, alias, state[name])
-        module.eval()
-        return PassResult(replace(before, module=module), tuple(changes))
+        small = rebuilt(before, state, graph)
+        infer(small.module)
+        return PassResult(small, tuple(changes))
 
     def ensures(self, before: Program, after: Program) -> None:
         coupling = self.plan.coupling

@@ -21,13 +21,14 @@ from torch import Tensor
 from .contract import apply
 from .cost import Cost
 from .coupling import Coupling, couple
-from .duet import clone, held_out
+from .duet import held_out
 from .errors import ContractError, UsageError
 from .factors import NONE
 from .measure import Measured
 from .options import Budget, Options
 from .plan import Plan, choose, cost_of
 from .program import Program, variances
+from .rebuild import clone
 from .refit import Duet
 from .shrink import Shrink
 from .trial import ROWS, best, candidates, inputs

@@ -18,11 +18,12 @@ from .agreement import average, distances, lead
 from .contract import apply
 from .cost import Cost
 from .coupling import Coupling
-from .duet import Chunk, clone, frontier, held_out, sampled
+from .duet import Chunk, frontier, held_out, sampled
 from .errors import UsageError
 from .measure import Measured
 from .options import Budget, Options
 from .plan import Plan, Trial, choose
+from .rebuild import clone
 from .refit import Duet
 from .repair import MEMORY
 from .shrink import Shrink

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compressor.passes.duet import chunks_of, clone, fresh, held_out
+from compressor.passes.duet import chunks_of, fresh, held_out
 from compressor.passes.program import shares_batch
+from compressor.passes.rebuild import clone
 from compressor.passes.refit import Duet
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree

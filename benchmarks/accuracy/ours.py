@@ -6,7 +6,8 @@ from functools import cache
 from typing import Any
 
 import torch
-from compressor.passes.duet import chunks_of, clone, held_out
+from compressor.passes.duet import chunks_of, held_out
+from compressor.passes.rebuild import clone
 from compressor.passes.refit import Duet
 from torch import Tensor
 

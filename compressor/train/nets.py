@@ -7,8 +7,7 @@ features      results on the way, handed out beside the outputs
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,31 +16,10 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from compressor.passes.modes import Shrunk, follow_mode
-from compressor.passes.program import Program, tensor_name
-from compressor.passes.state import attach, copied, tree
+from compressor.passes.program import tensor_name
 
 BATCH_NORM = torch.ops.aten.batch_norm.default
 INSTANCE_NORM = torch.ops.aten.instance_norm.default
-
-
-def with_tensors(program: Program, tensors: Mapping[str, Tensor]) -> Program:
-    """The same network with other values; parameters stay parameters, frozen ones frozen."""
-    state: dict[str, Tensor] = {}
-    done: dict[int, Tensor] = {}
-    for name, old in program.tensors().items():
-        if id(old) not in done:
-            value = tensors[name].detach().clone()
-            trained = isinstance(old, nn.Parameter)
-            done[id(old)] = nn.Parameter(value, old.requires_grad) if trained else value
-        state[name] = done[id(old)]
-    graph = copied(program.module.graph)
-    follow_mode(graph)
-    module = Shrunk(tree(state, program.parts()), graph)
-    for alias, name in program.aliases.items():
-        attach(module, alias, state[name])
-    module.eval()
-    return replace(program, module=module)
 
 
 class Trainee(nn.Module):

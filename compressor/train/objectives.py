@@ -23,6 +23,7 @@ from compressor.load.words import reason
 from compressor.passes import Plan, Program
 from compressor.passes.errors import UsageError
 from compressor.passes.labels import Value
+from compressor.passes.rebuild import with_tensors
 
 from .settings import Loss
 
@@ -92,7 +93,7 @@ class Distillation:
         self._sizes = plan.sizes
         results = {node.name: value for node, value in plan.coupling.trace.results.items()}
         self._values = [results[name] for name in self.taps]
-        from .nets import Trainee, with_tensors
+        from .nets import Trainee
 
         net = with_tensors(original, original.tensors()).module
         self._teacher = Trainee(net, self.taps).to(device).eval()

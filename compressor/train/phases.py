@@ -17,11 +17,12 @@ from compressor.data import Signature, Source
 from compressor.evaluate import LOWER_IS_BETTER, Evaluation
 from compressor.passes import Coupling, Plan, Program
 from compressor.passes.errors import UsageError
+from compressor.passes.rebuild import with_tensors
 from compressor.stages import Watch
 
 from .feed import Feed
 from .loop import Phase, Run
-from .nets import Trainee, with_tensors
+from .nets import Trainee
 from .objectives import Distillation, Labelled, Objective, Sparse, moved, returned
 from .settings import Training
 from .sparse import GroupPenalty

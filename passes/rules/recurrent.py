@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..labels import Ledger, Value
+from ..labels import Ledger, Value, varying
 from .table import Call, Factor, Result, Rule, RuleTable
 
 aten = torch.ops.aten
@@ -52,10 +52,10 @@ def recurrent(ledger: Ledger, call: Call) -> list[Value]:
         initial = ledger.pin(initial, range(1, initial.rank - 1), "is a step of a recurrent layer")
         stacked = torch.stack(labels)[:, None, :]
         ledger.grids.append((stacked[:, 0], call.node))
-        state = Value((len(cells), 1, stacked.shape[-1]), (stacked,))
+        state = _labelled((len(cells), 1, stacked.shape[-1]), stacked)
         found.append(ledger.merge([state, initial], initial.shape, "of the initial state"))
     shape = call.shapes[0]
-    output = Value(shape, (below.reshape([1] * (len(shape) - 1) + [-1]),))
+    output = _labelled(shape, below.reshape([1] * (len(shape) - 1) + [-1]))
     return [output, *(Value(s, v.arrays) for s, v in zip(call.shapes[1:], found, strict=True))]
 
 
@@ -67,7 +67,7 @@ def cell(ledger: Ledger, call: Call) -> Result:
     parameters = [value for value in parameters if isinstance(value, Value)]
     _tie_input(ledger, parameters[0], _vector(x, x.rank - 1))
     hidden = _tie_cell(ledger, parameters, GATES[call.op._schema.name[6:].removesuffix("_cell")])
-    state = Value((hidden.numel(),), (hidden,))
+    state = _labelled((hidden.numel(),), hidden)
     for initial in hx if isinstance(hx, list) else [hx]:
         initial = ledger.pin(initial, range(initial.rank - 1), "is a step of a recurrent layer")
         state = ledger.merge([state, initial], initial.shape, "of the initial state")
@@ -78,6 +78,11 @@ def cell(ledger: Ledger, call: Call) -> Result:
 def _vector(value: Value, axis: int) -> Tensor:
     array = value.on(axis)
     return torch.zeros(value.shape[axis]).long() if array is None else array.flatten()
+
+
+def _labelled(shape: Sequence[int], array: Tensor) -> Value:
+    """A result with its labels; a layer of one unit has nothing that could go, and none."""
+    return Value(tuple(shape), (array,) if varying(array) else ())
 
 
 def _tie_input(ledger: Ledger, weight: Value, below: Tensor) -> None:

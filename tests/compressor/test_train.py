@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from compressor.passes.errors import UsageError
+from compressor.passes.rebuild import with_tensors
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -18,7 +19,6 @@ from compressor.data import Batch, Signature
 from compressor.evaluate import Evaluation
 from compressor.stages import Watch
 from compressor.train.feed import Feed, share
-from compressor.train.nets import with_tensors
 from compressor.train.objectives import features_of, usual_loss
 from compressor.train.phases import Task, trained
 from compressor.train.settings import Training

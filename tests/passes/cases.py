@@ -1224,6 +1224,7 @@ RECURRENT = {
         free=(BEFORE, AFTER, "op.1.layer.weight_hh_l0[1]"),
     ),
     "lstm_time_first": recurrent(nn.LSTM(8, 6)),
+    "lstm_of_one_unit": tokens(Recurrent(nn.LSTM(8, 1, batch_first=True)), length=3),
     "lstm_last_state": recurrent(nn.LSTM(8, 6, 2, batch_first=True), last=True),
     "lstm_projected": tokens(
         Recurrent(nn.LSTM(8, 6, proj_size=4, batch_first=True)), length=3,
@@ -1243,6 +1244,7 @@ RECURRENT = {
     "rnn_tanh": recurrent(nn.RNN(8, 6, batch_first=True)),
     "rnn_relu": recurrent(nn.RNN(8, 6, 2, nonlinearity="relu")),
     "gru_cell": tokens(TwoSteps(nn.GRUCell(8, 6)), free=(BEFORE, AFTER, "op.cell.weight_hh[1]")),
+    "gru_cell_of_one_unit": tokens(TwoSteps(nn.GRUCell(8, 1))),
     "gru_cell_of_a_constant": tokens(TwoSteps(nn.GRUCell(8, 6), over_ones)),
     "gru_with_a_learned_state": Case(
         lambda: WithState(nn.GRU(5, 8)), (normal(4, 2, 5),), free=("last.weight[1]",)

@@ -1,0 +1,1 @@
+"""Programs that look for mistakes for longer than a test may."""
