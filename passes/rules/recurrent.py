@@ -97,7 +97,11 @@ def _tie_cell(ledger: Ledger, cell: Sequence[Value], gates: int) -> Tensor:
     weights, projection = (cell[:-1], cell[-1]) if len(cell) in (3, 5) else (cell, None)
     hidden = _vector(weights[1], 1) if projection is None else _vector(projection, 1)
     for value in weights:
-        ledger.tie(_vector(value, 0).reshape(gates, -1), hidden)
+        own = _vector(value, 0)
+        if hidden.numel() > 1:
+            ledger.tie(own.reshape(gates, -1), hidden)
+        else:
+            ledger.freeze(own, "is of the only unit of a recurrent layer")
     if projection is not None:
         ledger.tie(_vector(projection, 0), _vector(weights[1], 1))
         ledger.freeze(hidden, "has to stay wider than the projection of a recurrent layer")

@@ -1151,6 +1151,9 @@ def put_in_place(x: Tensor) -> Tensor:
 # --- recurrent -----------------------------------------------------------------------------------
 
 
+ONE_UNIT = "is of the only unit of a recurrent layer"
+
+
 class Recurrent(nn.Module):
     """Any recurrent layer; `last` reads the final hidden state instead of the sequence."""
 
@@ -1179,7 +1182,7 @@ class TwoSteps(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.prepared(x)
-        h = torch.zeros(x.shape[0], 6)
+        h = torch.zeros(x.shape[0], self.cell.hidden_size)
         state: Any = (h, h) if isinstance(self.cell, nn.LSTMCell) else h
         for step in range(2):
             state = self.cell(x[:, step], state)
@@ -1224,7 +1227,9 @@ RECURRENT = {
         free=(BEFORE, AFTER, "op.1.layer.weight_hh_l0[1]"),
     ),
     "lstm_time_first": recurrent(nn.LSTM(8, 6)),
-    "lstm_of_one_unit": tokens(Recurrent(nn.LSTM(8, 1, batch_first=True)), length=3),
+    "lstm_of_one_unit": tokens(
+        Recurrent(nn.LSTM(8, 1, batch_first=True)), free=(BEFORE,), frozen=ONE_UNIT
+    ),
     "lstm_last_state": recurrent(nn.LSTM(8, 6, 2, batch_first=True), last=True),
     "lstm_projected": tokens(
         Recurrent(nn.LSTM(8, 6, proj_size=4, batch_first=True)), length=3,
@@ -1244,7 +1249,9 @@ RECURRENT = {
     "rnn_tanh": recurrent(nn.RNN(8, 6, batch_first=True)),
     "rnn_relu": recurrent(nn.RNN(8, 6, 2, nonlinearity="relu")),
     "gru_cell": tokens(TwoSteps(nn.GRUCell(8, 6)), free=(BEFORE, AFTER, "op.cell.weight_hh[1]")),
-    "gru_cell_of_one_unit": tokens(TwoSteps(nn.GRUCell(8, 1))),
+    "gru_cell_of_one_unit": tokens(
+        TwoSteps(nn.GRUCell(8, 1)), free=(BEFORE,), frozen=ONE_UNIT
+    ),
     "gru_cell_of_a_constant": tokens(TwoSteps(nn.GRUCell(8, 6), over_ones)),
     "gru_with_a_learned_state": Case(
         lambda: WithState(nn.GRU(5, 8)), (normal(4, 2, 5),), free=("last.weight[1]",)
