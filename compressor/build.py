@@ -15,7 +15,7 @@ from compressor.load import load_callable, load_data, load_inputs, load_model, w
 from compressor.load.words import near
 from compressor.passes.errors import UsageError
 from compressor.recipe import Recipe
-from compressor.report import amounts, groups
+from compressor.report import amounts, asked, groups
 from compressor.stages import Reached, Watch
 from compressor.swap import alone
 from compressor.train.nets import helper
@@ -101,7 +101,7 @@ class Expected:
         """As plain values, like the report of a build."""
         return {
             "model": self.model,
-            "budget": {"kind": self.plan.budget.kind, "amount": self.plan.budget.amount},
+            "budget": asked(self.plan),
             "unit": self.plan.unit,
             "cost": amounts(self.plan),
             "groups": groups(self.plan),

@@ -89,7 +89,8 @@ def asked(found: Mapping[str, Any]) -> str:
     """The budget, and what came of it."""
     kind, amount = found["budget"]["kind"], found["budget"]["amount"]
     name = COSTS.get(kind, kind)
-    wish = f"{amount * 100:.4g} % of the {name}" if amount < 1 else f"{thin(amount)} {name}"
+    words = {"share": f"{amount * 100:.4g} % of the {name}", "ms": f"{amount:g} ms of {name}"}
+    wish = words.get(found["budget"]["unit"], f"{thin(amount)} {name}")
     cost = found.get("cost", {}).get(kind)
     if not cost or not cost["original"]:
         return f"at most {wish}"

@@ -20,13 +20,13 @@ from compressor.evaluate import Evaluation, Pairs, refuse_drop
 from compressor.freedom import Sizes
 from compressor.inputs import at_sizes, randomised
 from compressor.latency.meet import Met
-from compressor.latency.target import Target
 from compressor.latency.timing import Timing
 from compressor.load import check_finite
 from compressor.passes.curves import Curve
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
 from compressor.passes.rebuild import with_tensors
+from compressor.passes.targets import share as share_of
 from compressor.passes.threads import suited
 from compressor.recipe import Recipe
 from compressor.stages import Watch
@@ -78,9 +78,7 @@ class Job:
             return self.smallest()
         met = self._met() if "latency" in self.budget.kinds else None
         plan = self.plan(self.budget) if met is None else met.plan
-        if met is not None and met.rounds:  # what was asked for, not what was aimed at
-            asked = replace(plan.budget, latency=met.rounds[met.best].wanted)
-            plan = replace(plan, budget=asked)
+        plan = replace(plan, budget=self.budget)  # what was asked for, not what was aimed at
         built = self.build(plan, self.task)
         if met is not None:
             built.measured["budget_rounds"] = met.to_json()
@@ -99,25 +97,20 @@ class Job:
 
     def _met(self) -> Met:
         """The plan whose race meets a budget of latency."""
-        target = self.recipe.target() or Target(ratio=self.budget.latency)
         first: list[tuple[passes.Plan, Curves]] = []
 
         def choose(share: float) -> passes.Plan:
-            budget = replace(self.budget, latency=share)
+            budget = self.budget.with_target("latency", passes.Ratio(share))
             if first:
                 return self._again(budget, *first[0])
             first.append(self._chosen(budget))
             return first[0][0]
 
-        return self.timing.met(target, choose)
+        return self.timing.met(self.budget.target("latency"), choose)
 
     def expected(self) -> passes.Plan:
         """The plan as far as it is known without building: by the table, if it is about time."""
-        target = self.recipe.target()
-        if target is None:
-            return self.plan(self.budget)
-        share = min(target.share(self.timing.cost.dense * 1e3), 0.999)
-        return self.plan(replace(self.budget, latency=share))
+        return self.plan(self.budget)
 
     @cached_property
     def timing(self) -> Timing:
@@ -133,7 +126,7 @@ class Job:
         parts = {
             "program": of_program(self.coupling.program),
             "data": self._contents,
-            "budget": asdict(budget),
+            "budget": budget.to_json(),
             "options": asdict(self.options),
             "steps": self.recipe.steps,
         }
@@ -293,10 +286,10 @@ class Job:
             return built, built.measured["accuracy"]
 
         def plan(share: float) -> passes.Plan:
-            return self.plan(passes.Budget(**{kind: share}))
+            return self.plan(passes.Budget(**{kind: passes.Ratio(share)}))
 
         dense = passes.Costs(self.coupling, kind).dense
-        floor = searching.FLOOR if least is None else least.target(dense) / dense
+        floor = searching.FLOOR if least is None else share_of(least.target(), dense)
         built, tries = searching.smallest((floor, 1.0), plan, build, limit, metric)
         built.measured["search"] = searching.to_json(tries, limit, kind)
         assert isinstance(built, Built)

@@ -9,7 +9,7 @@ Nothing is run, so nothing is proven here: `compressor build` does that, of a mo
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -21,9 +21,8 @@ from compressor.inspection import captured
 from compressor.latency.table import load
 from compressor.load.words import listed, near
 from compressor.passes.errors import UsageError
-from compressor.passes.timed import Timed
 from compressor.recipe import Recipe
-from compressor.report import amounts, groups
+from compressor.report import amounts, asked, groups
 from compressor.shards import Checkpoint, cut_of
 from compressor.stages import Watch
 
@@ -41,7 +40,7 @@ class Planned:
         plan = self.plan
         return {
             "model": self.model,
-            "budget": {"kind": plan.budget.kind, "amount": plan.budget.amount},
+            "budget": asked(plan),
             "options": asdict(self.options) | {"unit": plan.unit},
             "cost": amounts(plan),
             "groups": groups(plan),
@@ -65,23 +64,13 @@ def plan(recipe: Recipe, watch: Watch) -> Planned:
     if weighed is not None:
         options = weighed.options(options, coupling)
     with watch.stage("plan"):
-        time, budget = _timed(coupling, recipe, budget)
+        on_device = "latency" in budget.kinds and recipe.device is not None
+        time = load(recipe.device).cost(coupling) if on_device else None
         found = passes.choose(coupling, budget, options, scores, time=time)
     with watch.stage("write"):
         text = json.dumps(cut_of(found).to_json(), separators=(",", ":")) + "\n"
         write_file(output, text.encode())
     return Planned(found, recipe.model or str(recipe.code), options)
-
-
-def _timed(
-    coupling: passes.Coupling, recipe: Recipe, budget: passes.Budget
-) -> tuple[Timed | None, passes.Budget]:
-    """The times of the device that the recipe names, and the budget as a share of them."""
-    target = recipe.target()
-    if target is None or recipe.device is None:
-        return None, budget
-    time = load(recipe.device).cost(coupling)
-    return time, replace(budget, latency=min(target.share(time.dense * 1e3), 0.999))
 
 
 class ByName(Mapping[str, Tensor]):

@@ -34,7 +34,7 @@ def build(built: "Built") -> dict[str, Any]:
         "format": 1,
         "model": built.name,
         "engine": built.original.engine,
-        "budget": {"kind": built.plan.budget.kind, "amount": built.plan.budget.amount},
+        "budget": asked(built.plan),
         "options": asdict(built.options) | {"unit": built.plan.unit},
         "cost": amounts(built.plan),
         "groups": groups(built.plan),
@@ -62,6 +62,13 @@ def build(built: "Built") -> dict[str, Any]:
     plain = _finite(found)
     assert isinstance(plain, dict)
     return plain
+
+
+def asked(plan: passes.Plan) -> dict[str, Any]:
+    """What the budget leads by: ``{"kind": "macs", "amount": 0.5, "unit": "share"}``."""
+    target = plan.budget.target()
+    units = {passes.Ratio: "share", passes.Amount: "count", passes.Milliseconds: "ms"}
+    return {"kind": plan.budget.kind, "amount": target.value, "unit": units[type(target)]}
 
 
 def amounts(plan: passes.Plan) -> dict[str, dict[str, int]]:
@@ -135,6 +142,8 @@ def warnings(built: "Built") -> list[str]:
         found.append(f"The model does not run at a batch of {min(left)}: not compared there.")
     if "onnx" in built.__dict__ and built.onnx.note:
         found.append(built.onnx.note)
+    if built.plan.note:
+        found.append(built.plan.note)
     latency = built.measured.get("latency")
     if latency and latency["low"] <= 1 < latency["high"]:
         found.append("The small model is not faster than the original for sure: see the interval.")
@@ -172,7 +181,7 @@ def _searched(found: Mapping[str, Any]) -> str:
 
 def table(found: Mapping[str, Any]) -> Table:
     """The headline numbers, original beside small."""
-    shown = Table(title=f"{found['model']} at {_asked(found['budget'])}")
+    shown = Table(title=f"{found['model']} at {said(found['budget'])}")
     for column in ("", "original", "small", "ratio"):
         shown.add_column(column, justify="left" if not column else "right")
     names = {"params": "parameters", "macs": "MACs", "channels": "prunable channels"}
@@ -193,10 +202,12 @@ def table(found: Mapping[str, Any]) -> Table:
     return shown
 
 
-def _asked(budget: Mapping[str, Any]) -> str:
-    amount, kind = budget["amount"], budget["kind"]
+def said(budget: Mapping[str, Any]) -> str:
+    """A budget as `asked` writes it, in words."""
+    kind, amount = budget["kind"], budget["amount"]
     name = {"macs": "MACs", "params": "parameters"}.get(kind, kind)
-    return f"{amount:.4g} of the {name}" if amount < 1 else f"{amount:,.0f} {name}"
+    words = {"share": f"{amount:.4g} of the {name}", "ms": f"{amount:g} ms of {name}"}
+    return words.get(budget["unit"], f"{amount:,.0f} {name}")
 
 
 def _add(shown: Table, name: str, pair: Mapping[str, float], style: str) -> None:

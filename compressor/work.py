@@ -159,9 +159,9 @@ def planned(work: Work, parts: Mapping[str, Any], coupling: Any, make: Callable[
     def made() -> dict[str, Any]:
         fresh.append(make())
         found = fresh[0]
-        plain = ("budget", "dense", "reached", "unit", "loss", "trials", "samples", "why")
+        plain = ("dense", "reached", "unit", "loss", "samples", "why", "note")
         facts = {name: getattr(found, name) for name in plain}
-        facts["budget"] = asdict(found.budget)
+        facts["budget"] = found.budget.to_json()
         facts["trials"] = [asdict(one) for one in found.trials]
         facts["widths"] = [(group.name, width) for group, width in found.widths]
         return facts | {"channels": found.channels.tolist()}

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from .shrink import Shrink as Shrink
     from .steps import STEPS as STEPS
     from .steps import contest as contest
+    from .targets import Amount as Amount
+    from .targets import Milliseconds as Milliseconds
+    from .targets import Ratio as Ratio
+    from .targets import Target as Target
     from .text import plan_to_text as plan_to_text
     from .text import program_to_text as program_to_text
     from .text import to_text as to_text
@@ -68,6 +72,7 @@ _HOMES = {
     "repair": ["Repair", "Repaired", "mend"],
     "shrink": ["Shrink"],
     "steps": ["STEPS", "contest"],
+    "targets": ["Amount", "Milliseconds", "Ratio", "Target"],
     "text": ["plan_to_text", "program_to_text", "to_text"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -7,6 +7,7 @@ from .cost import KINDS
 from .errors import UsageError
 from .evidence import DATA_CRITERIA
 from .importance import CRITERIA
+from .targets import Target, plain, target
 
 UNITS = (16, 8, 4, 2, 1)
 """Block sizes of runtimes, largest first: AVX-512 and tensor cores, AVX2, and so on."""
@@ -24,61 +25,70 @@ ALL_KINDS = ("latency", *KINDS, "memory")
 """What a budget can be about, the one that leads first."""
 
 
-@dataclass(frozen=True)
+Given = float | str | Target | None
+"""A target, or a number as `targets.target` reads it; None for no limit."""
+
+
+@dataclass(frozen=True, init=False)
 class Budget:
-    """How much may stay, of one cost or of several at once: each a ratio between 0 and 1, or an
-    absolute whole number."""
+    """How much may stay, of one cost or of several at once: an upper limit for each.
 
-    channels: float | None = None
-    macs: float | None = None
-    params: float | None = None
-    bytes: float | None = None
-    memory: float | None = None
-    """Bytes of activations that are alive at once, for one sample."""
-    latency: float | None = None
-    """A ratio: the time of the original is measured, so milliseconds become a share of it."""
+    `memory` counts the bytes of activations that are alive at once, for one sample.
+    """
 
-    def __post_init__(self) -> None:
-        if not self.kinds:
+    targets: tuple[tuple[str, Target], ...]
+    """By kind; the first one leads."""
+
+    def __init__(
+        self,
+        *,
+        channels: Given = None,
+        macs: Given = None,
+        params: Given = None,
+        bytes: Given = None,
+        memory: Given = None,
+        latency: Given = None,
+    ) -> None:
+        given = {
+            "latency": latency,
+            "channels": channels,
+            "macs": macs,
+            "params": params,
+            "bytes": bytes,
+            "memory": memory,
+        }
+        found = tuple((kind, target(kind, one)) for kind, one in given.items() if one is not None)
+        if not found:
             raise UsageError(
                 f"a budget names at least one of {', '.join(ALL_KINDS)}; got none",
                 hint="for example Budget(macs=0.5), or --macs 0.5",
             )
-        for kind in self.kinds:
-            amount = float(getattr(self, kind))
-            whole = amount != 1 and amount.is_integer() and kind != "latency"
-            if not (amount > 0 and (amount < 1 or whole)):
-                raise UsageError(
-                    f"a budget of {amount:g} {kind} means nothing",
-                    hint="give a ratio between 0 and 1 (0.5 is half), or a whole number",
-                )
+        object.__setattr__(self, "targets", found)  # as a frozen dataclass does it itself
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """What it is about; the first one leads."""
-        return tuple(kind for kind in ALL_KINDS if getattr(self, kind) is not None)
+        return tuple(kind for kind, _ in self.targets)
 
     @property
     def kind(self) -> str:
         """What the amounts of a plan are counted in."""
         return self.kinds[0]
 
-    @property
-    def amount(self) -> float:
-        return float(getattr(self, self.kind))
+    def target(self, kind: str = "") -> Target:
+        """What may stay of one cost, by default the one that leads."""
+        return dict(self.targets)[kind or self.kind]
 
-    def target(self, dense: float, kind: str = "") -> float:
-        """The largest amount that meets the budget, for a network that costs `dense`."""
-        amount = float(getattr(self, kind or self.kind))
-        return amount * dense if amount < 1 else amount
+    def with_target(self, kind: str, found: Target) -> "Budget":
+        """The same budget but for one cost."""
+        return Budget(**(dict(self.targets) | {kind: found}))
+
+    def to_json(self) -> dict[str, float | str]:
+        """As plain values: what `Budget(**values)` takes."""
+        return {kind: plain(one) for kind, one in self.targets}
 
     def __str__(self) -> str:
-        return " and ".join(map(self._said, self.kinds))
-
-    def _said(self, kind: str) -> str:
-        amount = float(getattr(self, kind))
-        share = f"{amount:.4g} of the" if amount < 1 else f"{int(amount):,}"
-        return f"{share} {kind}"
+        return " and ".join(f"{one} {kind}" for kind, one in self.targets)
 
 
 @dataclass(frozen=True)

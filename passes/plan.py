@@ -7,7 +7,6 @@ Then channels are put back, most important first, where the budget has room for 
 `uniform` only if it is missed otherwise).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -82,6 +81,8 @@ class Plan:
     """Inputs that the channels were measured on."""
     why: str = ""
     """Why they could not be measured, where there were inputs."""
+    note: str = ""
+    """Why it stays far below the budget, where it does."""
 
     @property
     def sizes(self) -> Sizes:
@@ -103,39 +104,50 @@ def choose(
     curves: Sequence[Curve] | None = None,
     time: Cost | None = None,
     spent: float = 0.0,
+    dense: Mapping[str, float] | None = None,
 ) -> Plan:
-    """Meet the budget from below, within `TOLERANCE` of the original amount.
+    """The plan that is closest below the budget, with a note where no step ends within `TOLERANCE`
+    of the original amount below it.
 
     Channels are scored by `weights` (by name), or by the program's own; where there is a curve for
     each group, it says what goes first, and what it costs. `time` says what a plan takes, for a
-    budget of latency; `spent` is what was lost before the curves were measured. Raises UsageError
-    that states the least reachable amount, and what is frozen.
+    budget of latency; `spent` is what was lost before the curves were measured; `dense` is what the
+    user's network costs, by kind, where the program was made of it by another pass. Raises
+    UsageError that states the least reachable amount, and what is frozen.
     """
     if not coupling.groups:
         raise NothingError(
             "no channel of this model can go", where=_where(coupling), why=_why(coupling)
         )
     costs = {kind: cost_of(coupling, kind, time) for kind in budget.kinds}
-    targets = {kind: budget.target(cost.dense, kind) for kind, cost in costs.items()}
+    whole = {kind: cost.dense for kind, cost in costs.items()} | dict(dense or {})
+    targets = {kind: budget.target(kind).of(whole[kind]) for kind in costs}
     for kind, cost in costs.items():
         if targets[kind] >= cost.dense and len(costs) == 1:
-            raise UsageError(f"the budget of {targets[kind]:,.0f} {kind} is met already: "
-                             f"the model has {cost.dense:,.0f}")  # fmt: skip
-    aim = _Aim(budget, costs, targets)
+            raise _met_already(budget, kind, cost.dense)
+    aim = _Aim(budget, costs, targets, whole)
     rankings = _rankings(coupling, options, weights, curves)
     units = UNITS if options.round_to is None else (options.round_to,)
-    found: list[Plan] = []
+    found, far = list[Plan](), list[Plan]()
     for unit in units:
         try:
-            found.append(_choose(Search(coupling, aim.cost, options, unit, rankings), aim))
+            plan = _choose(Search(coupling, aim.cost, options, unit, rankings), aim)
         except UsageError:
-            if unit == units[-1] and not found:
+            if unit == units[-1] and not found and not far:
                 raise
+            continue
+        (far if plan.note else found).append(replace(plan, loss=plan.loss + spent))
         if found and (curves is None or aim.stairs):
             break  # scores cannot tell what rounding costs, and stairs need no rounding
-    found = [replace(plan, loss=plan.loss + spent) for plan in found]
+    if not found:
+        return max(far, key=lambda plan: plan.reached)
     least = min(plan.loss for plan in found)
     return next(plan for plan in found if plan.loss <= least * (1 + WORTH))
+
+
+def _met_already(budget: Budget, kind: str, dense: float) -> UsageError:
+    has = f"takes {dense * 1e3:.3g} ms" if kind == "latency" else f"has {dense:,.0f}"
+    return UsageError(f"the budget of {budget} is met already: the model {has}")
 
 
 def _rankings(
@@ -189,6 +201,8 @@ class _Aim:
     budget: Budget
     costs: Mapping[str, Cost]
     targets: Mapping[str, float]
+    whole: Mapping[str, float]
+    """What the user's network costs."""
 
     @property
     def stairs(self) -> bool:
@@ -209,7 +223,7 @@ class _Aim:
         """The least amount that counts as close; stairs can be steep, several costs far apart."""
         if self.stairs or len(self.costs) > 1:
             return 0.0
-        return self.target - TOLERANCE * self.cost.dense
+        return self.target - TOLERANCE * self.whole[self.budget.kind]
 
 
 def _choose(search: "Search", aim: _Aim) -> Plan:
@@ -221,20 +235,19 @@ def _choose(search: "Search", aim: _Aim) -> Plan:
     if removed is None:
         removed = _searched(search, aim)
     channels = search.channels(removed)
-    cost = aim.costs[aim.budget.kind]
-    reached = cost.amount(channels)
+    kind = aim.budget.kind
+    reached, dense = aim.costs[kind].amount(channels), aim.whole[kind]
+    note = ""
     if search.amount(removed) < lowest:
-        nearest_ratio = math.ceil(reached / cost.dense * 1e4) / 1e4
-        raise UsageError(
-            f"the budget of {aim.budget} cannot be met closely: the nearest amount below it "
-            f"is {reached:,.0f} ({reached / cost.dense:.1%})",
-            where=_where(coupling),
-            why=f"a single step is more than {TOLERANCE:.0%} of the model",
-            hint=f"ask for {nearest_ratio:.4f}, or lower --round-to if it is set",
+        note = (
+            f"The nearest amount below the budget is {reached:,.0f} ({reached / dense:.1%}): "
+            f"a single step is more than {TOLERANCE:.0%} of the model."
         )
     widths = tuple((g, g.size - n) for g, n in zip(search.groups, removed, strict=True))
     loss = search.lost_by(removed)
-    return Plan(coupling, aim.budget, channels, widths, cost.dense, reached, search.unit, loss)
+    return Plan(
+        coupling, aim.budget, channels, widths, dense, reached, search.unit, loss, note=note
+    )
 
 
 def _searched(search: "Search", aim: _Aim) -> list[int]:
@@ -259,7 +272,7 @@ def _searched(search: "Search", aim: _Aim) -> list[int]:
 def _unreachable(coupling: Coupling, aim: _Aim, floor: Tensor) -> UsageError:
     amounts = {kind: cost.amount(floor) for kind, cost in aim.costs.items()}
     kind = max(amounts, key=lambda one: amounts[one] / aim.targets[one])
-    least, dense = amounts[kind], aim.costs[kind].dense
+    least, dense = amounts[kind], aim.whole[kind]
     said = {name: "" if name == "latency" else f"{n:,.0f}" for name, n in amounts.items()}
     wanted = "" if kind == "latency" else f" ({aim.targets[kind]:,.0f})"
     return UsageError(

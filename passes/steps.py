@@ -31,6 +31,7 @@ from .program import Program, variances
 from .rebuild import clone
 from .refit import Duet
 from .shrink import Shrink
+from .targets import Ratio
 from .trial import ROWS, best, candidates, inputs
 
 STEPS = 4
@@ -94,7 +95,9 @@ def _stepwise(
         try:
             plan = choose(at, part, own, curves=measured.curves, time=time, spent=spent)
         except UsageError:
-            continue  # nothing is close to this part of the way: go on from where we are
+            continue  # this part of the way cannot be reached alone: go on from where we are
+        if plan.note:
+            continue  # nor closely
         spent, plan = plan.loss, replace(plan, coupling=coupling)
         at = _again(inflated(plan, _repaired(plan, calls)), coupling, options.ignore)
         measured = measure(at, plan.channels, place == len(parts) - 1)
@@ -113,9 +116,9 @@ def _parts(coupling: Coupling, budget: Budget, steps: int, time: Cost | None) ->
     ratios = {}
     for kind in budget.kinds:
         cost = cost_of(coupling, kind, time)
-        ratios[kind] = min(budget.target(cost.dense, kind) / cost.dense, 1.0)
+        ratios[kind] = min(budget.target(kind).of(cost.dense) / cost.dense, 1.0)
     return [
-        Budget(**{kind: min(ratio ** (step / steps), 0.999) for kind, ratio in ratios.items()})
+        Budget(**{kind: Ratio(ratio ** (step / steps)) for kind, ratio in ratios.items()})
         for step in range(1, steps)
     ]
 

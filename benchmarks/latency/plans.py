@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from compressor.passes.errors import GateError
+from compressor.passes.targets import Ratio
 
 from benchmarks.latency.subjects import (
     coupled,
@@ -18,7 +19,6 @@ from benchmarks.latency.subjects import (
 from compressor import align, bench, compress, passes
 from compressor.latency.final import raced
 from compressor.latency.meet import refuse_slower
-from compressor.latency.target import Target
 
 SECONDS = 20.0
 """Of a race, at most."""
@@ -46,7 +46,7 @@ def met(name: str, seed: int, threads: int = 1, share: float = 0.5) -> dict[str,
         planning.extend((time.perf_counter() - began, time.process_time() - cpu))
         return plan
 
-    found = own.met(Target(ratio=share), choose)
+    found = own.met(Ratio(share), choose)
     macs = passes.Costs(coupling, "macs")
     kept = macs.amount(found.plan.channels) / macs.dense
     best = found.rounds[found.best]

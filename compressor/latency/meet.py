@@ -10,15 +10,15 @@ from typing import Any
 
 from compressor import passes
 from compressor.bench import Race
-from compressor.latency.target import Target
 from compressor.passes.errors import GateError, UsageError
+from compressor.passes.plan import TOLERANCE
+from compressor.passes.targets import Target, share
 
 ROUNDS = 4
 CLOSE = 0.95
 """At least this share of what was asked for is used up."""
 AIM = 0.975
 """The middle between `CLOSE` and the budget."""
-LARGEST = 0.999
 
 
 @dataclass(frozen=True)
@@ -53,28 +53,29 @@ def meet(
     target: Target,
     plan: Callable[[float], passes.Plan],
     race: Callable[[passes.Plan], Race],
-    dense_ms: float,
+    dense: float,
     rounds: int = ROUNDS,
 ) -> Met:
     """The plan whose race is nearest below the target.
 
     `plan` makes one for a share of the original's time by the table, `race` builds a plan and races
-    it against the original, which takes `dense_ms` by the table. Raises GateError where nothing
-    that was tried is fast enough, with the least that was reached.
+    it against the original, which takes `dense` seconds by the table. Raises GateError where
+    nothing that was tried is fast enough, with the least that was reached.
     """
     found: list[Round] = []
     plans: list[passes.Plan] = []
-    ask = AIM * target.share(dense_ms)
+    ask = AIM * share(target, dense)
     for _ in range(rounds):
-        chosen = _planned(plan, min(ask, LARGEST), found)
+        chosen = _planned(plan, min(ask, 1 - TOLERANCE), found)
         if chosen is None:
             break
         raced = race(chosen)
-        wanted = target.share(_ms(raced))
+        original = _seconds(raced)
+        wanted = share(target, original)
         if wanted >= 1:
             raise UsageError(
-                f"the budget of {target} is met already",
-                why=f"the original takes {_ms(raced):.3g} ms here",
+                f"the budget of {target} latency is met already",
+                why=f"the original takes {original * 1e3:.3g} ms here",
             )
         ratio = raced.rows[1].ratio
         predicted = chosen.reached / chosen.dense
@@ -92,10 +93,10 @@ def meet(
     return Met(plans[best], tuple(found), best)
 
 
-def _ms(race: Race) -> float:
+def _seconds(race: Race) -> float:
     """What the original took, by the clock of the headline."""
     row = race.rows[0]
-    return row.wall_ms if race.primary == "wall" else row.cpu_ms
+    return (row.wall_ms if race.primary == "wall" else row.cpu_ms) / 1e3
 
 
 def _planned(
@@ -114,8 +115,8 @@ def _too_slow(target: Target, found: list[Round]) -> GateError:
     least = min(found, key=lambda one: one.measured)
     tried = ", ".join(f"{one.measured:.3f}" for one in found)
     return GateError(
-        f"the budget of {target} is not met; the least that was measured is {least.measured:.3f} "
-        f"of the original's time ({least.low:.3f} to {least.high:.3f})",
+        f"the budget of {target} latency is not met; the least that was measured is "
+        f"{least.measured:.3f} of the original's time ({least.low:.3f} to {least.high:.3f})",
         why=f"tried: {tried}; wanted: {least.wanted:.3f}",
         hint="ask for a larger amount, lower --min-channels, or give the race more --bench-seconds",
     )

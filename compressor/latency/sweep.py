@@ -96,7 +96,7 @@ def candidates(recipe: Recipe) -> dict[str, Recipe]:
     for one in asked:
         update = {"latency": one, "output": recipe.output / one}
         found[one] = recipe.model_copy(update=update)
-        found[one].target()  # refused before anything is built
+        found[one].budget()  # refused before anything is built
     return found
 
 

@@ -13,8 +13,8 @@ from compressor.latency.device import Device, device
 from compressor.latency.meet import Met, meet
 from compressor.latency.probe import Setting
 from compressor.latency.profiling import wanted
-from compressor.latency.target import Target
 from compressor.passes.errors import UsageError
+from compressor.passes.targets import Target, share
 from compressor.passes.timed import Timed
 from compressor.runtime import OnnxModel, batches_of
 from compressor.stages import Watch
@@ -104,13 +104,13 @@ class Timing:
 
     def met(self, target: Target, choose: Callable[[float], passes.Plan]) -> Met:
         """The plan that meets the target in a race here; for another device, by its table alone."""
-        dense_ms = self.cost.dense * 1e3
+        dense = self.cost.dense
         if self.device.here:
-            return meet(target, choose, self.against_original, dense_ms)
-        share = target.share(dense_ms)
-        if not share < 1:
+            return meet(target, choose, self.against_original, dense)
+        asked = share(target, dense)
+        if not asked < 1:
             raise UsageError(
-                f"the budget of {target} is met already",
-                why=f"the original takes {dense_ms:.3g} ms by the table",
+                f"the budget of {target} latency is met already",
+                why=f"the original takes {dense * 1e3:.3g} ms by the table",
             )
-        return Met(choose(share), (), 0)
+        return Met(choose(asked), (), 0)

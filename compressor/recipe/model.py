@@ -17,7 +17,6 @@ from compressor.passes.errors import UsageError
 from compressor.train.settings import Training
 
 if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need it do
-    from compressor.latency.target import Target
     from compressor.passes import Budget, Options
     from compressor.passes.free import Dynamic
 
@@ -33,7 +32,6 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-_UNKNOWN = 0.999
 """Stands for a ratio until the original's time is known."""
 
 
@@ -193,22 +191,11 @@ class Recipe(BaseModel):
             "channels": self.channels,
             "bytes": self.bytes_,
             "memory": self.memory,
-            "latency": self._latency(),
+            "latency": self.latency,
         }
         if self.search and all(amount is None for amount in given.values()):
             return None
         return Budget(**given)
-
-    def target(self) -> "Target | None":
-        """The time that is asked for."""
-        from compressor.latency.target import parse
-
-        return None if self.latency is None else parse(self.latency)
-
-    def _latency(self) -> float | None:
-        """As a ratio; milliseconds become one when the original is measured."""
-        target = self.target()
-        return None if target is None else target.ratio or _UNKNOWN
 
     def options(self) -> "Options":
         """How channels are chosen."""

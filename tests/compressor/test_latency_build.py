@@ -50,7 +50,7 @@ def test_half_the_time_is_met_and_measured(project):
     assert list((project / "cache" / "compressor").glob("device-*.json"))
     # the table is there now: the plan alone takes no measuring
     dry = run("build net.py:net --latency 0.4 --dry-run --json")
-    assert json.loads(dry.stdout)["budget"] == {"kind": "latency", "amount": 0.4}
+    assert json.loads(dry.stdout)["budget"] == {"kind": "latency", "amount": 0.4, "unit": "share"}
     slow = run("build net.py:net --latency 100s --bench-seconds 1 -o other")
     assert slow.exit_code == 2
     assert "is met already" in slow.stderr

@@ -36,7 +36,7 @@ def bare() -> dict:
         "format": 1,
         "model": "zoo/vision.py:net",
         "engine": "torch.export, dynamic batch",
-        "budget": {"kind": "macs", "amount": 0.5},
+        "budget": {"kind": "macs", "amount": 0.5, "unit": "share"},
         "options": {"criterion": "l2", "seed": 0, "uniform": False, "ignore": ["head.*"]},
         "cost": {
             kind: {"original": 2_469_135, "small": 1_234_567}
@@ -223,7 +223,9 @@ def test_what_was_not_measured_says_so():
 
 
 def test_a_model_and_a_budget_are_enough():
-    page = render({"model": "net", "budget": {"kind": "params", "amount": 1_000_000}})
+    page = render(
+        {"model": "net", "budget": {"kind": "params", "amount": 1_000_000, "unit": "count"}}
+    )
     assert "Asked for at most 1,000,000 parameters." in text(page)
     assert "The surgery was not proven." in text(page)
     assert "<h2>" not in page
@@ -379,7 +381,7 @@ def test_what_the_user_wrote_is_escaped():
     found = full() | {
         "model": EVIL,
         "engine": EVIL,
-        "budget": {"kind": EVIL, "amount": 0.5},
+        "budget": {"kind": EVIL, "amount": 0.5, "unit": "share"},
         "options": {EVIL: [EVIL]},
         "groups": [group(EVIL), group(EVIL, kind="rows")],
         "frozen": [{"axis": EVIL, "size": 3, "why": EVIL}],

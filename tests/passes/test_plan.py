@@ -142,10 +142,26 @@ def test_a_network_of_which_nothing_can_go_says_why():
     assert "a single channel is taken out by its index" in caught.value.why
 
 
-def test_steps_too_coarse_for_a_budget_are_refused_rather_than_rounded():
-    with pytest.raises(UsageError, match="cannot be met closely") as caught:
-        choose(options=Options(round_to=32), params=0.9)
-    assert "round" in caught.value.hint
+def test_steps_too_coarse_for_a_budget_give_the_nearest_plan_below_it_and_say_so():
+    plan = choose(options=Options(round_to=32), params=0.9)
+    assert plan.reached < (0.9 - TOLERANCE) * plan.dense
+    assert f"({plan.reached / plan.dense:.1%}): a single step is more than 2% of" in plan.note
+    assert not choose(params=0.9).note
+
+
+def test_a_small_network_gets_what_its_steps_allow():
+    net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 16, 3))
+    coupling = passes.couple(passes.capture(net.eval(), (torch.randn(2, 3, 8, 8),), {}))
+    plan = passes.choose(coupling, Budget(params=0.5), Options(round_to=1))
+    assert 0.469 < plan.reached / plan.dense < 0.471
+    assert "47.0%" in plan.note
+
+
+def test_a_share_is_of_the_users_network_and_not_of_what_a_pass_made_of_it():
+    dense = passes.Costs(wide(), "macs").dense
+    plan = passes.choose(wide(), Budget(macs=0.5), Options(round_to=1), dense={"macs": 1.5 * dense})
+    assert plan.dense == 1.5 * dense
+    assert (0.5 - TOLERANCE) * plan.dense <= plan.reached <= 0.5 * plan.dense
 
 
 # ------------------------------------------------------------------------------ budgets
@@ -225,9 +241,9 @@ def test_without_round_to_the_largest_block_that_meets_the_budget_is_taken():
     plan = choose(options=Options(), params=0.5)
     larger = [unit for unit in UNITS if unit > plan.unit]
     for unit in larger:
-        with pytest.raises(UsageError):
-            choose(options=Options(round_to=unit), params=0.5)
+        assert choose(options=Options(round_to=unit), params=0.5).note
     assert plan.unit > 1
+    assert not plan.note
 
 
 def test_at_least_so_many_channels_stay():
