@@ -1,13 +1,25 @@
 """What a pass is, and the one way to run it.
 
-A pass is a frozen dataclass: its fields are its options, and three methods are its contract.
+A pass is a frozen dataclass; its fields of plain values are its options. It says
+
+    sites      where it could act, in how many steps, and what each step would lose
+    requires   what the caller has to keep
+    run        does it, and gives a new program
+    ensures    what it promises of the result
+    metadata   what somebody needs, besides the options, to do the same again
+
+Losses of all passes are in one unit: the rise of the error of the outputs on the calibration inputs
+after a refit, so that channels can be weighed against whatever else could go.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
+from .log import Entry, Log
 from .program import Program
 from .shapes import check
+from .spec import options_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,12 +30,28 @@ class PassResult:
     changes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Site:
+    """A place where a pass could act."""
+
+    name: str
+    """In the user's own names."""
+    steps: int
+    """How many steps there are to take, at most."""
+    losses: tuple[float, ...] = ()
+    """What is lost in all after 1, 2, ... steps; empty where nothing was measured."""
+
+
 class Pass(Protocol):
     """A step from a program to a program."""
 
-    @property
-    def name(self) -> str:
-        """What the log calls it."""
+    name: ClassVar[str]
+    """In specs, logs and reports."""
+    version: ClassVar[int]
+    """Counts up where the same options come to mean something else."""
+
+    def sites(self, program: Program) -> Sequence[Site]:
+        """Where it could act on `program`; none where that is nowhere."""
 
     def requires(self, before: Program) -> None:
         """Raise CompressError (the caller's mistake) unless the pass can run on `before`."""
@@ -34,6 +62,9 @@ class Pass(Protocol):
     def ensures(self, before: Program, after: Program) -> None:
         """Raise ContractError (our mistake) unless `after` is what was promised."""
 
+    def metadata(self, result: PassResult) -> Mapping[str, Any]:
+        """Plain values that a replay needs besides the options."""
+
 
 def apply(step: Pass, program: Program) -> PassResult:
     """Run a pass with its checks before and after; what it gives is closed (`shapes.check`)."""
@@ -43,3 +74,30 @@ def apply(step: Pass, program: Program) -> PassResult:
         check(result.program)
     step.ensures(program, result.program)
     return result
+
+
+def entry(step: Pass, result: PassResult, evidence: Mapping[str, Any] | None = None) -> Entry:
+    """What the log keeps of a pass that has run; `evidence` shows that it was right."""
+    return Entry(
+        step.name,
+        step.version,
+        options_of(step),
+        dict(step.metadata(result)),
+        dict(evidence or {}),
+        result.changes,
+    )
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """Passes one after another: the program that comes out, and the log of what ran."""
+
+    steps: tuple[Pass, ...]
+
+    def run(self, program: Program) -> tuple[Program, Log]:
+        """Raises what any of the steps raises."""
+        log = Log()
+        for step in self.steps:
+            result = apply(step, program)
+            program, log = result.program, log.then(entry(step, result))
+        return program, log

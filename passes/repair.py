@@ -9,22 +9,25 @@ before could not mend: before ``+ shortcut`` it is the original's sum less the s
 shortcut. Everything is judged on inputs that nothing was fitted to, layer by layer and as a whole.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+from torch.fx import Node
 
 from .agreement import divergence
-from .contract import PassResult, apply
+from .contract import PassResult, Site, apply
 from .duet import Chunk, Strand, frontier, held_out, sampled
 from .errors import ContractError
 from .norms import norm_of
 from .plan import Plan
-from .program import Program
+from .program import Program, where
 from .rebuild import clone
 from .refit import Duet, Layer
 from .valueless import require_values
+from .views import View, recurrent, view
 
 MEMORY = 1 << 30
 """Bytes of activations that are held at once, unless something else is asked for."""
@@ -56,6 +59,13 @@ class Repair:
     calls: Iterable[tuple[Any, Any]]
     memory: int = MEMORY
     name: ClassVar[str] = "repair"
+    version: ClassVar[int] = 1
+
+    def sites(self, program: Program) -> Sequence[Site]:
+        """Every layer that has a weight, or statistics, of its own: one step each."""
+        tensors = program.tensors()
+        nodes = [node for node in program.calls() if _is_layer(node, tensors)]
+        return [Site(where(node), 1) for node in nodes]
 
     def requires(self, before: Program) -> None:
         coupling, sizes = self.plan.coupling, self.plan.sizes
@@ -108,6 +118,11 @@ class Repair:
             each[0] * len(chunks) + refit.moments,
         )
 
+    def metadata(self, result: PassResult) -> Mapping[str, Any]:
+        """Which version was taken; its values are those of the release's tensors."""
+        assert isinstance(result, Repaired)
+        return {"chosen": result.chosen, "samples": dict(result.samples)}
+
     def ensures(self, before: Program, after: Program) -> None:
         old, new = before.tensors(), after.tensors()
         if old.keys() != new.keys():
@@ -118,6 +133,12 @@ class Repair:
             floating = tensor.is_floating_point()
             if floating and bool((~torch.isfinite(tensor) & torch.isfinite(old[name])).any()):
                 raise ContractError(f"{name} is not finite after the repair")
+
+
+def _is_layer(node: Node, tensors: Mapping[str, Tensor]) -> bool:
+    val = node.meta.get("val")
+    known = isinstance(val, Tensor) and isinstance(view(node, tensors, val.dim()), View)
+    return known or norm_of(node) is not None or bool(recurrent(node, tensors))
 
 
 def mend(step: Repair, small: Program) -> Repaired:

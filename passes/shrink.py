@@ -9,6 +9,7 @@ The user's code is never run again, so numbers written in its `forward` do no ha
 """
 
 import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
-from .contract import PassResult
+from .contract import PassResult, Site
 from .coupling import Coupling, check_rectangles
+from .curves import Curve
 from .errors import ContractError
 from .gathers import Gather
 from .interpret import results_of
@@ -49,7 +51,18 @@ class Shrink:
     """
 
     plan: Plan
-    name: ClassVar[str] = "shrink"
+    curves: Sequence[Curve] | None = None
+    name: ClassVar[str] = "prune"
+    version: ClassVar[int] = 1
+
+    def sites(self, program: Program) -> Sequence[Site]:
+        """Every group, with what its channels cost where that was measured."""
+        groups = self.plan.coupling.groups
+        curves = [()] * len(groups) if self.curves is None else [c.losses for c in self.curves]
+        return [
+            Site(group.name, group.size - 1, tuple(losses))
+            for group, losses in zip(groups, curves, strict=True)
+        ]
 
     def requires(self, before: Program) -> None:
         if before is not self.plan.coupling.program:
@@ -77,6 +90,20 @@ class Shrink:
         small = rebuilt(before, state, graph)
         infer(small.module)
         return PassResult(small, tuple(changes))
+
+    def metadata(self, result: PassResult) -> Mapping[str, Any]:
+        """Kept indices by the names of the user's state dict, and the channels that go."""
+        program, kept = self.plan.coupling.program, self.plan.kept
+        tensors, tied = program.tensors(), program.aliases
+        own = {name: tensors[tied.get(name, name)] for name in kept}
+        return {
+            "kept": kept,
+            "shapes": {name: list(tensor.shape) for name, tensor in own.items()},
+            "buffers": sorted(n for n, one in own.items() if not isinstance(one, nn.Parameter)),
+            "tied": {alias: name for alias, name in tied.items() if alias in kept},
+            "channels": self.plan.channels.tolist(),
+            "unit": self.plan.unit,
+        }
 
     def ensures(self, before: Program, after: Program) -> None:
         coupling = self.plan.coupling
