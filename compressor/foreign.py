@@ -23,7 +23,8 @@ from compressor.passes.evidence import Evidence, gradients
 from compressor.passes.measure import Scored
 from compressor.passes.program import shape_of, tensor_name
 from compressor.passes.readings import column_classes
-from compressor.passes.views import Contraction, Convolution, View, view
+from compressor.passes.rules.regressions import Contraction, Convolution, View
+from compressor.passes.views import view
 
 PREFIX = "torch-pruning:"
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from .views import by_name
+from .program import by_name
 
 aten = torch.ops.aten
 

@@ -103,11 +103,15 @@ def shares_batch(leaf: Nested, batch: int | None) -> bool:
 
 def tensor_name(node: Node, argument: str) -> str:
     """The `state_dict` name of the tensor that a call reads as `argument`, or ""."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    names = [one.name for one in node.target._schema.arguments]
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    source = given.get(argument)
+    source = by_name(node).get(argument)
     return str(source.target) if isinstance(source, Node) and source.op == "get_attr" else ""
+
+
+def by_name(node: Node) -> dict[str, Any]:
+    """The arguments of a call by the names of the operator's schema."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    names = [argument.name for argument in node.target._schema.arguments]
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
 def variances(program: Program) -> set[str]:

@@ -32,7 +32,8 @@ from .coupling import Coupling
 from .duet import Chunk, fresh
 from .labels import Value
 from .program import shape_of
-from .views import Contraction, Convolution, View, view
+from .rules.regressions import Contraction, Convolution, View
+from .views import view
 
 ROWS = 50
 """Rows to measure a covariance with, for each column."""

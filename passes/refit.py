@@ -19,10 +19,11 @@ from .duet import Chunk, Strand
 from .labels import Value
 from .norms import Norm, Sums, norm_of
 from .plan import Plan
-from .program import Program, fetch, shape_of, where
+from .program import Program, by_name, fetch, shape_of, where
 from .regress import Fit, Moments, fit
+from .rules.regressions import Contraction, Convolution, View
 from .sizes import Sizes
-from .views import Contraction, Convolution, View, by_name, recurrent, view
+from .views import recurrent, view
 
 aten = torch.ops.aten
 

@@ -26,8 +26,9 @@ from .plan import Plan
 from .program import Program, where
 from .rebuild import clone
 from .refit import Duet, Layer
+from .rules.regressions import View
 from .valueless import require_values
-from .views import View, recurrent, view
+from .views import recurrent, view
 
 MEMORY = 1 << 30
 """Bytes of activations that are held at once, unless something else is asked for."""

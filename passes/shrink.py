@@ -26,7 +26,7 @@ from .interpret import results_of
 from .kept import makes
 from .labels import Value
 from .plan import Plan
-from .program import Program, fetch
+from .program import Program, by_name, fetch
 from .rebuild import rebuilt
 from .rules import Resizing, rule_for
 from .shapes import infer
@@ -150,7 +150,7 @@ def _cut_where_they_were(coupling: Coupling, sizes: Sizes) -> None:
     Which axis that is, is read off the call and not asked of the rules.
     """
     for node, call in coupling.trace.calls.items():
-        raw = _by_name(node)
+        raw = by_name(node)
         bounds = [raw.get(name) for name in ("start", "end", "length", "index")]
         if "dim" not in call.given or not any(map(_is_size, bounds)):
             continue
@@ -195,7 +195,7 @@ def _resize(coupling: Coupling, sizes: Sizes, node: Node, twin: Node) -> None:
     if all(sizes.shape(v) == v.shape for v in [*call.values, *results]):
         return
     updates = rule.resize(Resizing(call, results, sizes.extent, sizes.kept))
-    raw = _by_name(twin)
+    raw = by_name(twin)
     target = updates.pop("op", call.op)
     changed = target is not call.op
     for name, value in updates.items():
@@ -207,12 +207,6 @@ def _resize(coupling: Coupling, sizes: Sizes, node: Node, twin: Node) -> None:
     if changed:
         twin.target = target
         twin.args, twin.kwargs = _arguments(target, raw)
-
-
-def _by_name(node: Node) -> dict[str, Any]:
-    assert isinstance(node.target, torch._ops.OpOverload)
-    names = [argument.name for argument in node.target._schema.arguments]
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
 def _arguments(

@@ -75,9 +75,8 @@ def known(op: OpOverload) -> bool:
 
 def rule_for(op: OpOverload) -> Rule:
     """The operator's row; elementwise operators share one; unknown ones are frozen."""
-    for candidate in (op, functional_twin(op)):
-        if candidate in RULES:
-            return RULES[candidate]
-        if torch.Tag.pointwise in candidate.tags:
-            return POINTWISE
-    return FROZEN
+    names = (op, functional_twin(op))
+    found = next((RULES[name] for name in names if name in RULES), None)
+    if found is not None:
+        return found
+    return POINTWISE if any(torch.Tag.pointwise in name.tags for name in names) else FROZEN

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 from ..labels import Ledger, Value, reshaped, varying
-from .table import Call, Factor, Resizing, Rule, RuleTable, overloads
+from . import kernels, regressions
+from .kernels import Fusion
+from .table import Call, Factor, Resizing, Rule, RuleTable, is_transposed, overloads
 
 aten = torch.ops.aten
 Letters = Sequence[Hashable]
@@ -341,10 +343,6 @@ def _split(ledger: Ledger, value: Value, axis: int, groups: int) -> Value:
     return result
 
 
-def is_transposed(call: Call) -> bool:
-    return bool(call.get("transposed", False)) or "transpose" in call.op._schema.name
-
-
 def convolution_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
     large = call["input"] if is_transposed(call) else results[0]
     weight = call["weight"]
@@ -373,23 +371,41 @@ CONVOLUTIONS = (
     aten.conv_transpose3d.input,
     aten.convolution.default,
 )
-CONVOLUTION = Rule(convolution, group_count, macs=convolution_macs)
+CONVOLUTION = Rule(
+    convolution,
+    group_count,
+    macs=convolution_macs,
+    kernel=kernels.convolution,
+    fusion=Fusion("convolution"),
+    regression=regressions.convolution,
+)
+MATMUL = Rule(matmul, macs=matmul_macs, kernel=kernels.matmul, regression=regressions.product)
+ADDED = Rule(
+    add_matmul, macs=matmul_macs, kernel=kernels.matmul, regression=regressions.added_product
+)
+_VECTOR = "a product with a vector: too few numbers to fit, and no kernel of its own"
 
 RULES: RuleTable = {
-    aten.linear.default: Rule(linear, macs=linear_macs),
-    aten.matmul.default: Rule(matmul, macs=matmul_macs),
-    aten.bmm.default: Rule(matmul, macs=matmul_macs),
-    aten.mm.default: Rule(matmul, macs=matmul_macs),
-    aten.mv.default: Rule(matmul, macs=matmul_macs),
-    aten.dot.default: Rule(matmul, macs=matmul_macs),
-    aten.outer.default: Rule(outer),
-    aten.addmm.default: Rule(add_matmul, macs=matmul_macs),
-    aten.baddbmm.default: Rule(add_matmul, macs=matmul_macs),
-    aten.einsum.default: Rule(einsum, macs=einsum_macs),
+    aten.linear.default: Rule(
+        linear, macs=linear_macs, kernel=kernels.linear, regression=regressions.linear
+    ),
+    aten.matmul.default: MATMUL,
+    aten.bmm.default: MATMUL,
+    aten.mm.default: MATMUL,
+    aten.mv.default: Rule(matmul, macs=matmul_macs, without=_VECTOR),
+    aten.dot.default: Rule(matmul, macs=matmul_macs, without=_VECTOR),
+    aten.outer.default: Rule(outer, without=_VECTOR),
+    aten.addmm.default: ADDED,
+    aten.baddbmm.default: ADDED,
+    aten.einsum.default: Rule(einsum, macs=einsum_macs, regression=regressions.einsum),
     **{op: Rule(total) for op in overloads(aten.sum, aten.nansum)},
     aten.cdist.default: Rule(distances, macs=distance_macs),
     aten.cosine_similarity.default: Rule(cosine),
-    aten.bilinear.default: Rule(bilinear, macs=bilinear_macs),
-    aten.scaled_dot_product_attention.default: Rule(attention, head_scale, macs=attention_macs),
+    aten.bilinear.default: Rule(
+        bilinear, macs=bilinear_macs, without="its weight meets two inputs: not refitted, not timed"
+    ),
+    aten.scaled_dot_product_attention.default: Rule(
+        attention, head_scale, macs=attention_macs, kernel=kernels.attention
+    ),
     **dict.fromkeys(CONVOLUTIONS, CONVOLUTION),
 }  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..labels import Ledger, Value, varying
 from ..program import fetch
+from .kernels import nothing
 from .table import Call, Result, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
@@ -181,23 +182,31 @@ def opaque(ledger: Ledger, call: Call, why: str) -> Result:
     return results if isinstance(call.node.meta["val"], list | tuple) else results[0]
 
 
+_LOOKED_UP = "its weights are looked up, not multiplied"
+
 RULES: RuleTable = {
-    aten.embedding.default: Rule(embedding),
+    aten.embedding.default: Rule(embedding, without=_LOOKED_UP),
     aten.index_select.default: Rule(index_select, move=picked),
     aten.index.Tensor: Rule(index, move=picked),
     aten.gather.default: Rule(gather),
-    aten.embedding_bag.padding_idx: Rule(embedding_bag),
+    aten.embedding_bag.padding_idx: Rule(embedding_bag, without=_LOOKED_UP),
     **{op: Rule(scatter) for op in overloads(aten.scatter, aten.scatter_add, aten.scatter_reduce)},
     aten.index_add.default: Rule(index_add),
     aten.index_copy.default: Rule(index_add),
     aten.index_fill.int_Scalar: Rule(index_add),
     aten.index_put.default: Rule(index_put),
     **{
+        op: Rule(unlabelled, kernel=nothing)
+        for op in (
+            aten.arange.default, aten.arange.start, aten.arange.start_step,
+            aten.scalar_tensor.default,
+        )
+    },
+    **{
         op: Rule(unlabelled)
         for op in (
-            aten.arange.default, aten.arange.start, aten.arange.start_step, aten.linspace.default,
-            aten.tril.default, aten.triu.default, aten.one_hot.default, aten.eye.default,
-            aten.scalar_tensor.default, aten.nonzero.default, aten.randn.default, aten.rand.default,
+            aten.linspace.default, aten.tril.default, aten.triu.default, aten.one_hot.default,
+            aten.eye.default, aten.nonzero.default, aten.randn.default, aten.rand.default,
             aten.bucketize.Tensor, aten.masked_select.default,
         )
     },

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..labels import Ledger, Value, varying
+from .kernels import nothing
 from .movement import output_sizes
 from .table import Call, Resizing, Rule, RuleTable
 
@@ -154,14 +155,17 @@ RULES: RuleTable = {
     aten.constant_pad_nd.default: Rule(padded, pad_widths),
     aten.pad.default: Rule(padded, pad_widths),
     **{
-        op: Rule(constant, output_sizes("size"))
-        for op in (
-            aten.zeros.default, aten.ones.default, aten.full.default, aten.empty.memory_format,
-            aten.new_zeros.default, aten.new_ones.default, aten.new_full.default,
-        )
+        op: Rule(constant, output_sizes("size"), kernel=nothing)
+        for op in (aten.zeros.default, aten.ones.default, aten.full.default)
     },
     **{
-        op: Rule(like)
-        for op in (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default)
+        op: Rule(constant, output_sizes("size"))
+        for op in (
+            aten.empty.memory_format, aten.new_zeros.default, aten.new_ones.default,
+            aten.new_full.default,
+        )
     },
+    aten.zeros_like.default: Rule(like, kernel=nothing),
+    aten.ones_like.default: Rule(like, kernel=nothing),
+    aten.full_like.default: Rule(like),
 }  # fmt: skip

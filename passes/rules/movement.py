@@ -15,6 +15,7 @@ from torch.fx import Node
 
 from ..aliases import is_written_later
 from ..labels import Ledger, Value, reshaped, varying
+from .kernels import KernelRow, nothing
 from .table import Call, Move, Resize, Resizing, Result, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
@@ -251,52 +252,78 @@ def new_span(new: Resizing) -> tuple[int, int]:
     return (0, taken) if first == 0 else (size - taken, size)
 
 
-def row(move: Move, resize: Resize | None = None, prepared: Prepare = first_argument) -> Rule:
-    return Rule(label=moved(move, prepared), resize=resize, move=move)
+def row(
+    move: Move,
+    resize: Resize | None = None,
+    prepared: Prepare = first_argument,
+    kernel: KernelRow | None = None,
+    view: bool = False,
+) -> Rule:
+    """Data movement; `kernel` and `view` as in `Rule`."""
+    return Rule(label=moved(move, prepared), resize=resize, move=move, kernel=kernel, view=view)
 
 
-SAME = [
-    aten.clone.default, aten.contiguous.default, aten.detach.default, aten.alias.default,
-    aten.lift_fresh_copy.default, aten.dropout.default,
-    aten.feature_dropout.default, aten.alpha_dropout.default, aten.detach_.default,
-    aten.positive.default, *overloads(aten.to, aten._to_copy, aten.type_as),
+def named(move: Move, resize: Resize | None = None) -> Rule:
+    """Another name for the same numbers in the same order: nothing is computed."""
+    return row(move, resize, kernel=nothing, view=True)
+
+
+def part(move: Move, resize: Resize | None = None, prepared: Prepare = first_argument) -> Rule:
+    """Some of the numbers, or in another order: shared in torch, and copied by a runtime."""
+    return row(move, resize, prepared, view=True)
+
+
+def same(call: Call, array: Tensor) -> Tensor:
+    return array
+
+
+COPIES = [
+    aten.clone.default, aten.contiguous.default, aten.lift_fresh_copy.default, *overloads(aten.to),
 ]  # fmt: skip
-
 RULES: RuleTable = {
-    **{op: row(lambda call, array: array) for op in SAME},
+    **{op: row(same, kernel=nothing) for op in COPIES},
+    **{op: row(same) for op in (aten.positive.default, *overloads(aten._to_copy, aten.type_as))},
+    aten.detach.default: named(same),
+    aten.detach_.default: named(same),
+    aten.alias.default: named(same),
+    aten.dropout.default: named(same),
+    aten.feature_dropout.default: row(same, kernel=nothing),
+    aten.alpha_dropout.default: row(same, kernel=nothing),
     # views
-    aten.view.default: row(viewed, output_sizes("size")),
-    aten._unsafe_view.default: row(viewed, output_sizes("size")),
-    aten.reshape.default: row(viewed, output_sizes("shape")),
-    aten.view_as.default: Rule(viewed_as, move=viewed),
+    aten.view.default: named(viewed, output_sizes("size")),
+    aten._unsafe_view.default: named(viewed, output_sizes("size")),
+    aten.reshape.default: named(viewed, output_sizes("shape")),
+    aten.view_as.default: Rule(viewed_as, move=viewed, kernel=nothing, view=True),
     aten.reshape_as.default: Rule(viewed_as, move=viewed),
-    aten.flatten.using_ints: row(viewed),
-    aten.unflatten.int: row(viewed, unflattened),
-    aten.squeeze.default: row(viewed, squeezed),
-    aten.squeeze.dim: row(viewed, squeezed),
-    aten.squeeze.dims: row(viewed, squeezed),
-    aten.unsqueeze.default: row(viewed),
-    aten.permute.default: row(rerun),
-    aten.transpose.int: row(rerun),
-    aten.t.default: row(rerun),
+    aten.flatten.using_ints: named(viewed),
+    aten.unflatten.int: named(viewed, unflattened),
+    aten.squeeze.default: named(viewed, squeezed),
+    aten.squeeze.dim: named(viewed, squeezed),
+    aten.squeeze.dims: named(viewed, squeezed),
+    aten.unsqueeze.default: named(viewed),
+    aten.permute.default: part(rerun),
+    aten.transpose.int: part(rerun),
+    aten.t.default: part(rerun),
     aten.numpy_T.default: row(rerun),
     aten.mT.default: row(rerun),
-    aten.movedim.int: row(rerun),
-    aten.movedim.intlist: row(rerun),
+    aten.movedim.int: part(rerun),
+    aten.movedim.intlist: part(rerun),
     aten.swapaxes.default: row(rerun),
-    aten.expand.default: Rule(stretched(broadcast), output_sizes("size"), broadcast),
+    aten.expand.default: Rule(
+        stretched(broadcast), output_sizes("size"), broadcast, kernel=nothing, view=True
+    ),
     aten.expand_as.default: Rule(expanded_as),
     # parts
-    aten.slice.Tensor: row(along_axis, bounds, cut),
-    aten.narrow.default: row(along_axis, start_and_length, cut),
-    aten.select.int: row(selected, index_of, cut),
-    aten.split.Tensor: row(pieces, piece_sizes),
-    aten.split.sizes: row(pieces, piece_sizes),
-    aten.split_with_sizes.default: row(pieces, piece_sizes),
-    aten.chunk.default: row(pieces, piece_sizes),
+    aten.slice.Tensor: part(along_axis, bounds, cut),
+    aten.narrow.default: part(along_axis, start_and_length, cut),
+    aten.select.int: part(selected, index_of, cut),
+    aten.split.Tensor: part(pieces, piece_sizes),
+    aten.split.sizes: part(pieces, piece_sizes),
+    aten.split_with_sizes.default: part(pieces, piece_sizes),
+    aten.chunk.default: part(pieces, piece_sizes),
     aten.tensor_split.sections: row(pieces, piece_sizes),
     aten.tensor_split.indices: row(pieces, piece_sizes),
-    aten.unbind.int: row(pieces),
+    aten.unbind.int: part(pieces),
     # reordering
     aten.flip.default: row(along_axis),
     aten.roll.default: row(along_axis, prepared=rolled),

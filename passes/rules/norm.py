@@ -16,7 +16,9 @@ from torch.fx import Node
 
 from ..labels import Ledger, Value
 from ..program import shape_of
+from . import kernels
 from .contraction import summed
+from .kernels import Fusion
 from .table import Call, Resizing, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
@@ -153,18 +155,26 @@ def put_back(node: Node, shape: tuple[int, ...], axes: list[int]) -> bool:
     return False
 
 
-STATISTIC = Rule(statistic)
+_SCALES = "its weights scale channels: batch norms are fitted by themselves, others stay"
 
 RULES: RuleTable = {
-    aten.batch_norm.default: Rule(per_channel),
-    aten.instance_norm.default: Rule(per_channel),
-    aten.layer_norm.default: Rule(over_last_axes, normalized_shape),
-    aten.rms_norm.default: Rule(over_last_axes, normalized_shape),
-    aten.group_norm.default: Rule(group_norm, norm_groups),
+    aten.batch_norm.default: Rule(per_channel, fusion=Fusion("norm"), without=_SCALES),
+    aten.instance_norm.default: Rule(per_channel, without=_SCALES),
+    aten.layer_norm.default: Rule(
+        over_last_axes, normalized_shape, kernel=kernels.layer_norm, without=_SCALES
+    ),
+    aten.rms_norm.default: Rule(
+        over_last_axes, normalized_shape, kernel=kernels.layer_norm, without=_SCALES
+    ),
+    aten.group_norm.default: Rule(group_norm, norm_groups, without=_SCALES),
     **{
-        op: STATISTIC
-        for op in overloads(aten.mean, aten.var, aten.std, aten.linalg_vector_norm, aten.norm)
+        op: Rule(statistic)
+        for op in overloads(aten.var, aten.std, aten.linalg_vector_norm, aten.norm)
         if "dim" in [argument.name for argument in op._schema.arguments]
     },
-    aten.mean.default: STATISTIC,
+    **{
+        op: Rule(statistic, kernel=kernels.mean)
+        for op in (*overloads(aten.mean), aten.mean.default)
+        if op is aten.mean.default or "dim" in [one.name for one in op._schema.arguments]
+    },
 }

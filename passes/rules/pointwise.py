@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 
 from ..labels import Ledger, Value
+from .kernels import Fusion
 from .table import Call, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
@@ -54,18 +55,39 @@ def prelu(ledger: Ledger, call: Call) -> Value:
 UNTAGGED = [
     aten.copy.default, aten.copy_.default, aten.masked_fill.Scalar, aten.masked_fill.Tensor,
     aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar,
-    aten.floor_divide.default, aten.floor_divide.Scalar, aten.relu6.default, aten.selu.default,
-    aten.hardswish.default, aten.hardsigmoid.default, aten.hardtanh.default, aten.rrelu.default,
+    aten.floor_divide.default, aten.floor_divide.Scalar, aten.selu.default, aten.hardswish.default,
+    aten.rrelu.default,
     aten.softplus.default, aten.fill.Scalar, aten.bernoulli.default,
-    *overloads(aten.lerp, aten.nan_to_num, aten.addcmul, aten.addcdiv, aten.rsub, aten.square,
+    *overloads(aten.nan_to_num, aten.addcmul, aten.addcdiv, aten.rsub, aten.square,
                aten.true_divide, aten.clip, aten.maximum, aten.minimum, aten.pow, aten.float_power,
                aten.arctan2, aten.logical_not, aten.isfinite, aten.log_sigmoid, aten.rand_like,
                aten.randn_like),
 ]  # fmt: skip
 
+ACTIVATIONS = {
+    "": (aten.relu.default,),
+    "clip": (
+        *(aten.relu6.default, aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default),
+    ),
+    "sigmoid": (aten.sigmoid.default,),
+    "tanh": (aten.tanh.default,),
+    "leaky_relu": (aten.leaky_relu.default,),
+    "hardsigmoid": (aten.hardsigmoid.default,),
+}
+"""What a runtime computes on the way out of a convolution, by what that takes (`Fusion`)."""
+
+_SLOPES = "its weights scale channels, and stay as they are"
+
 RULES: RuleTable = {
     **{op: Rule(pointwise) for op in UNTAGGED},
+    **{
+        op: Rule(pointwise, fusion=Fusion("activation", kind))
+        for kind, ops in ACTIVATIONS.items()
+        for op in ops
+    },
+    aten.add.Tensor: Rule(pointwise, fusion=Fusion("addition")),
     aten.glu.default: Rule(gated),
-    aten.prelu.default: Rule(prelu),
-    aten._prelu_kernel.default: Rule(pointwise),
+    aten.prelu.default: Rule(prelu, without=_SLOPES),
+    aten._prelu_kernel.default: Rule(pointwise, without=_SLOPES),
+    **{op: Rule(pointwise, without="its weight is a share") for op in overloads(aten.lerp)},
 }

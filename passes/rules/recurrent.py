@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..labels import Ledger, Value, varying
+from . import regressions
 from .table import Call, Factor, Result, Rule, RuleTable
 
 aten = torch.ops.aten
@@ -121,8 +122,9 @@ def cell_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
     return [[*steps, (w, 0), (w, 1)] for w in (call["w_ih"], call["w_hh"])]
 
 
-RECURRENT = Rule(recurrent, macs=recurrent_macs)
-CELL = Rule(cell, macs=cell_macs)
+_KERNEL = "its time is not measured: it counts as one pass over its largest value"
+RECURRENT = Rule(recurrent, macs=recurrent_macs, regression=regressions.recurrent, without=_KERNEL)
+CELL = Rule(cell, macs=cell_macs, without=f"{_KERNEL}; a single step is not refitted")
 
 RULES: RuleTable = {
     aten.lstm.input: RECURRENT,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 
 from ..labels import Ledger, Value
+from . import kernels
 from .table import Call, Result, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
@@ -63,9 +64,13 @@ def weight_norm(ledger: Ledger, call: Call) -> Value:
 
 RULES: RuleTable = {
     **{
+        op: Rule(whole_axis, kernel=kernels.softmax)
+        for op in overloads(aten.softmax, aten._softmax)
+    },
+    **{
         op: Rule(whole_axis)
         for op in overloads(
-            aten.softmax, aten._softmax, aten.log_softmax, aten._log_softmax, aten.prod,
+            aten.log_softmax, aten._log_softmax, aten.prod,
             aten.amax, aten.amin, aten.max, aten.min, aten.argmax, aten.argmin, aten.any, aten.all,
             aten.sort, aten.argsort, aten.topk, aten.cumsum, aten.cumprod, aten.logsumexp,
             aten.median, aten.var_mean, aten.std_mean, aten.count_nonzero, aten.aminmax,
@@ -74,19 +79,25 @@ RULES: RuleTable = {
         if "other" not in [argument.name for argument in op._schema.arguments]
     },
     **{
+        op: Rule(spatial(dims), kernel=kernels.pool)
+        for dims, packets in {
+            1: (aten.avg_pool1d, aten.max_pool1d, aten.adaptive_avg_pool1d),
+            2: (aten.avg_pool2d, aten.max_pool2d, aten.adaptive_avg_pool2d,
+                aten.adaptive_max_pool2d, aten.max_pool2d_with_indices),
+            3: (aten.avg_pool3d, aten.max_pool3d, aten.adaptive_avg_pool3d),
+        }.items()
+        for op in overloads(*packets)
+    },
+    **{
         op: Rule(spatial(dims))
         for dims, packets in {
-            1: (aten.avg_pool1d, aten.max_pool1d, aten.adaptive_avg_pool1d,
-                aten.adaptive_max_pool1d, aten.max_pool1d_with_indices, aten.upsample_nearest1d,
+            1: (aten.adaptive_max_pool1d, aten.max_pool1d_with_indices, aten.upsample_nearest1d,
                 aten.upsample_linear1d, aten.reflection_pad1d, aten.replication_pad1d),
-            2: (aten.avg_pool2d, aten.max_pool2d, aten.adaptive_avg_pool2d,
-                aten._adaptive_avg_pool2d, aten.adaptive_max_pool2d, aten.max_pool2d_with_indices,
-                aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d,
-                aten._upsample_bilinear2d_aa, aten._upsample_bicubic2d_aa,
+            2: (aten._adaptive_avg_pool2d, aten.upsample_nearest2d, aten.upsample_bilinear2d,
+                aten.upsample_bicubic2d, aten._upsample_bilinear2d_aa, aten._upsample_bicubic2d_aa,
                 aten._upsample_nearest_exact2d, aten.grid_sampler, aten.grid_sampler_2d,
                 aten.reflection_pad2d, aten.replication_pad2d),
-            3: (aten.avg_pool3d, aten.max_pool3d, aten.adaptive_avg_pool3d,
-                aten.max_pool3d_with_indices, aten.upsample_nearest3d, aten.upsample_trilinear3d,
+            3: (aten.max_pool3d_with_indices, aten.upsample_nearest3d, aten.upsample_trilinear3d,
                 aten.reflection_pad3d, aten.replication_pad3d),
         }.items()
         for op in overloads(*packets)

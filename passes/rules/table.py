@@ -4,11 +4,13 @@ label      which channels do the results carry, and what must stand or fall toge
 resize     which literal arguments change when channels go?
 move       data movement only: where does each position come from?
 macs       multiply-accumulates, as a sum of products of sizes
+kernel     what does a runtime compute, and what is fused into what?
+regression how are its weights fitted by least squares?
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,10 @@ from torch.fx import Node
 
 from ..labels import Ledger, Value
 from ..program import hint
+
+if TYPE_CHECKING:
+    from .kernels import Fusion, KernelRow
+    from .regressions import Regression
 
 Shape = tuple[int, ...]
 Result = Value | list[Value]
@@ -135,12 +141,25 @@ Macs = Callable[[Call, list[Value]], list[list[Factor]]]
 
 @dataclass(frozen=True)
 class Rule:
-    """How one operator treats channels."""
+    """How one operator treats channels, and what else is asked about it.
+
+    1. `label`, `resize`, `move`: what stands or falls together, and what follows from it
+    2. `macs`, `kernel`, `fusion`, `view`: what it costs
+    3. `regression`: how its weights are fitted to what they should give
+    """
 
     label: Label
     resize: Resize | None = None
     move: Move | None = None
     macs: Macs | None = None
+    kernel: "KernelRow | None" = None
+    """What a runtime computes; None for one pass over the largest of its values."""
+    fusion: "Fusion | None" = None
+    regression: "Regression | None" = None
+    view: bool = False
+    """Whether it makes no numbers of its own."""
+    without: str = ""
+    """Why a column is missing that others with weights have."""
 
 
 RuleTable = dict[OpOverload, Rule]
@@ -165,6 +184,11 @@ def _takes_tensors(op: OpOverload) -> bool:
     tensors = any(isinstance(one.type, torch.TensorType) for one in arguments)
     outside = any(one.is_out or one.name == "generator" for one in arguments)
     return tensors and not outside
+
+
+def is_transposed(call: Call) -> bool:
+    """Whether a convolution is a transposed one."""
+    return bool(call.get("transposed", False)) or "transpose" in call.op._schema.name
 
 
 def position_ids(value: Value, axis: int) -> Tensor:

@@ -1304,6 +1304,7 @@ ELEMENTWISE = {
     "division_by_nothing": operand(lambda x, p: x / p),
     "floor_divide_by_number": picture(lambda x: aten.floor_divide.Scalar(x, 0.5)),
     "relu6": picture(aten.relu6.default),
+    "leaky_relu": picture(nn.LeakyReLU(0.2)),
     "selu": picture(F.selu),
     "hardswish": picture(F.hardswish),
     "hardswish_": picture(nn.Hardswish(inplace=True)),

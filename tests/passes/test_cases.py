@@ -16,6 +16,21 @@ def test_every_rule_has_a_case():
     assert set(RULES) <= seen()
 
 
+WEIGHTS = {"weight", "w_ih", "params", "mat2"}
+"""Arguments that are weights, or may be."""
+
+
+@pytest.mark.parametrize("op", RULES, ids=str)
+def test_a_row_with_weights_has_every_column_or_says_why_not(op):
+    """A missing one is silent: a layer that is not repaired, or that takes no time."""
+    row = RULES[op]
+    if not WEIGHTS & {argument.name for argument in op._schema.arguments}:
+        return
+    columns = {"macs": row.macs, "kernel": row.kernel, "regression": row.regression}
+    missing = [name for name, column in columns.items() if column is None]
+    assert not missing or row.without, missing
+
+
 def test_no_case_hides_another_of_the_same_name():
     assert len(CASES) == sum(len(family) for family in FAMILIES)
 
