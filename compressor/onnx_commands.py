@@ -120,7 +120,9 @@ def check(
     max_drop: Annotated[
         float | None, typer.Option(min=0, help="the metric may become worse by this much")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="which one; default: first")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="which one: NAME, NAME:min or NAME:max; default: first")
+    ] = None,
     batch: Batch = 1,
     threads: Threads = 1,
     provider: Providers = None,
