@@ -144,6 +144,7 @@ class Values:
     def _types(self) -> dict[str, onnx.TypeProto]:
         """As inferred; of what is not in it nothing is known."""
         light = self._light()
+        _forget(light.graph)
         if light.ByteSize() > LARGEST:
             raise UsageError("the graph is too large", why="it has more than 2 GB of constants")
         try:
@@ -156,7 +157,7 @@ class Values:
         return found
 
     def _light(self) -> onnx.ModelProto:
-        """The graph for inference: weights are inputs, and nothing is said of what is computed."""
+        """The graph by itself: weights and values of the graphs around it are inputs."""
         light = onnx.ModelProto(ir_version=self._model.ir_version)
         light.opset_import.extend(self._model.opset_import)
         graph = light.graph
@@ -170,7 +171,6 @@ class Values:
             for node in self.graph.node
             if not (node.op_type == "Constant" and node.output[0] in weights)
         )
-        _forget(graph)
         types = {**self._inputs, **weights, **self._outer_types()}
         graph.input.extend(
             onnx.ValueInfoProto(name=name, type=one)
@@ -253,9 +253,9 @@ class Values:
                     raise UsageError(f"the size of the input {one.name!r} is not fixed")
                 dtype = helper.tensor_dtype_to_np_dtype(kind)
                 numbers = np.asarray(make(generator, shape))
-                feed[one.name] = (np.abs(numbers) > 0.5 if dtype.kind in "iub" else numbers).astype(
-                    dtype
-                )
+                if dtype.kind in "iub":
+                    numbers = np.abs(numbers) > 0.5
+                feed[one.name] = np.asarray(numbers, dtype)
             yield feed
 
 
