@@ -20,25 +20,25 @@ error val_error train-loss err eer hamming brier ece kl divergence distance epe 
 val/loss test.rmse valRMSE RMSELoss topOneError top1_error top5_error_rate dice_loss fid_score
 brier_score_loss KLDivergence crossEntropyLoss cross_entropy bits_per_byte WordErrorRate
 fpr_at_95_tpr neg_log_likelihood negative_log_likelihood max_error davies_bouldin_score hd95
-LearnedPerceptualImagePatchSimilarity FrechetInceptionDistance false_alarm_rate valloss""".split()
+LearnedPerceptualImagePatchSimilarity FrechetInceptionDistance false_alarm_rate valloss"""
 
 MORE = """accuracy acc top1 top5 Top-1 f1 auc auroc roc_auc ap AP50 map mAP map50 miou mIoU meanIoU
 iou dice psnr ssim bleu BLEU-4 rouge1 rougeL rouge_l meteor r2 recall precision kappa mcc agreement
 score snr si_sdr SI-SDR pesq stoi ndcg mrr hit_rate pearson spearman valAcc f1-score F1Score R2Score
 mAP@0.5:0.95 val/accuracy recall_at_low_error accuracy_without_error neg_mean_squared_error
 neg_log_loss neg_root_mean_squared_error explained_variance log_likelihood exact_match
-true_positive_rate PeakSignalNoiseRatio MulticlassAccuracy hits@10""".split()
+true_positive_rate PeakSignalNoiseRatio MulticlassAccuracy hits@10"""
 
 UNTOLD = """ev evaluate metric x 0 ten accuracy_drop one_minus_accuracy 1-accuracy inaccuracy
 loss_accuracy d2_absolute_error_score neg_recall negative_recall within_error accuracy_std
-loss_reduction""".split()
+loss_reduction"""
 
 
 @pytest.mark.parametrize(
     ("names", "way"), [(LESS, "min"), (MORE, "max"), (UNTOLD, None)], ids=["less", "more", "untold"]
 )
 def test_the_name_of_a_metric_tells_which_way_is_better_or_that_it_does_not(names, way):
-    assert {name: direction(name) for name in names} == dict.fromkeys(names, way)
+    assert {name: direction(name) for name in names.split()} == dict.fromkeys(names.split(), way)
     assert not LOWER & HIGHER
 
 

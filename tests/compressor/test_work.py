@@ -1,5 +1,6 @@
 """What a model multiplies is counted, wherever in it that is, or refused."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -318,7 +319,7 @@ def test_every_operator_of_the_standard_is_counted_or_counts_as_none_or_is_refus
 def branch(name: str, products: int, kind: str = "MatMul", **more) -> onnx.GraphProto:
     """So many products of x with w, one after another."""
     names = ["x", *(f"{name}{at}" for at in range(products))]
-    nodes = [node(kind, [a, "w"], [b], **more) for a, b in zip(names, names[1:], strict=False)]
+    nodes = [node(kind, [a, "w"], [b], **more) for a, b in pairwise(names)]
     return helper.make_graph(nodes, name, [], [q(names[-1], 8, 16)])
 
 
