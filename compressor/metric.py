@@ -21,6 +21,9 @@ from compressor.passes.errors import UsageError
 Pairs = dict[str, dict[str, float]]
 """Name of a metric -> its value for the "original" and for the "small" model."""
 
+WAYS: Mapping[str, Direction] = {"min": "min", "max": "max"}
+"""What may stand behind the name of a metric."""
+
 _ROUNDINGS = 4
 """0.93 - 0.92 is a little more than 0.01: so many steps of the last digit are no drop."""
 
@@ -100,13 +103,13 @@ def named(measured: Collection[str], wanted: str | None) -> tuple[str, Direction
         return wanted, None
     name, colon, way = wanted.rpartition(":")
     if colon and name in measured:
-        if way == "min" or way == "max":
-            return name, way
+        if way in WAYS:
+            return name, WAYS[way]
         raise UsageError(
             f"{way!r} does not say which way {name!r} is better",
             hint=f"--metric {name}:min or --metric {name}:max",
         )
-    asked = name if way in ("min", "max") else wanted
+    asked = name if way in WAYS else wanted
     raise UsageError(
         f"no metric is called {asked!r}",
         why=f"measured were {listed(measured) or 'none'}",

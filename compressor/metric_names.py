@@ -137,7 +137,7 @@ def _told(words: list[str]) -> Direction | None:
             words = words[:at] + words[at + len(phrase) :]
     if UNCLEAR & set(words):
         return None
-    found += [way for word in words if (way := _of_word(word)) is not None]
+    found += [said for word in words if (said := _of_word(word)) is not None]
     if len(set(found)) == 1:
         return found[0]
     while words and (words[-1] in FILLERS or words[-1].isdigit()):

@@ -131,7 +131,7 @@ def _attention(call: Call) -> int:
     past = call.x(4)[2] if call.has(4) else 0
     if len(q) == 4:
         return q[0] * q[1] * q[2] * (k[2] + past) * (q[3] + v[3])
-    heads, own = call.attribute("q_num_heads", 1), call.attribute("kv_num_heads", 1)
+    heads, own = int(call.attribute("q_num_heads")), int(call.attribute("kv_num_heads"))
     return q[0] * q[1] * (k[1] + past) * (q[2] + v[2] // own * heads)
 
 
@@ -141,7 +141,7 @@ def _projected(weight: int, past: int) -> Rule:
     def rule(call: Call) -> int:
         batch, steps = call.x()[:2]
         weights = call.x(weight)
-        own = call.attribute("qkv_hidden_sizes") or [weights[1] // 3] * 3
+        own: Sequence[int] = call.attribute("qkv_hidden_sizes") or [weights[1] // 3] * 3
         length = steps + (call.x(past)[3] if call.has(past) else 0)
         return batch * steps * (math.prod(weights) + length * (own[0] + own[2]))
 
@@ -170,7 +170,7 @@ def _multihead(past: int) -> Rule:
 def _grouped_queries(call: Call) -> int:
     """ONNX Runtime's: keys and values of fewer heads, or packed behind the queries."""
     q = call.x()
-    heads, own = call.attribute("num_heads"), call.attribute("kv_num_heads")
+    heads, own = int(call.attribute("num_heads")), int(call.attribute("kv_num_heads"))
     size = q[2] // heads if call.has(1) else q[2] // (heads + 2 * own)
     length = (call.x(1)[1] if call.has(1) else q[1]) + (call.x(3)[2] if call.has(3) else 0)
     return q[0] * q[1] * length * 2 * heads * size

@@ -148,8 +148,10 @@ def _dropped(accuracy: Pairs, limit: float | None, metric: str | None) -> str:
 
 def _refuse_nonsense(**limits: object) -> None:
     for name, limit in limits.items():
-        number = isinstance(limit, Real) and not isinstance(limit, bool)
-        if limit is not None and not (number and math.isfinite(limit) and limit >= 0):
+        if limit is None:
+            continue
+        number = float(limit) if isinstance(limit, Real) and not isinstance(limit, bool) else -1
+        if not (math.isfinite(number) and number >= 0):
             raise UsageError(
                 f"{name} = {limit!r}: it must be a number, 0 or more", hint="5% is 0.05"
             )

@@ -9,9 +9,8 @@ The sizes are those of one run (`values`), the rules of single operators are in 
 in no table may multiply, and is refused: a limit that does not see something is no limit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -217,4 +216,8 @@ def _grows(inner: Values, before: onnx.TypeProto, end: str) -> bool:
     return after != tuple(one.dim_value for one in before.tensor_type.shape.dim)
 
 
-CONTROL: Mapping[str, Any] = {"If": _either, "Loop": _again, "Scan": _each}
+CONTROL: Mapping[str, Callable[[Call, Values], int]] = {
+    "If": _either,
+    "Loop": _again,
+    "Scan": _each,
+}
