@@ -95,9 +95,7 @@ def check(
     pair = {"baseline": baseline, "new": new}
     accuracy = limits.metrics(new, baseline, evaluate) if evaluate else {}
     dropped = _dropped(accuracy, max_drop, metric)
-    counted = {}
-    if max_macs_growth is not None:
-        counted = {name: work.macs(path, batch, inputs) for name, path in pair.items()}
+    counted = {} if max_macs_growth is None else work.macs(pair, batch, inputs)
     found = race(
         pair,
         inputs=inputs,

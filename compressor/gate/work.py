@@ -9,7 +9,7 @@ The sizes are those of one run (`values`), the rules of single operators are in 
 in no table may multiply, and is refused: a limit that does not see something is no limit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,47 +27,77 @@ from .values import Values
 OTHERWISE = "limit latency, file size or a metric instead of the arithmetic"
 
 
-def macs(path: Path, batch: int, inputs: Mapping[str, np.ndarray] | None = None) -> int:
-    """Multiply-accumulates of one run, for these inputs, or at a batch of this size.
+def macs(
+    paths: Mapping[str, Path], batch: int, inputs: Mapping[str, np.ndarray] | None = None
+) -> dict[str, int]:
+    """Multiply-accumulates of one run of each model, by name, all for the same inputs.
 
-    Raises UsageError where an operator, a size or the number of its runs is not known.
+    They are of the sizes of `inputs`, else those that any of the models fixes; `batch` is the first
+    size of an input that is free in all of them. Raises UsageError where an operator, a size or the
+    number of its runs is not known.
     """
+    models = {name: _inlined(path) for name, path in paths.items()}
+    given = _inputs(list(models.values()))
+    sizes = {name: _sizes(values, batch) for name, values in given.items()}
+    sizes |= {name: list(one.shape) for name, one in (inputs or {}).items()}
+    found = {}
+    for name, model in models.items():
+        own = _inputs([model])
+        types = {one: _typed(values[0], sizes[one]) for one, values in own.items()}
+        found[name] = count(model.graph, Values(model, types, paths[name].parent))
+    return found
+
+
+def _inlined(path: Path) -> onnx.ModelProto:
+    """A model without functions of its own."""
     if path.suffix == ".ort":
         raise UsageError(f"the arithmetic of {path} cannot be counted", why="it is no ONNX file")
     model = parsed(read_file(safe(path)), path)
-    if model.functions:
-        try:
-            model = inliner.inline_local_functions(model)
-        except Exception as error:  # of onnx's own, in C++
+    if not model.functions:
+        return model
+    for one in model.functions:
+        if domain_of(one) in RULES or one.domain.startswith(("ai.onnx", "com.ms", "com.microsoft")):
             raise UsageError(
-                f"the functions of {path} cannot be put in where they are called",
-                why=reason(error)[:300],
-                hint=OTHERWISE,
-            ) from error
-    own = {one.name for one in model.graph.initializer}
-    types = {
-        one.name: _given(one, batch, inputs or {})
-        for one in model.graph.input
-        if one.name not in own
-    }
-    return count(model.graph, Values(model, types, path.parent))
+                f"{path} has a function that is called {one.domain}.{one.name}".replace(" .", " "),
+                why="ONNX Runtime has operators of that domain, and which of both runs is not known",
+                hint=f"give the function a domain of its own, or {OTHERWISE}",
+            )
+    try:
+        return inliner.inline_local_functions(model)
+    except Exception as error:  # of onnx's own, in C++
+        raise UsageError(
+            f"the functions of {path} cannot be put in where they are called",
+            why=reason(error)[:300],
+            hint=OTHERWISE,
+        ) from error
 
 
-def _given(
-    value: onnx.ValueInfoProto, batch: int, inputs: Mapping[str, np.ndarray]
-) -> onnx.TypeProto:
-    """The type of an input: as it is given, or with the batch where its first size is free."""
-    found = onnx.TypeProto()
-    found.CopyFrom(value.type)
-    if value.name in inputs:
-        kind = found.tensor_type.elem_type
-        return helper.make_tensor_type_proto(kind, inputs[value.name].shape)
-    for at, dim in enumerate(found.tensor_type.shape.dim):
-        if dim.dim_value <= 0:  # it has a name, or nothing is said of it
-            dim.Clear()
-            if at == 0:
-                dim.dim_value = batch
+def _inputs(models: Sequence[onnx.ModelProto]) -> dict[str, list[onnx.ValueInfoProto]]:
+    """What has to be given, by name, of each model that takes it; weights are there already."""
+    found: dict[str, list[onnx.ValueInfoProto]] = {}
+    for model in models:
+        own = {one.name for one in model.graph.initializer}
+        for one in model.graph.input:
+            if one.name not in own:
+                found.setdefault(one.name, []).append(one)
     return found
+
+
+def _sizes(values: Sequence[onnx.ValueInfoProto], batch: int) -> list[int]:
+    """Of an input that these models take; 0 is a size that none of them fixes."""
+    shapes = [[dim.dim_value for dim in one.type.tensor_type.shape.dim] for one in values]
+    if any(len(shape) != len(shapes[0]) for shape in shapes):
+        raise UsageError(f"the models do not take the same input {values[0].name!r}")
+    found = [max(0, *pair) for pair in zip(*shapes, strict=True)]
+    if found and not found[0]:
+        found[0] = batch
+    return found
+
+
+def _typed(value: onnx.ValueInfoProto, sizes: Sequence[int]) -> onnx.TypeProto:
+    """The type of an input of these sizes."""
+    known = [one or None for one in sizes]
+    return helper.make_tensor_type_proto(value.type.tensor_type.elem_type, known)
 
 
 def count(graph: onnx.GraphProto, values: Values) -> int:

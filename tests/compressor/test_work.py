@@ -12,8 +12,8 @@ from onnx import TensorProto, defs, helper, numpy_helper
 from onnx.helper import make_node as node
 from onnx.helper import make_tensor_value_info as value
 
+from compressor.gate import work
 from compressor.gate.operators import IDLE, RULES
-from compressor.gate.work import CONTROL, macs
 
 X = value("x", TensorProto.FLOAT, [8, 16])
 ONE = 8 * 16 * 16
@@ -24,6 +24,10 @@ MS = {"domain": "com.microsoft"}
 
 def tensor(name: str, *shape: int, kind: type = np.float32) -> onnx.TensorProto:
     return numpy_helper.from_array(np.ones(shape, kind), name)
+
+
+def macs(path: Path, batch: int = 1, given=None) -> int:
+    return work.macs({"it": path}, batch, given)["it"]
 
 
 def scalar(name: str, of: object) -> onnx.TensorProto:
@@ -308,7 +312,7 @@ def test_operators_are_counted_by_their_sizes(name, counted):
 def test_every_operator_of_the_standard_is_counted_or_counts_as_none_or_is_refused():
     every = {one.name for one in defs.get_all_schemas_with_history() if not one.domain}
     refused = {"Det", "LinearAttention", "SequenceMap"}
-    assert every <= RULES[""].keys() | IDLE[""] | CONTROL.keys() | refused
+    assert every <= RULES[""].keys() | IDLE[""] | work.CONTROL.keys() | refused
     for domain, idle in IDLE.items():
         assert not idle & RULES.get(domain, {}).keys()
 
@@ -423,6 +427,16 @@ def test_functions_are_counted_where_they_are_called(counted):
     assert counted(nodes, inputs=[X, ASKED], functions=[twice]) == 2 * ONE
 
 
+@pytest.mark.parametrize("domain", ["", "com.microsoft", "ai.onnx.ml"])
+def test_a_function_in_the_place_of_an_operator_is_refused(domain, counted):
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    idle = helper.make_function(
+        domain, "FusedMatMul", ["a", "b"], ["r"], [node("Identity", ["a"], ["r"])], opsets
+    )
+    with pytest.raises(UsageError, match="has a function that is called .*FusedMatMul"):
+        counted([node("FusedMatMul", ["x", "w"], ["y"], domain=domain)], functions=[idle])
+
+
 # ---------------------------------------------------------------------------- what is not known
 
 
@@ -483,6 +497,18 @@ def test_the_batch_is_set_and_inputs_that_are_given_have_their_own_sizes(counted
     assert counted([node("MatMul", ["x", "w"], ["y"])], inputs=[q("x", "N", "F")], given=given) == (
         7 * 256
     )
+
+
+def test_two_models_are_counted_for_the_same_inputs(tmp_path):
+    nodes = [node("MatMul", ["x", "w"], ["y"])]
+    pair = {
+        "fixed": saved(tmp_path / "a.onnx", nodes),
+        "free": saved(tmp_path / "b.onnx", nodes, inputs=[q("x", "N", "F")]),
+    }
+    assert work.macs(pair, 1) == {"fixed": ONE, "free": ONE}
+    other = {**pair, "other": saved(tmp_path / "c.onnx", nodes, inputs=[q("x", 1, 8, 16)])}
+    with pytest.raises(UsageError, match="do not take the same input 'x'"):
+        work.macs(other, 1)
 
 
 def test_weights_outside_the_file_are_counted(tmp_path):
