@@ -57,8 +57,9 @@ def _inlined(path: Path) -> onnx.ModelProto:
         return model
     for one in model.functions:
         if domain_of(one) in RULES or one.domain.startswith(("ai.onnx", "com.ms", "com.microsoft")):
+            name = ".".join(filter(None, (one.domain, one.name)))
             raise UsageError(
-                f"{path} has a function that is called {one.domain}.{one.name}".replace(" .", " "),
+                f"{path} has a function that is called {name}",
                 why="ONNX Runtime has operators of that domain, and which of both runs is not known",
                 hint=f"give the function a domain of its own, or {OTHERWISE}",
             )

@@ -433,7 +433,7 @@ def test_a_function_in_the_place_of_an_operator_is_refused(domain, counted):
     idle = helper.make_function(
         domain, "FusedMatMul", ["a", "b"], ["r"], [node("Identity", ["a"], ["r"])], opsets
     )
-    with pytest.raises(UsageError, match="has a function that is called .*FusedMatMul"):
+    with pytest.raises(UsageError, match="has a function that is called"):
         counted([node("FusedMatMul", ["x", "w"], ["y"], domain=domain)], functions=[idle])
 
 
