@@ -14,6 +14,7 @@ import numpy as np
 from compressor.bench import Race, Ratio, race
 from compressor.bench.contest import Progress
 from compressor.gate import limits, work
+from compressor.headline import finite
 from compressor.metric import Pairs, decided, named, refuse_unmeasured
 from compressor.passes.errors import UsageError
 
@@ -58,7 +59,7 @@ class Verdict:
             "max_regression": self.max_regression,
             "sizes": dict(self.sizes),
             "macs": dict(self.macs),
-            "accuracy": {name: _plain(pair) for name, pair in self.accuracy.items()},
+            "accuracy": finite(self.accuracy),
             "race": self.race.to_json(),
         }
 
@@ -169,11 +170,6 @@ def _latency(ratio: Ratio, noise: Ratio, margin: float) -> tuple[str, str, str]:
     if ratio.median <= limit and (ratio.high <= limit or ratio.half_width <= margin / 2):
         return PASSED, said, ""
     return INCONCLUSIVE, f"{said}: the interval is too wide to say", quiet
-
-
-def _plain(pair: Mapping[str, float]) -> dict[str, float | str]:
-    """JSON has no infinity and no NaN: they become words."""
-    return {side: one if math.isfinite(one) else str(one) for side, one in pair.items()}
 
 
 def percentage(text: str) -> float:

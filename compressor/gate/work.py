@@ -60,7 +60,7 @@ def _inlined(path: Path) -> onnx.ModelProto:
             name = ".".join(filter(None, (one.domain, one.name)))
             raise UsageError(
                 f"{path} has a function that is called {name}",
-                why="ONNX Runtime has operators of that domain, and which of both runs is not known",
+                why="ONNX Runtime has operators of that domain, and may run one instead",
                 hint=f"give the function a domain of its own, or {OTHERWISE}",
             )
     try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from compressor.headline import finite
 from compressor.metric import Metric, deciding
 
 
@@ -68,7 +69,8 @@ class Front:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return asdict(self)
+        plain: dict[str, Any] = finite(asdict(self))
+        return plain
 
 
 def _point(asked: str, report: dict[str, Any] | str) -> Point:

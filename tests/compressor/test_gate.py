@@ -105,6 +105,14 @@ def test_a_metric_that_drops_is_a_regression_whatever_its_speed(files, tmp_path)
     assert check(tmp_path / "worse.onnx", files[20], max_drop=0.0, **options).answer == PASSED
 
 
+def test_what_is_not_finite_is_a_word_in_json(files, tmp_path):
+    judge = tmp_path / "judge.py"
+    judge.write_text("values = [0.5, float('nan')]\ndef f1(predict):\n    return values.pop(0)\n")
+    found = check(files[20], files[20], evaluate=[f"{judge}:f1"], max_regression=9.0, max_seconds=1)
+    assert found.answer == PASSED  # nothing is limited
+    assert found.to_json()["accuracy"] == {"f1": {"original": 0.5, "small": "nan"}}
+
+
 def test_a_drop_of_nothing_that_is_measured_is_refused(files):
     with pytest.raises(UsageError, match="nothing is evaluated"):
         check(files[20], files[20], max_drop=0.1)

@@ -105,6 +105,8 @@ def test_what_is_not_finite_is_on_no_front_and_in_no_picture(value, tmp_path):
     shown = (tmp_path / "front.html").read_text()
     assert shown.count("<circle") == 2
     assert 'cy="nan' not in shown
+    known = json.loads((tmp_path / "front.json").read_text())
+    assert known["points"][2]["metrics"] == {"f1": value}
 
 
 def test_a_metric_of_any_sign_stays_inside_its_picture(tmp_path):
