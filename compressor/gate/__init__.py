@@ -8,7 +8,7 @@ A stored number of milliseconds says nothing on another day or machine, so the b
 
     verdict.py        the three answers, and other limits: size, arithmetic, metrics
     limits.py         metrics of the user's own, of files
-    work.py           multiply-accumulates of a file: by the rules of operators.py, with the sizes
+    arithmetic.py     multiply-accumulates of a file: by the rules of operators.py, with the sizes
                       that values.py finds
     formats.py        JUnit, Markdown, and what github-action-benchmark reads
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from compressor.bench import Race, Ratio, race
 from compressor.bench.contest import Progress
-from compressor.gate import limits, work
+from compressor.gate import arithmetic, limits
 from compressor.headline import finite
 from compressor.metric import Pairs, decided, named, refuse_unmeasured
 from compressor.passes.errors import UsageError
@@ -85,7 +85,7 @@ def check(
     """Race `new` against `baseline`, and say whether it takes more than 1 + `max_regression`.
 
     `max_growth` limits the size of the file and its external data in the same way,
-    `max_macs_growth` its arithmetic (`work.macs`); `max_drop` limits how much worse a metric of
+    `max_macs_growth` its arithmetic (`arithmetic.macs`); `max_drop` limits how much worse a metric of
     `evaluate` may become, `metric` (``NAME``, ``NAME:min`` or ``NAME:max``) or the first: see
     `limits.metrics`. The other options are those of `bench.race`. Raises UsageError for models that
     cannot be raced or counted, for limits that are no number of 0 or more, and for a metric that is
@@ -96,7 +96,7 @@ def check(
     pair = {"baseline": baseline, "new": new}
     accuracy = limits.metrics(new, baseline, evaluate) if evaluate else {}
     dropped = _dropped(accuracy, max_drop, metric)
-    counted = {} if max_macs_growth is None else work.macs(pair, batch, inputs)
+    counted = {} if max_macs_growth is None else arithmetic.macs(pair, batch, inputs)
     found = race(
         pair,
         inputs=inputs,

@@ -12,7 +12,7 @@ from onnx import TensorProto, defs, helper, numpy_helper
 from onnx.helper import make_node as node
 from onnx.helper import make_tensor_value_info as value
 
-from compressor.gate import work
+from compressor.gate import arithmetic
 from compressor.gate.operators import IDLE, RULES
 
 X = value("x", TensorProto.FLOAT, [8, 16])
@@ -27,7 +27,7 @@ def tensor(name: str, *shape: int, kind: type = np.float32) -> onnx.TensorProto:
 
 
 def macs(path: Path, batch: int = 1, given=None) -> int:
-    return work.macs({"it": path}, batch, given)["it"]
+    return arithmetic.macs({"it": path}, batch, given)["it"]
 
 
 def scalar(name: str, of: object) -> onnx.TensorProto:
@@ -312,7 +312,7 @@ def test_operators_are_counted_by_their_sizes(name, counted):
 def test_every_operator_of_the_standard_is_counted_or_counts_as_none_or_is_refused():
     every = {one.name for one in defs.get_all_schemas_with_history() if not one.domain}
     refused = {"Det", "LinearAttention", "SequenceMap"}
-    assert every <= RULES[""].keys() | IDLE[""] | work.CONTROL.keys() | refused
+    assert every <= RULES[""].keys() | IDLE[""] | arithmetic.CONTROL.keys() | refused
     for domain, idle in IDLE.items():
         assert not idle & RULES.get(domain, {}).keys()
 
@@ -505,10 +505,10 @@ def test_two_models_are_counted_for_the_same_inputs(tmp_path):
         "fixed": saved(tmp_path / "a.onnx", nodes),
         "free": saved(tmp_path / "b.onnx", nodes, inputs=[q("x", "N", "F")]),
     }
-    assert work.macs(pair, 1) == {"fixed": ONE, "free": ONE}
+    assert arithmetic.macs(pair, 1) == {"fixed": ONE, "free": ONE}
     other = {**pair, "other": saved(tmp_path / "c.onnx", nodes, inputs=[q("x", 1, 8, 16)])}
     with pytest.raises(UsageError, match="do not take the same input 'x'"):
-        work.macs(other, 1)
+        arithmetic.macs(other, 1)
 
 
 def test_weights_outside_the_file_are_counted(tmp_path):
