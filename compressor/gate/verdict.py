@@ -85,8 +85,8 @@ def check(
     """Race `new` against `baseline`, and say whether it takes more than 1 + `max_regression`.
 
     `max_growth` limits the size of the file and its external data in the same way,
-    `max_macs_growth` its arithmetic (`arithmetic.macs`); `max_drop` limits how much worse a metric of
-    `evaluate` may become, `metric` (``NAME``, ``NAME:min`` or ``NAME:max``) or the first: see
+    `max_macs_growth` its arithmetic (`arithmetic.macs`); `max_drop` limits how much worse a metric
+    of `evaluate` may become, `metric` (``NAME``, ``NAME:min`` or ``NAME:max``) or the first: see
     `limits.metrics`. The other options are those of `bench.race`. Raises UsageError for models that
     cannot be raced or counted, for limits that are no number of 0 or more, and for a metric that is
     not finite for the baseline, or of which it is not known whether less is better.
