@@ -56,6 +56,17 @@ def thin(value: Any, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def finite(value: Any) -> Any:
+    """The same for JSON, which has no infinity and no NaN: they become words."""
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
 def fixed(value: float) -> str:
     """Three digits that count, zeros among them: ``1.30``."""
     digits = 2 - math.floor(math.log10(abs(value))) if value else 2

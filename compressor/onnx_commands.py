@@ -110,9 +110,14 @@ def check(
     new: Annotated[Path, typer.Argument(help="ONNX file to judge")],
     baseline: Annotated[Path, typer.Option(help="ONNX file that it must not be slower than")],
     max_regression: Annotated[str, typer.Option(help="this much slower is still fine")] = "5%",
-    max_growth: Annotated[str | None, typer.Option(help="so much larger a file is fine")] = None,
+    max_growth: Annotated[
+        str | None, typer.Option(help="so much larger a file, with its external data, is fine")
+    ] = None,
     max_macs_growth: Annotated[
-        str | None, typer.Option(help="so many more multiply-accumulates are fine")
+        str | None,
+        typer.Option(
+            help="so many more multiply-accumulates are fine; elementwise operators have none"
+        ),
     ] = None,
     evaluate: Annotated[
         list[str] | None, typer.Option(help="path/file.py:callable(predict); repeatable")
@@ -120,7 +125,9 @@ def check(
     max_drop: Annotated[
         float | None, typer.Option(min=0, help="the metric may become worse by this much")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="which one; default: first")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="which one: NAME, NAME:min or NAME:max; default: first")
+    ] = None,
     batch: Batch = 1,
     threads: Threads = 1,
     provider: Providers = None,

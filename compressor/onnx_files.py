@@ -1,7 +1,8 @@
 """ONNX files of strangers: what they name outside themselves, and how much they claim to hold.
 
-    safe(path)          the path, after a look: external data stays in the model's folder
-    read(path)          the whole model as one serialized proto, external data taken in
+    safe(path)              the path, after a look: external data stays in the model's folder
+    read(path)              the whole model as one serialized proto, external data taken in
+    external_files(path)    what belongs to the model beside its file
 
 ONNX Runtime and onnx follow what a model names as the place of its tensors. A place that is
 absolute, that has `..` in it, or that is a link leads to files that have nothing to do with the
@@ -51,6 +52,22 @@ def read(path: Path) -> bytes:
     if model.ByteSize() > LARGEST:
         raise UsageError(f"{path} has more than 2 GB of tensors", why="it has to fit in one file")
     return bytes(model.SerializeToString())
+
+
+def external_files(path: Path) -> frozenset[Path]:
+    """Files outside the model that its tensors name, wherever in it they are: each once.
+
+    Raises UsageError where one is not there.
+    """
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    if path.suffix == ".ort":  # ONNX Runtime's own format has everything in one file
+        return frozenset()
+    outside = filter(uses_external_data, tensors(parsed(read_file(path), path)))
+    found = {path.parent / PurePosixPath(ExternalDataInfo(one).location) for one in outside}
+    if missing := sorted(one.name for one in found if not one.is_file()):
+        raise UsageError(f"{path} names data that are not there", where=missing[0])
+    return frozenset(found)
 
 
 @lru_cache(maxsize=64)
@@ -162,6 +179,7 @@ def tensors(model: "onnx.ModelProto") -> Iterator["onnx.TensorProto"]:
     """Every tensor of a model, of its functions and of graphs within graphs too."""
     yield from _of_graph(model.graph, 0)
     for function in model.functions:
+        yield from _of_attributes(function.attribute_proto, 0)  # their defaults
         yield from _of_nodes(function.node, 0)
     for step in model.training_info:
         yield from _of_graph(step.initialization, 0)
@@ -179,12 +197,17 @@ def _of_graph(graph: "onnx.GraphProto", depth: int) -> Iterator["onnx.TensorProt
 
 def _of_nodes(nodes: Any, depth: int) -> Iterator["onnx.TensorProto"]:
     for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            if attribute.HasField("sparse_tensor"):
-                yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
-            yield from attribute.tensors
-            graphs = [attribute.g] if attribute.HasField("g") else []
-            for graph in (*graphs, *attribute.graphs):
-                yield from _of_graph(graph, depth + 1)
+        yield from _of_attributes(node.attribute, depth)
+
+
+def _of_attributes(attributes: Any, depth: int) -> Iterator["onnx.TensorProto"]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+        for one in (*sparse, *attribute.sparse_tensors):
+            yield from (one.values, one.indices)
+        graphs = [attribute.g] if attribute.HasField("g") else []
+        for graph in (*graphs, *attribute.graphs):
+            yield from _of_graph(graph, depth + 1)

@@ -53,8 +53,9 @@ def latency_gate(request: pytest.FixtureRequest) -> "Callable[..., Verdict]":
         own = {**given, **options}
         if "baseline" not in own:
             pytest.fail("latency_gate needs a baseline: @pytest.mark.latency(baseline=...)")
-        limit = own.pop("max_regression", 0.05)
-        own["max_regression"] = percentage(limit) if isinstance(limit, str) else float(limit)
+        for name in ("max_regression", "max_growth", "max_macs_growth"):
+            if isinstance(limit := own.get(name), str):
+                own[name] = percentage(limit)
         verdict = check(root / new, root / own.pop("baseline"), **own)
         request.node.user_properties.append(("latency_ratio", verdict.ratio.median))
         if verdict.answer == REGRESSED:

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from compressor import passes
 from compressor.environment import environment
+from compressor.headline import finite
 from compressor.passes.text import width
 from compressor.runtime import BATCHES
 from compressor.search import Try, told
@@ -59,7 +60,7 @@ def build(built: "Built") -> dict[str, Any]:
     found["warnings"] = warnings(built)
     found["stages"] = {name: round(took, 3) for name, took in built.watch.seconds.items()}
     found["environment"] = environment()
-    plain = _finite(found)
+    plain = finite(found)
     assert isinstance(plain, dict)
     return plain
 
@@ -203,14 +204,3 @@ def _add(shown: Table, name: str, pair: Mapping[str, float], style: str) -> None
     original, small = float(pair["original"]), float(pair["small"])  # infinities are words here
     ratio = f"{small / original:.3f}" if original and math.isfinite(small / original) else "-"
     shown.add_row(name, style.format(original), style.format(small), ratio)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: they become words."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

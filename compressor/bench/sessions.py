@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from compressor.bench.inputs import asked_inputs, checked_feeds, common_inputs, random_feeds
-from compressor.onnx_files import safe
+from compressor.onnx_files import external_files, safe
 from compressor.passes.errors import CompressError, UsageError
 
 CPU = "CPUExecutionProvider"
@@ -211,17 +211,10 @@ def _bind(session: Any, values: Mapping[str, Any], device: str) -> Any:
 
 
 def file_bytes(model: Model) -> int:
-    """The size of the model, with the external data that it names."""
+    """The size of the model, with every file of external data that a tensor of it names."""
     if isinstance(model, bytes):
         return len(model)
-    if model.suffix == ".ort":  # ONNX Runtime's own format: one file
-        return model.stat().st_size
-    import onnx
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
-    weights = onnx.load(model, load_external_data=False).graph.initializer
-    outside = {ExternalDataInfo(one).location for one in weights if uses_external_data(one)}
-    return sum(path.stat().st_size for path in (model, *(model.parent / name for name in outside)))
+    return model.stat().st_size + sum(one.stat().st_size for one in external_files(safe(model)))
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:

@@ -442,8 +442,8 @@ def test_the_report_has_the_race_and_the_accuracy(release):
     assert 0 < latency["noise"]["low"] <= latency["noise"]["ratio"] <= latency["noise"]["high"]
     assert latency["original"]["ms"] > 0
     assert latency["threads"] == 1
-    assert report["accuracy"]["accuracy"]["original"] == 1
-    assert 0 <= report["accuracy"]["accuracy"]["small"] <= 1
+    assert report["accuracy"]["agreement"]["original"] == 1
+    assert 0 <= report["accuracy"]["agreement"]["small"] <= 1
 
 
 def test_the_report_times_every_stage_and_names_the_versions(release):
@@ -463,7 +463,7 @@ def test_the_page_is_about_this_model(release):
 def test_the_table_has_the_headline_numbers(release):
     cost = report_of(release)["cost"]
     assert "net.py:net at 0.5 of the MACs" in release.stdout
-    for name in ("parameters", "MACs", "file size", "accuracy", "median latency"):
+    for name in ("parameters", "MACs", "file size", "agreement", "median latency"):
         assert re.search(rf"│ {name}", release.stdout), name
     assert f"{cost['params']['original']:,}" in release.stdout
     assert f"{cost['macs']['small']:,}" in release.stdout
