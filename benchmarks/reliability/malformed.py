@@ -2,9 +2,9 @@
 
     python -m benchmarks reliability --only malformed --files 5000 --seed 0
 
-A good file of each kind (`readers`, `release_readers`) is spoilt by a seed (`spoil`). Readers run in
-a child process with a limit on memory, one file at a time with a limit on time; a child that hangs
-or dies is a row, and the next one goes on. To see one again:
+A good file of each kind (`readers`, `release_readers`) is spoilt by a seed (`spoil`). Readers run
+in a child process with a limit on memory, one file at a time with a limit on time; a child that
+hangs or dies is a row, and the next one goes on. To see one again:
 
     python -m benchmarks.reliability.malformed FOLDER --kind "device table" --seed 3087
 """
@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from compressor.passes.errors import CompressError
 
 from benchmarks.reliability.disks import ROOT
 from benchmarks.reliability.readers import Reader
-from benchmarks.reliability.release_readers import READERS
+from benchmarks.reliability.release_readers import READERS, SLOW
 from benchmarks.reliability.spoil import by_format
-from compressor.passes.errors import CompressError
 
 SECONDS = 20.0
 """For one file; three times as much for readers that are slow."""
@@ -58,19 +58,16 @@ class Read:
         return self.outcome not in ("read", "refused") or self.seconds > 3 * SECONDS
 
 
-def prepared(folder: Path, kinds: Sequence[str]) -> dict[str, Reader]:
-    """The readers of these kinds. They have read their good files: what is late is imported."""
-    found = {}
-    for index, kind in enumerate(kinds):
-        place = folder / str(index)
-        place.mkdir()
-        found[kind] = READERS[kind](place)
-        for name, data in found[kind].files.items():
-            try:
-                _with_file(place, name, data, found[kind].read)
-            except CompressError as error:
-                raise RuntimeError(f"{kind}: the good {name} is refused: {error}") from error
-    return found
+def prepared(kind: str, place: Path) -> Reader:
+    """The reader of a kind. It has read its good files: what is imported late is there then."""
+    place.mkdir()
+    reader = READERS[kind](place)
+    for name, data in reader.files.items():
+        try:
+            _with_file(place, name, data, reader.read)
+        except CompressError as error:
+            raise RuntimeError(f"{kind}: the good {name} is refused: {error}") from error
+    return reader
 
 
 def _with_file(place: Path, name: str, data: bytes, read: Callable[[Path], object]) -> None:
@@ -90,24 +87,27 @@ def limited(memory: int = MEMORY) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
 
 
-def orders(readers: Sequence[str], slow: set[str], count: int, seed: int) -> list[tuple[str, int]]:
+def orders(kinds: Sequence[str], count: int, seed: int) -> list[tuple[str, int]]:
     """`count` files in turn over all kinds, slow ones more seldom: (kind, seed)."""
     found: list[tuple[str, int]] = []
     turn = 0
     while len(found) < count:
-        for kind in readers:
-            if kind not in slow or turn % ROUNDS == 0:
+        for kind in kinds:
+            if kind not in SLOW or turn % ROUNDS == 0:
                 found.append((kind, seed + len(found)))
         turn += 1
     return found[:count]
 
 
+def chosen(kind: str, reader: Reader, seed: int) -> tuple[str, bytes]:
+    """The name of one of its files, and what it is spoilt to."""
+    name = random.Random(f"{kind} {seed}").choice(sorted(reader.files))
+    return name, by_format(reader.files[name], Path(name).suffix, seed)
+
+
 def one(kind: str, reader: Reader, place: Path, seed: int) -> Read:
     """One spoilt file, read in this process."""
-    names = sorted(reader.files)
-    name = names[random.Random(f"{kind} {seed}").randrange(len(names))]
-    suffix = Path(name).suffix
-    data = by_format(reader.files[name], suffix, seed)
+    name, data = chosen(kind, reader, seed)
     outcome, why, start = "read", "", time.perf_counter()
     try:
         _with_file(place, name, data, reader.read)
@@ -125,61 +125,59 @@ def one(kind: str, reader: Reader, place: Path, seed: int) -> Read:
 
 def run(folder: Path, count: int, seed: int = 0, kinds: Sequence[str] = ()) -> Iterator[Read]:
     """`count` malformed files, in children with limits. `folder` is a new one of their own."""
-    kinds = tuple(kinds) or tuple(READERS)
-    child = _Child(folder / "0", kinds)
-    wanted = orders(kinds, child.slow, count, seed)
+    child = _Child(folder / "first")
     try:
-        for kind, own in wanted:
+        for kind, own in orders(tuple(kinds) or tuple(READERS), count, seed):
             row = child.ask(kind, own)
             yield row
             if row.outcome in ("hang", "died"):
                 child.stop()
-                child = _Child(folder / f"{own}", kinds)
+                child = _Child(folder / f"after {own}")
     finally:
         child.stop()
 
 
 class _Child:
-    """A process that reads one file for each line that it is sent."""
+    """A process that reads one file for each line that it is sent: a kind and a seed."""
 
-    def __init__(self, folder: Path, kinds: Sequence[str]) -> None:
+    def __init__(self, folder: Path) -> None:
         (folder / "tmp").mkdir(parents=True)
         self._said = (folder / "said").open("w+b")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.reliability.malformed", str(folder), *kinds],
+            [sys.executable, "-m", "benchmarks.reliability.malformed", str(folder)],
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
                  "TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": str(folder / "tmp")},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, cwd=folder,
         )  # fmt: skip
-        found = self._answer(STARTING)
-        if not isinstance(found, list):
-            raise RuntimeError(f"the readers do not start: {self._words()}")
-        self.slow: set[str] = set(found)
+        self._ready: set[str] = set()
 
     def ask(self, kind: str, seed: int) -> Read:
-        """Have a file read."""
-        assert self._process.stdin is not None
-        limit = SECONDS * (3 if kind in self.slow else 1)
-        self._process.stdin.write(f"{json.dumps([kind, seed])}\n".encode())
-        self._process.stdin.flush()
+        """Have a file read. Raises RuntimeError where the good ones are not."""
+        if kind not in self._ready and self._answer(kind, None, STARTING) != kind:
+            raise RuntimeError(f"the reader of {kind} does not start: {self._words()}")
+        self._ready.add(kind)
+        limit = SECONDS * (3 if kind in SLOW else 1)
         start = time.monotonic()
-        found = self._answer(limit)
-        if isinstance(found, dict):
+        found = self._answer(kind, seed, limit)
+        if found is not None:
             return Read(**found)
         seconds = round(time.monotonic() - start, 3)
         if self._process.poll() is None:
             return Read(kind, seed, "hang", seconds, f"more than {limit:g} s")
         return Read(kind, seed, "died", seconds, f"{self._process.returncode}: {self._words()}")
 
-    def _answer(self, seconds: float) -> Any:
+    def _answer(self, kind: str, seed: int | None, seconds: float) -> Any:
+        """None where there is none in time, or where the process has ended."""
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._process.stdin.write(f"{json.dumps([kind, seed])}\n".encode())
+        self._process.stdin.flush()
         if not select.select([self._process.stdout], [], [], seconds)[0]:
             return None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            return None
-        return json.loads(line)
+        if line := self._process.stdout.readline():
+            return json.loads(line)
+        self._process.wait()
+        return None
 
     def _words(self) -> str:
         self._said.seek(0)
@@ -194,27 +192,29 @@ class _Child:
 
 def main(
     folder: Path,
-    kinds: Annotated[list[str] | None, typer.Argument(help="kinds to answer for")] = None,
     kind: Annotated[str | None, typer.Option(help="read one file of this kind here")] = None,
     seed: Annotated[int, typer.Option(help="of that file")] = 0,
 ) -> None:
     """Answer what is asked on standard input; or read one file, with its traceback."""
     if kind is not None:
-        readers = prepared(folder, [kind])
-        name = sorted(readers[kind].files)
-        name_ = name[random.Random(f"{kind} {seed}").randrange(len(name))]
-        data = by_format(readers[kind].files[name_], Path(name_).suffix, seed)
-        _with_file(folder / "0", name_, data, readers[kind].read)
+        reader = prepared(kind, folder / "0")
+        _with_file(folder / "0", *chosen(kind, reader, seed), reader.read)
         return
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints there is no answer
-    readers = prepared(folder, kinds or list(READERS))
+    import torch  # its address space is taken before the limit
+
+    assert torch
     limited()
-    print(json.dumps([name for name, one in readers.items() if one.slow]), file=answers)
-    places = {name: folder / str(index) for index, name in enumerate(readers)}
+    readers: dict[str, tuple[Reader, Path]] = {}
     for line in sys.stdin:
         asked, own = json.loads(line)
-        print(json.dumps(asdict(one(asked, readers[asked], places[asked], own))), file=answers)
+        if own is None:
+            place = folder / str(len(readers))
+            readers[asked] = prepared(asked, place), place
+            print(json.dumps(asked), file=answers)
+        else:
+            print(json.dumps(asdict(one(asked, *readers[asked], own))), file=answers)
 
 
 def summary(rows: Sequence[Read]) -> dict[str, Any]:
@@ -230,4 +230,6 @@ def summary(rows: Sequence[Read]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

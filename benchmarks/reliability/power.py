@@ -107,9 +107,7 @@ def record(folder: Path, kinds: Iterable[str] = writers.KINDS) -> list[Recording
     return [recording(root / kind, calls, writers.OUTPUTS[kind]) for kind in kinds]
 
 
-def recording(
-    place: Path, calls: Iterable[syscalls.Call], outputs: Mapping[str, str]
-) -> Recording:
+def recording(place: Path, calls: Iterable[syscalls.Call], outputs: Mapping[str, str]) -> Recording:
     """Of the calls in one folder; it begins where `BEGIN` is made, or with the first."""
     inside = [one for one in calls if _is_in(one.path, place) and one.path != str(place)]
     starts = [i for i, one in enumerate(inside) if one.path == f"{place}/{writers.BEGIN}"]
@@ -243,7 +241,9 @@ def unsound(recording: Recording) -> list[str]:
                 try:
                     _verify(Path(name) / "release", sealed=recording.kind == "sealed")
                 except Exception as error:  # a row says whatever is wrong
-                    found.append(f"{recording.kind}/{output}: {type(error).__name__}: {error}"[:300])
+                    found.append(
+                        f"{recording.kind}/{output}: {type(error).__name__}: {error}"[:300]
+                    )
     return found
 
 
@@ -290,5 +290,5 @@ def summary(rows: list[Failure]) -> dict[str, Any]:
             )
             for kind, model in kinds
         },
-        "torn": [asdict(row) for row in rows if row.there == TORN],
+        "bad": [asdict(row) for row in rows if row.there == TORN],
     }

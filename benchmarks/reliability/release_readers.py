@@ -121,7 +121,7 @@ def _loaded(folder: Path) -> Reader:
         exec((whole.parent / "net.py").read_text(), scope)
         return compressor.load(_remade(path, whole), scope["load_model"]())
 
-    return Reader({name: (whole / name).read_bytes() for name in names}, read, slow=True)
+    return Reader({name: (whole / name).read_bytes() for name in names}, read)
 
 
 # ---------------------------------------------------------------------------- keys
@@ -260,7 +260,7 @@ def _kept(folder: Path) -> Reader:
         with _in(path.parent):
             _run("-o", "out")
 
-    return Reader({name: good(name) for name in places}, read, slow=True)
+    return Reader({name: good(name) for name in places}, read)
 
 
 def _checkpoint(folder: Path) -> Reader:
@@ -275,7 +275,7 @@ def _checkpoint(folder: Path) -> Reader:
         with _in(path.parent):
             _run(*words)
 
-    return Reader(_files_in(whole), read, slow=True)
+    return Reader(_files_in(whole), read)
 
 
 RELEASES: Mapping[str, Callable[[Path], Reader]] = {
@@ -293,4 +293,9 @@ RELEASES: Mapping[str, Callable[[Path], Reader]] = {
 }
 
 READERS: Mapping[str, Callable[[Path], Reader]] = {**FILES, **RELEASES}
-"""By kind, what makes a reader in a new folder. Those of one run have their folders side by side."""
+"""By kind, what makes a reader in a new folder. The folders of one run are side by side."""
+
+SLOW = frozenset({
+    *("release, loaded", "work folder", "checkpoints of training", "transformers folder"),
+})  # fmt: skip
+"""They take seconds, and are given every tenth file only."""

@@ -30,7 +30,15 @@ ODD = (
 
 ODD_TOML = (
     *('""', "-1", "0", "inf", "-inf", "nan", "true", "1e400", "9" * 400, "[]", "{}", "1979-05-27"),
-    *('"../../x"', '"\\u001b[31m"', '"a:b"', '["a", 1]', "[[1]]", "'x.py:y'", '"' + "x" * 9999 + '"'),
+    *(
+        '"../../x"',
+        '"\\u001b[31m"',
+        '"a:b"',
+        '["a", 1]',
+        "[[1]]",
+        "'x.py:y'",
+        '"' + "x" * 9999 + '"',
+    ),
 )
 _MARK = "\ue000 value \ue001"
 
@@ -104,10 +112,10 @@ def _odd_json(whole: Any, rng: random.Random) -> Any:
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every (holder, key) below a value."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, one in list(pairs) if isinstance(value, dict | list) else ():
-        yield value, key
-        yield from _places(one)
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from _places(value[key])
 
 
 def _toml(good: bytes, rng: random.Random) -> bytes:
@@ -123,7 +131,9 @@ def _toml(good: bytes, rng: random.Random) -> bytes:
         case 1:
             lines.insert(at, f"{key}.a = 1")
         case 2:
-            lines.append(rng.choice((f"[{key}]", f"[[{key}]]", "a = " + DEEP, "\x07 = 1", '"" = 1')))
+            lines.append(
+                rng.choice((f"[{key}]", f"[[{key}]]", "a = " + DEEP, "\x07 = 1", '"" = 1'))
+            )
         case _:
             lines[at] = line
     return "\n".join(lines).encode("utf-8", "surrogatepass")

@@ -242,10 +242,7 @@ class History:
             raise ValueError(f"there is no model {model!r}")
         done = self.steps[:point]
         durable = _durable(done)
-        if model == ORDERED:
-            kept = _in_order(done, durable, rng)
-        else:
-            kept = _any(done, durable, rng)
+        kept = (_in_order if model == ORDERED else _any)(done, durable, rng)
         disk, lost = self.before.copy(), []
         for index, step in enumerate(done):
             if isinstance(step, Synced):
