@@ -272,10 +272,10 @@ def run(folder: Path, count: int, seed: int, say: Callable[[str], None]) -> list
         if wrong := unsound(one):
             raise RuntimeError("; ".join(wrong))
     found = []
-    for one in failures(recordings, count, seed):
-        found.append(one)
-        if one.there == TORN:
-            say(f"power, {one.kind} ({one.model}, seed {one.seed}): {one.output} {one.why}")
+    for row in failures(recordings, count, seed):
+        found.append(row)
+        if row.there == TORN:
+            say(f"power, {row.kind} ({row.model}, seed {row.seed}): {row.output} {row.why}")
     return found
 
 

@@ -160,12 +160,13 @@ def _keys(folder: Path) -> Reader:
 
     made = _made(folder.parent)
 
-    def read(path: Path) -> object:
+    def read(path: Path) -> None:
         if path.name == "key.pem":
-            return sealing.check_key(path)
-        if path.name == "secret":
-            return command("verify", str(made / "sealed"), f"--encrypt-key={path}")
-        return command("verify", str(made / "open"), f"--key={path}")
+            sealing.check_key(path)
+        elif path.name == "secret":
+            command("verify", str(made / "sealed"), f"--encrypt-key={path}")
+        else:
+            command("verify", str(made / "open"), f"--key={path}")
 
     names = ("key.pem", "key.pub", "secret")
     return Reader({name: (made / name).read_bytes() for name in names}, read)
