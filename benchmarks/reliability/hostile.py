@@ -278,13 +278,8 @@ def _checkpoints(place: Place) -> list[str]:
 
 def _pipes(place: Place) -> list[str]:
     """Files that never end."""
-    for name in (
-        "compressor.toml",
-        "model.onnx",
-        "plan.json",
-        "w.safetensors",
-        "out/manifest.json",
-    ):
+    names = ("compressor.toml", "model.onnx", "plan.json", "w.safetensors", "out/manifest.json")
+    for name in names:
         path = place.folder / name
         path.parent.mkdir(exist_ok=True)
         os.mkfifo(path)
