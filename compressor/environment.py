@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from compressor.room import memory
+
 FLAGS = (  # the instruction sets that choose a kernel in ONNX Runtime: x86, then Arm
     *("sse4_1", "avx", "fma", "f16c", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni"),
     *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
@@ -34,7 +36,7 @@ def environment() -> dict[str, object]:
             "usable": _usable_cores(),
         },
         "load_average": _load_average(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory(),
         "gpus": _gpus(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -82,13 +84,6 @@ def _load_average() -> list[float] | None:
     try:
         return [round(load, 2) for load in os.getloadavg()]
     except (AttributeError, OSError):  # Windows has none
-        return None
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
         return None
 
 

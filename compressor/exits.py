@@ -20,7 +20,9 @@ from typing import Any
 
 import typer
 
+from compressor.load.words import reason
 from compressor.passes.errors import CompressError, UsageError
+from compressor.showing import say
 
 BUG = 70
 INTERRUPTED = 130
@@ -43,13 +45,22 @@ def _reproducer() -> Path:
 
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", -1)})
 """The machine's troubles, not ours."""
+_NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "std::bad_alloc", "bad allocation")
+"""In the words of torch, of CUDA and of C++; numpy and Python raise MemoryError."""
 
 
-def _no_room(error: BaseException | None) -> OSError | None:
-    """What the disk said, in an error or in what it came from."""
+def _machines(error: BaseException | None) -> UsageError | None:
+    """What the disk or the memory said, in an error or in what it came from."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
-            return error
+            return UsageError("cannot write", why=str(error))
+        text = str(error)
+        if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+            return UsageError(
+                "this machine has not enough memory",
+                why=reason(error)[:300],
+                hint="give smaller inputs, a smaller batch or less data, or use a larger machine",
+            )
         error = error.__cause__ or error.__context__
     return None
 
@@ -70,10 +81,10 @@ def exits(command: Callable[..., None]) -> Callable[..., None]:
         except (typer.Exit, typer.Abort, BrokenPipeError):  # the last: nobody reads on
             raise
         except Exception as error:
-            if full := _no_room(error):
-                print(f"error: cannot write\n  why:  {full}", file=sys.stderr)
+            if trouble := _machines(error):
+                print(f"error: {trouble}", file=sys.stderr)
                 raise typer.Exit(UsageError.exit_code) from None
-            traceback.print_exc()
+            say(traceback.format_exc(), sys.stderr)
             print(
                 "\nThis is a bug in the compressor, not in your model. Please report it with what "
                 f"is in {_reproducer()}: the lines above, the command, the recipe, the versions.",

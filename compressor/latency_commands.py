@@ -10,6 +10,7 @@ from compressor.exits import exits
 from compressor.options import AsJson, Quiet, Threads, print_json, stdout_is_ours
 from compressor.recipe import Recipe
 from compressor.recipe.options import SUBJECT, takes
+from compressor.showing import say
 
 if TYPE_CHECKING:
     from compressor.latency.front import Front
@@ -62,10 +63,10 @@ def profile(
     if as_json:
         print_json(said)
     elif not quiet:
-        print(f"{path}: {said['kernels']} kernels in {said['families']} families, "
+        say(f"{path}: {said['kernels']} kernels in {said['families']} families, "
               f"measured in {said['seconds']} s")  # fmt: skip
         if not complete:
-            print("the time was up: run the same command again to go on")
+            say("the time was up: run the same command again to go on")
 
 
 @app.command()
@@ -91,7 +92,7 @@ def sweep(
     elif not quiet:
         wide_console().print(table(front))
         assert recipe.output is not None
-        print(f"page: {recipe.output / 'front.html'}")
+        say(f"page: {recipe.output / 'front.html'}")
     if all(one.ratio is None for one in front.points):
         raise typer.Exit(1)
 
@@ -109,7 +110,7 @@ def _swept(recipe: Recipe, ray: str | None, quiet: bool) -> "Front":
 
     def say(line: str) -> None:
         if not quiet:
-            print(line, file=sys.stderr, flush=True)
+            say(line, sys.stderr)
 
     candidates(recipe)  # refused before anything is sent
     assert recipe.output is not None

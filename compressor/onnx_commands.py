@@ -7,6 +7,7 @@ import typer
 
 from compressor.exits import exits
 from compressor.options import AsJson, Quiet, Seed, Threads, print_json
+from compressor.showing import say
 
 if TYPE_CHECKING:
     from compressor.explain import Judged
@@ -101,7 +102,7 @@ def align(
     elif not quiet:
         if found.race is not None:
             wide_console().print(render(found.race))
-        print(f"{found.verdict}: {output}")
+        say(f"{found.verdict}: {output}")
 
 
 @app.command()
@@ -167,7 +168,7 @@ def check(
     if as_json:
         print_json(found.to_json())
     elif not quiet:
-        print(formats.markdown(found, new.name), end="")
+        say(formats.markdown(found, new.name).rstrip("\n"))
     raise typer.Exit(found.exit_code)
 
 
@@ -238,10 +239,10 @@ def status(
     if as_json:
         print_json({"complete": content is not None, "content": content, "kept": kept})
         return
-    print(f"{output} is {'complete: ' + content if content else 'not there'}")
+    say(f"{output} is {'complete: ' + content if content else 'not there'}")
     for stage in STAGES:
         if stage in kept:
-            print(f"{stage}: {kept[stage]:,} bytes kept")
+            say(f"{stage}: {kept[stage]:,} bytes kept")
 
 
 @app.command()
@@ -266,10 +267,10 @@ def verify(
     if as_json:
         print_json(found.to_json())
     elif not quiet:
-        print(f"{found.files} files as the manifest says, content {found.content}")
-        print("signed by this key" if found.signed else "the signature was not looked at: no --key")
+        say(f"{found.files} files as the manifest says, content {found.content}")
+        say("signed by this key" if found.signed else "the signature was not looked at: no --key")
         for name, gap in found.parity.items():
-            print(f"parity of {name}: {gap:.1e} of the largest output")
+            say(f"parity of {name}: {gap:.1e} of the largest output")
 
 
 def _named(models: list[Path]) -> dict[str, Path]:
