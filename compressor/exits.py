@@ -3,7 +3,7 @@
 0    done                                  4    nothing of the model can shrink
 1    a limit of yours is not kept          5    proof or parity failed: nothing is published
 2    the command, recipe or input is wrong 70   our bug: a traceback, a folder to reproduce it
-3    too noisy to judge                    130  interrupted
+3    too noisy to judge                    130  interrupted, 143 ended by SIGTERM
 """
 
 import errno
@@ -20,12 +20,12 @@ from typing import Any
 
 import typer
 
+from compressor.ended import ending
 from compressor.load.words import reason
 from compressor.passes.errors import CompressError, UsageError
 from compressor.showing import say
 
 BUG = 70
-INTERRUPTED = 130
 
 
 def _reproducer() -> Path:
@@ -71,13 +71,14 @@ def exits(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with ending() as told:
+                command(*args, **kwargs)
         except CompressError as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt as error:
-            print(f"interrupted; {str(error) or 'nothing was written'}", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+            say(f"{told.how}; {str(error) or 'nothing was written'}", sys.stderr)
+            raise typer.Exit(told.code) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):  # the last: nobody reads on
             raise
         except Exception as error:

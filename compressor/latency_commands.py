@@ -108,11 +108,12 @@ def _swept(recipe: Recipe, ray: str | None, quiet: bool) -> "Front":
     from compressor.latency.on_ray import connected
     from compressor.latency.remote import distributed
 
-    def say(line: str) -> None:
+    def note(line: str) -> None:
         if not quiet:
             say(line, sys.stderr)
 
     candidates(recipe)  # refused before anything is sent
     assert recipe.output is not None
-    with connected(ray, recipe.output) as cluster:
-        return sweep(recipe, distributed(cluster, say))
+    keys = [key for key in (recipe.sign, recipe.encrypt_key) if key is not None]
+    with connected(ray, recipe.output, keys, note) as cluster:
+        return sweep(recipe, distributed(cluster, note))

@@ -123,9 +123,7 @@ def _check_place(tensor: "onnx.TensorProto", path: Path) -> None:
             raise _odd(tensor, path, f"there is no file {place!r} beside it")
         stat = file.stat()
         if stat.st_nlink > 1:
-            raise _odd(
-                tensor, path, f"{place!r} is a hard link, to a file of another name too"
-            )
+            raise _odd(tensor, path, f"{place!r} is a hard link, to a file of another name too")
         there = stat.st_size
     except (ValueError, OSError) as error:
         raise _odd(tensor, path, reason(error)) from error

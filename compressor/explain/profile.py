@@ -7,7 +7,6 @@ is silent about weights that were packed for their kernel; these are read off th
 import json
 import math
 import statistics
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 
 from compressor.bench.inputs import asked_inputs, random_feeds
 from compressor.bench.sessions import CPU
+from compressor.children import scratch
 from compressor.onnx_files import safe
 from compressor.passes.errors import UsageError
 
@@ -81,13 +81,13 @@ def profile(
 
     if runs < 1 or warmup < 0:
         raise UsageError(f"{runs} runs after {warmup}: there must be one at least")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         options = ort.SessionOptions()
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.profile_file_prefix = str(folder / "profile")
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        graph = _Graph(Path(folder)) if list(providers or [CPU]) == [CPU] else None
+        graph = _Graph(folder) if list(providers or [CPU]) == [CPU] else None
         if graph is not None:  # others may compile parts that cannot be written
             graph.ask(options)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -11,7 +11,6 @@ kernel runs in a session of its own, and whole runs are timed.
 
 import json
 import statistics
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 
 from compressor.bench.denormals import denormals_flushed
 from compressor.bench.sessions import CPU, DEVICES
+from compressor.children import scratch
 from compressor.latency.snippets import Graph, numbers_held
 from compressor.passes.errors import CompressError
 from compressor.passes.work import Kernel
@@ -119,8 +119,8 @@ def _profiled(
 ) -> tuple[dict[str, list[float]], dict[str, int], list[float]]:
     """Microseconds of every kernel in every run, by what the names of its nodes begin with; how
     many nodes that are; and the CPU time of every run."""
-    with tempfile.TemporaryDirectory() as folder:
-        session, binding = _session(graph, setting, str(Path(folder) / "profile"))
+    with scratch() as folder:
+        session, binding = _session(graph, setting, str(folder / "profile"))
         cpu = []
         for _ in range(WARMUP + RUNS):
             start = time.thread_time_ns()
