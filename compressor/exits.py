@@ -9,6 +9,7 @@
 import errno
 import functools
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 
 import typer
 
+from compressor import limit
 from compressor.ended import ending
 from compressor.load.words import reason
 from compressor.passes.errors import CompressError, UsageError
@@ -34,7 +36,7 @@ def _reproducer() -> Path:
 
     folder = Path(tempfile.mkdtemp(prefix="compressor-bug-"))
     (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-    command = shlex.join(["python", "-m", "compressor", *sys.argv[1:]])
+    command = shlex.join(["compressor", *sys.argv[1:]])
     (folder / "command.txt").write_text(f"{command}\n", encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
     for word in sys.argv[1:]:
@@ -65,11 +67,18 @@ def _machines(error: BaseException | None) -> UsageError | None:
     return None
 
 
+def _abandon(error: UsageError) -> None:
+    """End the process where a run of a model cannot be stopped."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(error.exit_code)
+
+
 def exits(command: Callable[..., None]) -> Callable[..., None]:
     """Turn what a command raises into a message and an exit code."""
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
+        limit.stuck = _abandon
         try:
             with ending() as told:
                 command(*args, **kwargs)

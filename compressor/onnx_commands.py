@@ -19,6 +19,12 @@ Batch = Annotated[int, typer.Option(help="size of a dynamic first dimension")]
 Providers = Annotated[
     list[str] | None, typer.Option(help="execution provider, in order of preference; repeatable")
 ]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1, help="seconds that one run may take; default: twice --seconds, at least 60"
+    ),
+]
 
 
 @app.command()
@@ -32,6 +38,7 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(help="rounds at least")] = 30,
     seconds: Annotated[float, typer.Option(help="time at most, per provider")] = 60.0,
+    time_limit: TimeLimit = None,
     seed: Seed = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -53,6 +60,7 @@ def bench(
                     rounds=rounds,
                     max_seconds=seconds,
                     seed=seed,
+                    time_limit=time_limit,
                     progress=shown.advance,
                 )
             )
@@ -72,6 +80,7 @@ def align(
     threads: Threads = 1,
     provider: Providers = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="time for the race, at most")] = 30.0,
+    time_limit: TimeLimit = None,
     seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="replace the output")] = False,
     quiet: Quiet = False,
@@ -94,6 +103,7 @@ def align(
             providers=provider,
             max_seconds=seconds,
             seed=seed,
+            time_limit=time_limit,
             progress=shown.advance,
         )
     write_file(output, found.data)
@@ -126,6 +136,7 @@ def check(
     threads: Threads = 1,
     provider: Providers = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="time at most")] = 30.0,
+    time_limit: TimeLimit = None,
     seed: Seed = 0,
     junit: Annotated[Path | None, typer.Option(help="JUnit file to write, for a CI server")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Markdown file to write")] = None,
@@ -160,6 +171,7 @@ def check(
             providers=provider,
             max_seconds=seconds,
             seed=seed,
+            time_limit=time_limit,
             progress=shown.advance,
         )
     for text, target in wanted.items():
@@ -183,6 +195,7 @@ def explain(
     stairs: Annotated[
         Path | None, typer.Option(help="page to write: the dearest layers at other widths")
     ] = None,
+    time_limit: TimeLimit = None,
     seed: Seed = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -191,6 +204,7 @@ def explain(
     from compressor.explain import explain as run
     from compressor.explain import render
     from compressor.explain.roofline import measure
+    from compressor.limit import LEAST
     from compressor.stages import watch, wide_console
 
     shown = watch(quiet or as_json)
@@ -200,7 +214,13 @@ def explain(
     for name, path in _named(models).items():
         with shown.stage(f"profile {name}"):
             found[name] = run(
-                path, batch=batch, threads=threads, runs=runs, seed=seed, roofline=roofline
+                path,
+                batch=batch,
+                threads=threads,
+                runs=runs,
+                seed=seed,
+                time_limit=time_limit or LEAST,
+                roofline=roofline,
             )
     more = _stairs(found, stairs, threads, shown) if stairs is not None else {}
     if as_json:

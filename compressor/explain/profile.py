@@ -18,6 +18,7 @@ import numpy as np
 from compressor.bench.inputs import asked_inputs, random_feeds
 from compressor.bench.sessions import CPU
 from compressor.children import scratch
+from compressor.limit import LEAST, Limit
 from compressor.onnx_files import safe
 from compressor.passes.errors import UsageError
 
@@ -72,10 +73,12 @@ def profile(
     runs: int = 30,
     warmup: int = 5,
     seed: int = 0,
+    time_limit: float = LEAST,
 ) -> list[Operator]:
     """Run the model `runs` times under ONNX Runtime's profiler: operators in the order they run.
 
-    Raises UsageError for a model that cannot be loaded, or inputs that do not fit it.
+    Raises UsageError for a model that cannot be loaded, inputs that do not fit it, or a run that
+    takes more than `time_limit` seconds.
     """
     import onnxruntime as ort
 
@@ -86,7 +89,7 @@ def profile(
         options.enable_profiling = True
         options.profile_file_prefix = str(folder / "profile")
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         graph = _Graph(folder) if list(providers or [CPU]) == [CPU] else None
         if graph is not None:  # others may compile parts that cannot be written
             graph.ask(options)
@@ -97,8 +100,10 @@ def profile(
             session = ort.InferenceSession(source, options, providers=list(providers or [CPU]))
             wanted = asked_inputs(session)
             feeds = inputs or random_feeds(wanted, batch, np.random.default_rng(seed))
-            for _ in range(warmup + runs):
-                session.run(None, dict(feeds))
+            with Limit(time_limit) as limit:
+                for _ in range(warmup + runs):
+                    with limit.on(model.name if isinstance(model, Path) else "model"):
+                        session.run(None, dict(feeds), limit.options)
         except UsageError:
             raise
         except Exception as error:  # ONNX Runtime raises classes of its own

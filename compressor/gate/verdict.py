@@ -12,6 +12,7 @@ import numpy as np
 from compressor.bench import Race, Ratio, race
 from compressor.bench.contest import Progress
 from compressor.gate import limits
+from compressor.limit import limit_of
 from compressor.passes.errors import UsageError
 
 PASSED, REGRESSED, INCONCLUSIVE = "passed", "regressed", "inconclusive"
@@ -76,6 +77,7 @@ def check(
     providers: Sequence[str] | None = None,
     max_seconds: float = 30,
     seed: int = 0,
+    time_limit: float | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
     """Race `new` against `baseline`, and say whether it takes more than 1 + `max_regression`.
@@ -92,7 +94,8 @@ def check(
             raise UsageError(f"{name} = {limit}: it must be 0 or more", hint="5% is 0.05")
     if max_drop is not None and not evaluate:
         raise UsageError("a drop is limited, and nothing is evaluated", hint="give --evaluate")
-    accuracy = limits.metrics(new, baseline, evaluate) if evaluate else {}
+    limit = limit_of(max_seconds) if time_limit is None else time_limit
+    accuracy = limits.metrics(new, baseline, evaluate, limit) if evaluate else {}
     work = {}
     if max_macs_growth is not None:
         pair = {"baseline": baseline, "new": new}
@@ -106,6 +109,7 @@ def check(
         max_seconds=max_seconds,
         target=max(max_regression / _FINE, 0.002),
         seed=seed,
+        time_limit=time_limit,
         progress=progress,
     )
     sizes = {row.name: row.file_bytes for row in found.rows}

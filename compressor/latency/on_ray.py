@@ -5,9 +5,9 @@ the cluster runs there meanwhile; a node without processors (a head started with
 left out. Two nodes on one machine would race beside each other: start one on each. Ray's workers
 are nice (15): where other programs share a node, start it with RAY_worker_niceness=0.
 
-The folder where the command is run is sent to the nodes, but for its `.gitignore`d files, the output
-and keys (`keys.py`); Ray's limit is 512 MB. The compressor, and what the user's code imports from
-elsewhere, has to be installed there.
+The folder where the command is run is sent to the nodes, but for its `.gitignore`d files, the
+output and keys (`keys.py`); Ray's limit is 512 MB. The compressor, and what the user's code imports
+from elsewhere, has to be installed there.
 """
 
 import socket

@@ -149,7 +149,7 @@ def _session(graph: Graph, setting: Setting, profile: str = "") -> tuple[Any, An
         options.profile_file_prefix = profile
     options.intra_op_num_threads = setting.threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     session = ort.InferenceSession(
