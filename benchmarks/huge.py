@@ -1,8 +1,8 @@
 """How analysis grows: with operators, not with parameters.
 
-LLaMA's shape on the meta device, at several depths and widths. Each row is `compressor inspect` as a
-process of its own, with two threads: its wall clock and processor seconds, and the most memory that
-it held.
+LLaMA's shape on the meta device, at several depths and widths. Each row is `compressor inspect` as
+a process of its own, with two threads: its wall clock and processor seconds, and the most memory
+that it held.
 """
 
 import json

@@ -90,7 +90,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_depth(found: Any) -> None:
     """What goes through a document may call itself for each level."""
     level = [found]
-    for _ in range(DEEPEST):
+    for _ in range(DEEPEST + 1):
         holders = [one for one in level if isinstance(one, dict | list)]
         if not holders:
             return

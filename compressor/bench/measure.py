@@ -9,7 +9,7 @@ import numpy as np
 from compressor.bench.contest import HEAT, TARGET, Contest, Progress, Readings
 from compressor.bench.denormals import denormals_flushed
 from compressor.bench.result import Clock, Race, Row, Samples
-from compressor.bench.sessions import CPU, Model, file_bytes, line_up
+from compressor.bench.sessions import CPU, MOST_THREADS, Model, file_bytes, line_up
 from compressor.bench.statistics import FEWEST_HEATS
 from compressor.environment import environment
 from compressor.limit import Limit, limit_of
@@ -102,6 +102,8 @@ def _refuse_nonsense(
     for name, count in counts.items():
         if count < 1:
             raise UsageError(f"{name} = {count}: it must be at least 1")
+    if threads > MOST_THREADS:
+        raise UsageError(f"threads = {threads}: it must be at most {MOST_THREADS}")
     if not max_seconds > 0:
         raise UsageError(f"max_seconds = {max_seconds}: it must be more than 0")
 

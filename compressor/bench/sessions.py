@@ -19,6 +19,9 @@ CPU = "CPUExecutionProvider"
 REMOTE = frozenset({"AzureExecutionProvider"})  # calls a service; runs nothing here
 DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 
+MOST_THREADS = 4096
+"""More make no sense on any machine, and too many no number that ONNX Runtime takes."""
+
 Model = bytes | Path
 
 

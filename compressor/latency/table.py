@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.bench.sessions import CPU
+from compressor.bench.sessions import CPU, MOST_THREADS
 from compressor.files import read_file, write_file
 from compressor.latency.caches import BYTES, Caches, caches_of
 from compressor.latency.probe import Setting
@@ -229,8 +229,10 @@ def load(path: Path) -> Table:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
         raise _wrong(path, what) from error
-    if not table.reference > 0 or table.setting.threads < 1:
-        raise _wrong(path, "its reference must take more than 0 seconds, by 1 thread at least")
+    if not table.reference > 0 or not 1 <= table.setting.threads <= MOST_THREADS:
+        raise _wrong(
+            path, f"its reference must take more than 0 seconds, by 1 to {MOST_THREADS} threads"
+        )
     table.families = {family.name: family for family in families}
     return table
 
