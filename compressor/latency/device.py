@@ -44,9 +44,9 @@ class Kept:
     def read(self, setting: Setting) -> Table | None:
         """The table, if there is one that can be used."""
         try:
-            return None if self.path is None else resumed(self.path, setting)
-        except FileNotFoundError:
-            return None
+            if self.path is None or not self.path.exists():
+                return None
+            return resumed(self.path, setting)
         except (OSError, UsageError) as error:
             self._tell("read", error)
             return None
