@@ -184,7 +184,7 @@ def test_signals_are_as_they_were_afterwards():
 
 
 def test_a_try_of_a_reduction_is_bound_to_where_it_comes_from(monkeypatch):
-    asked = []
+    asked: list[int] = []
     monkeypatch.setattr(attempt, "bound", asked.append)
     monkeypatch.setattr(os, "chdir", lambda where: (_ for _ in ()).throw(SystemExit))
     with pytest.raises(SystemExit):

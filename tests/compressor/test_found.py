@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from compressor.cli import app
 from compressor.load import load_callable, short, with_code
 from compressor.recipe import Recipe
-from compressor.recipe.sources import _RUN_NOTHING, option_name, resolve
+from compressor.recipe.model import option_name
+from compressor.recipe.sources import _RUN_NOTHING, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 HARM = "from pathlib import Path\nPath('RAN').touch()\ndef evaluate(predict):\n    return 1.0\n"

@@ -61,10 +61,11 @@ def test_an_error_cannot_be_made_to_say_more():
 
 def printed(*things: object) -> str:
     """On a terminal, without its colours."""
-    screen = Screen(file=StringIO(), width=300, force_terminal=True, no_color=True)
+    text = StringIO()
+    screen = Screen(file=text, width=300, force_terminal=True, no_color=True)
     for thing in things:
         screen.print(thing)
-    return re.sub(r"\x1b\[[\d;]*m", "", screen.file.getvalue())
+    return re.sub(r"\x1b\[[\d;]*m", "", text.getvalue())
 
 
 def test_tables_and_trees_show_names_as_they_are():
