@@ -295,7 +295,7 @@ def test_our_own_mistake_ends_with_70_and_asks_for_a_report(error, command, monk
     assert "our mistake" in done.stderr
     folder = Path(re.search(r"in (\S+compressor-bug-\w+)", done.stderr)[1])
     assert "our mistake" in (folder / "traceback.txt").read_text()
-    assert (folder / "command.txt").read_text().startswith("compressor build ")
+    assert (folder / "command.txt").read_text().startswith("compressor ")
     assert "packages" in json.loads((folder / "environment.json").read_text())
     shutil.rmtree(folder)
     assert list(tmp_path.iterdir()) == []
