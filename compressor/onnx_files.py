@@ -13,11 +13,12 @@ before memory is taken for them.
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.files import read_file
 from compressor.load.words import reason
+from compressor.outside import inside
 from compressor.passes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,8 +64,10 @@ def external_files(path: Path) -> frozenset[Path]:
 
     if path.suffix == ".ort":  # ONNX Runtime's own format has everything in one file
         return frozenset()
-    outside = filter(uses_external_data, tensors(parsed(read_file(path), path)))
-    found = {path.parent / PurePosixPath(ExternalDataInfo(one).location) for one in outside}
+    model = parsed(read_file(path), path)
+    check(model, path)
+    outside = filter(uses_external_data, tensors(model))
+    found = {path.parent / inside(ExternalDataInfo(one).location) for one in outside}
     if missing := sorted(one.name for one in found if not one.is_file()):
         raise UsageError(f"{path} names data that are not there", where=missing[0])
     return frozenset(found)
@@ -124,10 +127,10 @@ def check(model: "onnx.ModelProto", path: Path) -> None:
 def _check_place(tensor: "onnx.TensorProto", path: Path) -> None:
     entries = {one.key: one.value for one in tensor.external_data}
     place = entries.get("location", "")
-    steps = PurePosixPath(place)
-    outside = steps.is_absolute() or ".." in steps.parts or "\\" in place or ":" in place
-    if not place or outside or "\0" in place:
-        raise _odd(tensor, path, f"its data are said to be in {place!r}, outside the folder")
+    try:
+        steps = inside(place)
+    except ValueError as error:
+        raise _odd(tensor, path, f"its data are said to be outside the folder: {error}") from error
     file = path.parent
     for step in steps.parts:
         file = file / step
@@ -137,7 +140,10 @@ def _check_place(tensor: "onnx.TensorProto", path: Path) -> None:
         offset, length = int(entries.get("offset") or 0), int(entries.get("length") or -1)
         if not file.is_file():
             raise _odd(tensor, path, f"there is no file {place!r} beside it")
-        there = file.stat().st_size
+        stat = file.stat()
+        if stat.st_nlink > 1:
+            raise _odd(tensor, path, f"{place!r} is a hard link, to a file of another name too")
+        there = stat.st_size
     except (ValueError, OSError) as error:
         raise _odd(tensor, path, reason(error)) from error
     length = there - offset if length < 0 else length

@@ -24,6 +24,7 @@ from compressor.headline import finite
 from compressor.passes.text import width
 from compressor.runtime import BATCHES
 from compressor.search import Try, told
+from compressor.showing import words
 
 if TYPE_CHECKING:
     from compressor.built import Built
@@ -173,7 +174,7 @@ def _searched(found: Mapping[str, Any]) -> str:
 
 def table(found: Mapping[str, Any]) -> Table:
     """The headline numbers, original beside small."""
-    shown = Table(title=f"{found['model']} at {_asked(found['budget'])}")
+    shown = Table(title=words(f"{found['model']} at {_asked(found['budget'])}"))
     for column in ("", "original", "small", "ratio"):
         shown.add_column(column, justify="left" if not column else "right")
     names = {"params": "parameters", "macs": "MACs", "channels": "prunable channels"}
@@ -203,4 +204,4 @@ def _asked(budget: Mapping[str, Any]) -> str:
 def _add(shown: Table, name: str, pair: Mapping[str, float], style: str) -> None:
     original, small = float(pair["original"]), float(pair["small"])  # infinities are words here
     ratio = f"{small / original:.3f}" if original and math.isfinite(small / original) else "-"
-    shown.add_row(name, style.format(original), style.format(small), ratio)
+    shown.add_row(words(name), style.format(original), style.format(small), ratio)

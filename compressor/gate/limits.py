@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from compressor.limit import LEAST, run_within
 from compressor.metric import Pairs
 from compressor.onnx_files import safe
 from compressor.passes.errors import UsageError
 
 
-def metrics(new: Path, baseline: Path, wanted: Sequence[str]) -> Pairs:
+def metrics(new: Path, baseline: Path, wanted: Sequence[str], time_limit: float = LEAST) -> Pairs:
     """Every metric of both files, by ``path/file.py:callable``, which gets a `predict`.
 
     `predict` takes what the ONNX model takes, by position or by name, as tensors or arrays, and
-    gives tensors: one, or a tuple. Raises UsageError for what is no callable.
+    gives tensors: one, or a tuple. Raises UsageError for what is no callable, and for a run that
+    takes more than `time_limit` seconds.
     """
     from compressor.evaluate import compared, evaluations
 
@@ -25,16 +27,18 @@ def metrics(new: Path, baseline: Path, wanted: Sequence[str]) -> Pairs:
                 f"{one!r} cannot be measured on files alone",
                 hint="give path/file.py:callable, which gets predict and returns a number",
             )
-    return compared(evaluations(wanted, None), predictor(baseline), predictor(new))
+    return compared(
+        evaluations(wanted, None), predictor(baseline, time_limit), predictor(new, time_limit)
+    )
 
 
-def predictor(model: Path) -> Callable[..., Any]:
+def predictor(model: Path, time_limit: float = LEAST) -> Callable[..., Any]:
     """A function that runs an ONNX file."""
     import onnxruntime as ort
     import torch
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     try:
         session = ort.InferenceSession(
             str(safe(model)), options, providers=["CPUExecutionProvider"]
@@ -58,7 +62,8 @@ def predictor(model: Path) -> Callable[..., Any]:
             name: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
             for name, value in given.items()
         }
-        found = [torch.from_numpy(np.asarray(one)) for one in session.run(None, feed)]
+        outputs = run_within(session, feed, time_limit, model.name)
+        found = [torch.from_numpy(np.asarray(one)) for one in outputs]
         return found[0] if len(found) == 1 else tuple(found)
 
     return predict

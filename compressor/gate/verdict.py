@@ -15,6 +15,7 @@ from compressor.bench import Race, Ratio, race
 from compressor.bench.contest import Progress
 from compressor.gate import arithmetic, limits
 from compressor.headline import finite
+from compressor.limit import limit_of
 from compressor.metric import Pairs, decided, named, refuse_unmeasured
 from compressor.passes.errors import UsageError
 
@@ -80,6 +81,7 @@ def check(
     providers: Sequence[str] | None = None,
     max_seconds: float = 30,
     seed: int = 0,
+    time_limit: float | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
     """Race `new` against `baseline`, and say whether it takes more than 1 + `max_regression`.
@@ -94,7 +96,8 @@ def check(
     _refuse_nonsense(max_regression=max_regression, max_growth=max_growth,
                      max_macs_growth=max_macs_growth, max_drop=max_drop)  # fmt: skip
     pair = {"baseline": baseline, "new": new}
-    accuracy = limits.metrics(new, baseline, evaluate) if evaluate else {}
+    limit = limit_of(max_seconds) if time_limit is None else time_limit
+    accuracy = limits.metrics(new, baseline, evaluate, limit) if evaluate else {}
     dropped = _dropped(accuracy, max_drop, metric)
     counted = {} if max_macs_growth is None else arithmetic.macs(pair, batch, inputs)
     found = race(
@@ -106,6 +109,7 @@ def check(
         max_seconds=max_seconds,
         target=max(max_regression / _FINE, 0.002),
         seed=seed,
+        time_limit=time_limit,
         progress=progress,
     )
     sizes = {row.name: row.file_bytes for row in found.rows}

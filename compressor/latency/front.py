@@ -9,6 +9,7 @@ from rich.table import Table
 
 from compressor.headline import finite
 from compressor.metric import Metric, deciding
+from compressor.showing import words
 
 
 @dataclass(frozen=True)
@@ -114,15 +115,17 @@ def _worth(point: Point, metric: Metric | None) -> float:
 
 def table(front: Front) -> Table:
     """For a terminal."""
-    shown = Table(title=f"{front.model}: time against what stays", caption=front.note or None)
+    shown = Table(
+        title=words(f"{front.model}: time against what stays"), caption=words(front.note or "")
+    )
     for name in ("asked", "of the time", "interval", "bytes", "MACs", "parameters"):
         shown.add_column(name, justify="right")
     for name, value in front.original.items():
-        shown.add_column(f"{name} ({value:.4g} before)", justify="right")
+        shown.add_column(words(f"{name} ({value:.4g} before)"), justify="right")
     shown.add_column("", overflow="fold")
     for one in front.points:
         if one.ratio is None:
-            shown.add_row(one.asked, *[""] * (5 + len(front.original)), one.why)
+            shown.add_row(one.asked, *[""] * (5 + len(front.original)), words(one.why))
             continue
         metrics = [f"{value:.4g}" for value in (one.metrics or {}).values()]
         shown.add_row(

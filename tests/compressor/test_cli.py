@@ -22,7 +22,7 @@ from compressor.passes.errors import ContractError, WrongError
 from safetensors.torch import load_file, save_file
 
 from compressor import built as built_parts
-from compressor import cli, exits, passes, writing
+from compressor import cli, ended, exits, passes, writing
 from compressor import release as releases
 from compressor.export import export
 from tests.compressor import samples
@@ -262,7 +262,7 @@ def test_an_interrupt_ends_a_process_with_130_and_leaves_nothing(process, tmp_pa
         assert started.poll() is None
     started.send_signal(signal.SIGINT)
     stdout, stderr = started.communicate(timeout=60)
-    assert started.returncode == exits.INTERRUPTED == 130
+    assert started.returncode == ended.INTERRUPTED == 130
     assert stdout == ""
     assert "interrupted; nothing was written" in stderr
     assert "Traceback" not in stderr
@@ -295,7 +295,7 @@ def test_our_own_mistake_ends_with_70_and_asks_for_a_report(error, command, monk
     assert "our mistake" in done.stderr
     folder = Path(re.search(r"in (\S+compressor-bug-\w+)", done.stderr)[1])
     assert "our mistake" in (folder / "traceback.txt").read_text()
-    assert (folder / "command.txt").read_text().startswith("python -m compressor")
+    assert (folder / "command.txt").read_text().startswith("compressor ")
     assert "packages" in json.loads((folder / "environment.json").read_text())
     shutil.rmtree(folder)
     assert list(tmp_path.iterdir()) == []
