@@ -21,7 +21,7 @@ help:
 venv: $(READY)
 
 demo: $(READY)
-	$(BIN)/python -m compressor build models/digits.py:digits_resnet --macs 0.5 \
+	$(BIN)/compressor build models/digits.py:digits_resnet --macs 0.5 \
 		--data models/digits.py:calibration --evaluate models/digits.py:accuracy \
 		-o build/digits --force
 

@@ -1,6 +1,7 @@
 """`python -m benchmarks`: run experiments and record them with their circumstances."""
 
 import fnmatch
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -190,26 +191,30 @@ def run_huge(
 
 @app.command("reliability")
 def run_reliability(
+    only: Annotated[str, typer.Option(help="name pattern of the parts to run")] = "*",
     kills: Annotated[int, typer.Option(help="builds to kill at a random moment")] = 200,
     minutes: Annotated[float, typer.Option(help="for killed builds; then no more begin")] = 120.0,
     writes: Annotated[int, typer.Option(help="writers of releases to kill")] = 200,
-    files: Annotated[int, typer.Option(help="malformed files to read")] = 4000,
-    harmful: Annotated[bool, typer.Option(help="inputs that are made to harm")] = True,
+    files: Annotated[int, typer.Option(help="malformed files to read")] = 5000,
+    power: Annotated[int, typer.Option(help="power failures")] = 500,
     seed: Annotated[int, typer.Option(help="of moments and files")] = 0,
     record: Annotated[bool, typer.Option(help="write benchmarks/results/reliability.json")] = True,
-    add: Annotated[bool, typer.Option(help="disturbed builds to those that are recorded")] = False,
 ) -> None:
-    """Malformed files, builds that are killed, full disks, two builds at once."""
-    from benchmarks.reliability.run import Amounts, run
+    """Kills, full disks, power failures, malformed files, hostile folders: what must not happen."""
+    from benchmarks.reliability.run import PARTS, Amounts, bad, run
 
-    amounts = Amounts(kills, minutes, writes, files, harmful, seed)
-    found = run(amounts, lambda line: print(line, file=sys.stderr, flush=True))
-    if add:
-        found = found.after(recording.recorded("reliability"))
-    print(f"{found.counts()}; {len(found.bad)} that must not happen; malformed: {found.malformed}")
+    parts = [one for one in PARTS if fnmatch.fnmatchcase(one, only)]
+    if not parts:
+        sys.exit(f"error: no part matches '{only}'; one of: {', '.join(PARTS)}")
+    amounts = Amounts(kills, minutes, writes, files, power, seed)
+    found = run(amounts, parts, lambda line: print(line, file=sys.stderr, flush=True))
+    wrong = bad(found)
+    print(json.dumps({part: {**one, "bad": len(one["bad"])} for part, one in found.items()}))
     if record:
-        recording.record("reliability", found.to_json())
-    if not found.passed:
+        known = recording.recorded("reliability")
+        kept = {part: known[part] for part in PARTS if part in known}
+        recording.record("reliability", kept | found)
+    if wrong:
         sys.exit(1)
 
 

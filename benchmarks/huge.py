@@ -1,8 +1,8 @@
 """How analysis grows: with operators, not with parameters.
 
-LLaMA's shape on the meta device, at several depths and widths. Each row is `python -m compressor
-inspect` as a process of its own, with two threads: its wall clock and processor seconds, and the
-most memory that it held.
+LLaMA's shape on the meta device, at several depths and widths. Each row is `compressor inspect` as
+a process of its own, with two threads: its wall clock and processor seconds, and the most memory
+that it held.
 """
 
 import json
@@ -91,7 +91,7 @@ def run(layers: int, width: int) -> Row:
 
 def table(rows: Iterable[Row]) -> Table:
     """All rows, with what took too much in red."""
-    shown = Table(title="python -m compressor inspect, LLaMA's shape on the meta device")
+    shown = Table(title="compressor inspect, LLaMA's shape on the meta device")
     for column in ("layers", "width", "parameters", "operators", "groups"):
         shown.add_column(column, justify="right")
     for column in ("seconds", "CPU seconds", "peak memory"):

@@ -1,7 +1,7 @@
 """LLaMA's shape from transformers, on the meta device: operators and sizes, but no weights.
 
-    python -m compressor inspect benchmarks/llama.py:llama_70b
-    python -m compressor inspect benchmarks/llama.py:llama_8x1024      8 layers, 1,024 wide
+    compressor inspect benchmarks/llama.py:llama_70b
+    compressor inspect benchmarks/llama.py:llama_8x1024      8 layers, 1,024 wide
 
 70 billion parameters: 80 layers, 8,192 wide, 28,672 inside, 64 heads that share 8 of keys.
 """

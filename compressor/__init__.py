@@ -8,9 +8,26 @@
 Importing this package does not import torch; the names above load it on first use.
 """
 
+import os
+import sys
+
+if (
+    sys.argv[:1] == ["-m"]  # `python -m compressor`, on the way to its __main__
+    and not sys.flags.safe_path
+    and {"compressor", "-mcompressor"} & set(sys.orig_argv)
+):
+    # Python put the current folder first, where a file of anybody's may be called like a library
+    _first = sys.path.pop(0)
+    if os.path.samefile(_first or ".", os.path.dirname(os.path.dirname(__file__))):
+        sys.path.append(_first)  # a checkout: children find this package there
+
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# ONNX Runtime reads it when it is imported, which nothing of ours does before this package is;
+# children inherit it. What the user has set stays.
 
 _HERE = Path(__file__).resolve().parent
 if not (_HERE / "passes").is_dir():  # a checkout: passes/ is our sibling

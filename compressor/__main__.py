@@ -1,4 +1,4 @@
-"""`python -m compressor`, and the `compressor` script."""
+"""The `compressor` script, and `python -P -m compressor` where it is not installed."""
 
 from compressor.cli import app
 

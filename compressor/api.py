@@ -23,6 +23,7 @@ from compressor.inputs import Inputs, as_call, check_runs
 from compressor.job import Given, Job
 from compressor.load import check_finite
 from compressor.load.words import near
+from compressor.metric import refuse_unmeasured
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
 from compressor.recipe import Recipe
@@ -149,8 +150,8 @@ def _measuring(
     data = None if given.data is None else Data(given.data, program)
     pairs = data if given.eval_data is None else Data(given.eval_data, program)
     judged = evaluations(given.evaluate, pairs)
-    if recipe.max_drop is not None and not judged:
-        raise UsageError("a drop is limited, and nothing is evaluated", hint="give --evaluate")
+    if not judged:
+        refuse_unmeasured(recipe.max_drop, recipe.metric)
     return data, judged
 
 

@@ -13,6 +13,7 @@ from compressor.exits import exits
 from compressor.options import AsJson, Quiet, print_json, stdout_is_ours
 from compressor.recipe import Recipe
 from compressor.recipe.options import BUDGET, CHOICE, SUBJECT, takes
+from compressor.showing import say
 
 if TYPE_CHECKING:
     from compressor.build import Expected
@@ -87,7 +88,7 @@ def _show_expected(expected: "Expected", quiet: bool, as_json: bool) -> None:
 
         _print_plan(expected.plan, {})
         wide_console().print(table(found))
-        print("nothing was run or written")
+        say("nothing was run or written")
 
 
 def _show_built(built: "Built", recipe: Recipe, quiet: bool, as_json: bool) -> None:
@@ -101,18 +102,18 @@ def _show_built(built: "Built", recipe: Recipe, quiet: bool, as_json: bool) -> N
         console = wide_console()
         console.print(table(found))
         for line in found["warnings"]:
-            console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"note: {line}", soft_wrap=True)
         assert recipe.output is not None
         page = recipe.output / "report.html"
-        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+        console.print(f"report: {page}", soft_wrap=True)
 
 
 def _print_plan(plan: Any, cost: dict[str, dict[str, int]]) -> None:
     from compressor.passes.text import plan_to_text
 
-    print(plan_to_text(plan), end="")
+    say(plan_to_text(plan).rstrip("\n"))
     for kind, pair in cost.items():
-        print(f"{kind}: {pair['original']:,} -> {pair['small']:,}")
+        say(f"{kind}: {pair['original']:,} -> {pair['small']:,}")
 
 
 @app.command()
@@ -128,7 +129,7 @@ def init(recipe: Recipe, force: Force = False) -> None:
     path = recipe.output or Path(NAME)
     check_writable(path, force=force)
     write_file(path, first(recipe.model_copy(update={"output": None}), watch(False)).encode())
-    print(f"recipe: {path}")
+    say(f"recipe: {path}")
 
 
 @app.command()
@@ -183,7 +184,7 @@ def sensitivity(
     elif not quiet:
         wide_console().print(analysis.table(found))
         if recipe.output is not None:
-            print(f"written: {recipe.output}")
+            say(f"written: {recipe.output}")
 
 
 @app.command()
@@ -226,7 +227,7 @@ def shards(
     if as_json:
         print_json(asdict(done))
     elif not quiet:
-        print(
+        say(
             f"{done.cut} of {done.tensors} tensors cut, {done.bytes_before:,} -> "
             f"{done.bytes_after:,} bytes in {len(done.files)} files: {output}"
         )
@@ -255,7 +256,7 @@ def reduce(
     if as_json:
         print_json(found.to_json())
     elif not quiet:
-        print(reduction.told(found, output))
+        say(reduction.told(found, output))
 
 
 app.add_typer(onnx_commands.app)

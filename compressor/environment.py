@@ -6,10 +6,12 @@ No host name, user name or path: the result may be published as it is.
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+
+from compressor.children import command
+from compressor.room import memory
 
 FLAGS = (  # the instruction sets that choose a kernel in ONNX Runtime: x86, then Arm
     *("sse4_1", "avx", "fma", "f16c", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni"),
@@ -34,7 +36,7 @@ def environment() -> dict[str, object]:
             "usable": _usable_cores(),
         },
         "load_average": _load_average(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory(),
         "gpus": _gpus(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -57,7 +59,7 @@ def _cpuinfo() -> Iterator[dict[str, str]]:
 def _processor() -> str | None:
     """The model name, `AMD EPYC 9B14` for example."""
     if platform.system() == "Darwin":
-        return _output("sysctl", "-n", "machdep.cpu.brand_string") or None
+        return command("sysctl", "-n", "machdep.cpu.brand_string") or None
     names = (cpu["model name"] for cpu in _cpuinfo() if "model name" in cpu)
     return next(names, platform.processor() or None)
 
@@ -85,28 +87,12 @@ def _load_average() -> list[float] | None:
         return None
 
 
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
 def _gpus() -> list[str]:
     """Name, driver and memory of each NVIDIA GPU."""
     if shutil.which("nvidia-smi") is None:
         return []
     query = "--query-gpu=name,driver_version,memory.total"
-    return _output("nvidia-smi", query, "--format=csv,noheader").splitlines()
-
-
-def _output(*command: str) -> str:
-    """What a command prints; empty where it fails, is missing or takes over ten seconds."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
+    return command("nvidia-smi", query, "--format=csv,noheader").splitlines()
 
 
 def _version(package: str) -> str | None:

@@ -8,10 +8,12 @@ A `predict` function is a model as a user calls it: arguments in, outputs out. T
 metrics look at the first floating-point output; torchmetrics computes them.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -19,18 +21,13 @@ from torch.utils import _pytree as pytree
 from compressor.data import Batch
 from compressor.load import load_callable
 from compressor.load.words import kind_of, listed, near, reason
+from compressor.metric import Pairs, decided
 from compressor.optional import torchmetrics
 from compressor.passes.errors import GateError, UsageError
 
 Predict = Callable[..., Any]
 Measure = Callable[[Predict], Any]
 """The user's: a number, or several by name."""
-
-Pairs = dict[str, dict[str, float]]
-"""Name of a metric -> its value for the "original" and for the "small" model."""
-
-LOWER_IS_BETTER = ("error", "loss", "mse", "perplexity")
-"""Any other metric is better where it is higher."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +74,11 @@ def evaluations(wanted: Any, data: Iterable[Batch] | None) -> tuple[Evaluation, 
 
 def _evaluation(wanted: Any, data: Iterable[Batch] | None) -> Evaluation:
     if callable(wanted):
-        return _users(getattr(wanted, "__name__", "the evaluation"), wanted)
+        name = _name_of(wanted)
+        return _users(name, wanted, name)
     name = str(wanted)
     if ":" in name:
-        return _users(name, load_callable(name))
+        return _users(name, load_callable(name), name.rpartition(":")[2].rpartition(".")[2])
     if name not in READY:
         raise UsageError(
             f"unknown metric {name!r}",
@@ -102,24 +100,61 @@ def _labelled(data: Iterable[Batch]) -> bool:
     return next(iter(data)).target is not None
 
 
-def _users(name: str, measure: Measure) -> Evaluation:
-    return Evaluation(name, lambda predict, _: numbers(measure(predict), name))
+def _name_of(measure: Measure) -> str:
+    """Of a function, a method or a class of the user's; a lambda has none."""
+    inner = measure
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    name = getattr(inner, "__name__", type(inner).__name__)
+    return name if name.isidentifier() else "metric"
 
 
-def numbers(value: Any, spec: str) -> dict[str, float]:
-    """What an evaluation returned: a number, or numbers by name."""
-    named = value if isinstance(value, Mapping) else {"accuracy": value}
-    try:
-        found = {str(name): float(one) for name, one in named.items()}
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"{spec} returned {kind_of(value)}",
-            why=reason(error),
-            hint="return a number, or a dict of numbers by name",
-        ) from error
+def _users(spec: str, measure: Measure, name: str) -> Evaluation:
+    return Evaluation(spec, lambda predict, _: numbers(measure(predict), spec, name))
+
+
+def numbers(value: Any, spec: str, name: str) -> dict[str, float]:
+    """What an evaluation returned: numbers by name, or one, which is called `name`."""
+    given = list(value.items()) if isinstance(value, Mapping) else [(name, value)]
+    found: dict[str, float] = {}
+    for key, one in given:
+        if str(key) in found:
+            raise UsageError(f"{spec} returned two numbers that are called {str(key)!r}")
+        try:
+            found[str(key)] = number(one)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UsageError(
+                f"{spec} returned {kind_of(value)}",
+                where=f"{str(key)!r}" if isinstance(value, Mapping) else "",
+                why=reason(error),
+                hint="return a number, or a dict of numbers by name",
+            ) from error
     if not found:
         raise UsageError(f"{spec} returned no number", hint="return at least one, by name")
     return found
+
+
+def number(value: Any) -> float:
+    """A real number of Python, numpy or torch, alone or in an array of one; NaN is one too.
+
+    Raises TypeError or ValueError for anything else: truth values, text and complex numbers, whose
+    conversion would say something that nobody measured.
+    """
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        if np.ma.is_masked(value):
+            raise ValueError("the number is masked")
+        count = value.numel() if isinstance(value, Tensor) else value.size
+        if count != 1:
+            raise ValueError(f"{count} numbers, not one")
+        if getattr(value, "is_meta", False):
+            raise ValueError("a tensor on the meta device has no value")
+        kind = str(value.dtype)
+        if isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "fiubcO":
+            raise TypeError(f"{kind} is no number")
+        value = value.item()
+    if isinstance(value, bool | complex | str | bytes) or value is None:
+        raise TypeError(f"{kind_of(value)} is no measurement")
+    return float(value)
 
 
 # --------------------------------------------------------------------------------- ready-made
@@ -218,7 +253,10 @@ def _numbers(found: Tensor, target: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
 
 def compared(wanted: Sequence[Evaluation], original: Predict, small: Predict) -> Pairs:
-    """Every metric of both models. Raises UsageError where they have other names."""
+    """Every metric of both models.
+
+    Raises UsageError where the names are others for the small model, or two are the same.
+    """
     found: Pairs = {}
     for one in wanted:
         dense = one.run(original, original)
@@ -229,35 +267,25 @@ def compared(wanted: Sequence[Evaluation], original: Predict, small: Predict) ->
                 why=f"{listed(pruned)} instead of {listed(dense)}",
                 hint="return the same names each time",
             )
+        if twice := next((name for name in dense if name in found), None):
+            raise UsageError(
+                f"two evaluations measure something that is called {twice!r}",
+                where=", ".join(one.name for one in wanted),
+                hint="return a dict with another name from one of them",
+            )
         found |= {name: {"original": value, "small": pruned[name]} for name, value in dense.items()}
     return found
 
 
-def drop(found: Pairs, metric: str | None = None) -> tuple[str, float]:
-    """The metric that decides (the first, if none is named), and how much worse it became."""
-    name = next(iter(found)) if metric is None else metric
-    if name not in found:
-        raise UsageError(
-            f"no metric is called {name!r}",
-            why=f"measured were {listed(found)}",
-            hint=near(name, found),
-        )
-    return name, loss(name, found[name])
-
-
-def loss(name: str, pair: Mapping[str, float]) -> float:
-    """How much worse the small model is, in units of the metric."""
-    worse = pair["original"] - pair["small"]
-    return -worse if name in LOWER_IS_BETTER else worse
-
-
 def refuse_drop(found: Pairs, limit: float, metric: str | None = None) -> None:
-    """Raise GateError where the metric that decides is worse by more than `limit`."""
-    name, worse = drop(found, metric)
-    if not worse <= limit + 1e-12:  # 0.93 - 0.92 is a little more than 0.01
-        pair = found[name]
+    """Raise GateError where the metric that decides is worse by more than `limit`.
+
+    Raises UsageError as `metric.decided` does.
+    """
+    drop = decided(found, metric)
+    if broken := drop.broken(limit):
         raise GateError(
-            f"{name} drops by {worse:.4g} (limit {limit:g})",
-            where=f"{pair['original']:.4g} before, {pair['small']:.4g} after, in ONNX Runtime",
+            broken,
+            where=f"{drop.original:.4g} before, {drop.small:.4g} after, in ONNX Runtime",
             hint="keep more (a larger budget), repair with --data, or train with --distill",
         )

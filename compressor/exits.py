@@ -3,12 +3,13 @@
 0    done                                  4    nothing of the model can shrink
 1    a limit of yours is not kept          5    proof or parity failed: nothing is published
 2    the command, recipe or input is wrong 70   our bug: a traceback, a folder to reproduce it
-3    too noisy to judge                    130  interrupted
+3    too noisy to judge                    130  interrupted, 143 ended by SIGTERM
 """
 
 import errno
 import functools
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -20,10 +21,13 @@ from typing import Any
 
 import typer
 
+from compressor import limit
+from compressor.ended import ending
+from compressor.load.words import reason
 from compressor.passes.errors import CompressError, UsageError
+from compressor.showing import say
 
 BUG = 70
-INTERRUPTED = 130
 
 
 def _reproducer() -> Path:
@@ -32,7 +36,7 @@ def _reproducer() -> Path:
 
     folder = Path(tempfile.mkdtemp(prefix="compressor-bug-"))
     (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-    command = shlex.join(["python", "-m", "compressor", *sys.argv[1:]])
+    command = shlex.join(["compressor", *sys.argv[1:]])
     (folder / "command.txt").write_text(f"{command}\n", encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
     for word in sys.argv[1:]:
@@ -43,15 +47,30 @@ def _reproducer() -> Path:
 
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", -1)})
 """The machine's troubles, not ours."""
+_NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "std::bad_alloc", "bad allocation")
+"""In the words of torch, of CUDA and of C++; numpy and Python raise MemoryError."""
 
 
-def _no_room(error: BaseException | None) -> OSError | None:
-    """What the disk said, in an error or in what it came from."""
+def _machines(error: BaseException | None) -> UsageError | None:
+    """What the disk or the memory said, in an error or in what it came from."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
-            return error
+            return UsageError("cannot write", why=str(error))
+        text = str(error)
+        if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+            return UsageError(
+                "this machine has not enough memory",
+                why=reason(error)[:300],
+                hint="give smaller inputs, a smaller batch or less data, or use a larger machine",
+            )
         error = error.__cause__ or error.__context__
     return None
+
+
+def _abandon(error: UsageError) -> None:
+    """End the process where a run of a model cannot be stopped."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(error.exit_code)
 
 
 def exits(command: Callable[..., None]) -> Callable[..., None]:
@@ -59,21 +78,23 @@ def exits(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
+        limit.stuck = _abandon
         try:
-            command(*args, **kwargs)
+            with ending() as told:
+                command(*args, **kwargs)
         except CompressError as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt as error:
-            print(f"interrupted; {str(error) or 'nothing was written'}", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+            say(f"{told.how}; {str(error) or 'nothing was written'}", sys.stderr)
+            raise typer.Exit(told.code) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):  # the last: nobody reads on
             raise
         except Exception as error:
-            if full := _no_room(error):
-                print(f"error: cannot write\n  why:  {full}", file=sys.stderr)
+            if trouble := _machines(error):
+                print(f"error: {trouble}", file=sys.stderr)
                 raise typer.Exit(UsageError.exit_code) from None
-            traceback.print_exc()
+            say(traceback.format_exc(), sys.stderr)
             print(
                 "\nThis is a bug in the compressor, not in your model. Please report it with what "
                 f"is in {_reproducer()}: the lines above, the command, the recipe, the versions.",

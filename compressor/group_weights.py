@@ -6,7 +6,6 @@
 They are taken for the model that they were measured on: the same groups, as wide as there.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any
 from compressor import passes
 from compressor.files import read_file
 from compressor.load.words import listed, reason
+from compressor.outside import read_json
 from compressor.passes.errors import UsageError
 
 FORMAT = 1
@@ -60,7 +60,7 @@ def read(path: Path) -> GroupWeights:
     """Read a file of weights. Raises UsageError, in plain words, for what is none."""
     data = read_file(path)
     try:
-        found = json.loads(data)
+        found = read_json(data)
         if found["format"] != FORMAT:
             raise ValueError(f"its format is {found['format']}, not {FORMAT}")
         sizes = {row["name"]: row["size"] for row in found["rows"]}

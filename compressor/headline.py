@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from compressor.showing import markdown
+
 COSTS = {
     "params": "parameters",
     "macs": "MACs",
@@ -18,22 +20,15 @@ NOTHING = "–"  # noqa: RUF001 (a dash in an empty cell)
 
 def summary(found: Mapping[str, Any]) -> str:
     """The headline in Markdown: for a job summary, a pull request, a release note."""
-    lines = [f"### {_cell(found['model'])}", "", f"{asked(found)}.", ""]
+    lines = [f"### {markdown(found['model'])}", "", f"{asked(found)}.", ""]
     for one in verdicts(found):
-        lines.append(f"- **{_cell(one.short)}** {_cell(one.full)}".rstrip())
+        lines.append(f"- **{markdown(one.short)}** {markdown(one.full)}".rstrip())
     lines += ["", "|  | original | small | ratio |", "|---|---|---|---|"]
     for row in costs(found):
         cells = (row.name, row.original, row.small, f"{row.ratio} {row.ratio_note}".strip())
-        lines.append(f"| {' | '.join(map(_cell, cells))} |")
-    lines += [""] + [f"> {_cell(line)}\n" for line in found.get("warnings", ())]
+        lines.append(f"| {' | '.join(map(markdown, cells))} |")
+    lines += [""] + [f"> {markdown(line)}\n" for line in found.get("warnings", ())]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _cell(text: str) -> str:
-    """Plain words: nothing of a name becomes markup."""
-    for sign in "\\`*_[]<>|":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
 
 
 # ------------------------------------------------------------------------------------- numbers
@@ -54,6 +49,17 @@ def thin(value: Any, digits: int = 3) -> str:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return f"{value:.{digits}g}"
+
+
+def finite(value: Any) -> Any:
+    """The same for JSON, which has no infinity and no NaN: they become words."""
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
 
 
 def fixed(value: float) -> str:

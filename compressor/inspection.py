@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from rich.markup import escape
+from rich.text import Text
 from rich.tree import Tree
 
 from compressor import passes
@@ -16,6 +16,7 @@ from compressor.passes.text import width
 from compressor.passes.valueless import has_values
 from compressor.recipe import Recipe
 from compressor.report import frozen
+from compressor.showing import words
 from compressor.stages import Watch
 
 
@@ -75,18 +76,19 @@ def _group(group: passes.Group, costs: Mapping[str, passes.Costs]) -> dict[str, 
 def tree(found: Mapping[str, Any]) -> Tree:
     """A tree of groups for the terminal."""
     root = Tree(
-        f"{escape(found['model'])}: {found['params']:,} parameters, {found['macs']:,} MACs "
-        f"({found['engine']})"
+        words(
+            f"{found['model']}: {found['params']:,} parameters, {found['macs']:,} MACs "
+            f"({found['engine']})"
+        )
     )
     groups = root.add(f"{len(found['groups'])} groups of channels that can shrink")
     for group in found["groups"]:
-        branch = groups.add(
-            f"{escape(group['name'])}  {group['width']}  "
-            f"[dim]{group['params_share']:.1%} of parameters, {group['macs_share']:.1%} of MACs[/]"
-        )
+        shares = f"{group['params_share']:.1%} of parameters, {group['macs_share']:.1%} of MACs"
+        named = words(f"{group['name']}  {group['width']}  ")
+        branch = groups.add(Text.assemble(named, (shares, "dim")))
         for axis in group["axes"][1:]:
-            branch.add(escape(axis))
+            branch.add(words(axis))
     stuck = root.add(f"{len(found['frozen'])} axes that keep their size")
     for one in found["frozen"]:
-        stuck.add(f"{escape(one['axis'])} ({one['size']}): {escape(one['why'])}")
+        stuck.add(words(f"{one['axis']} ({one['size']}): {one['why']}"))
     return root

@@ -16,12 +16,13 @@ from compressor import criteria, passes
 from compressor import search as searching
 from compressor.built import Built
 from compressor.data import Data, Source
-from compressor.evaluate import Evaluation, Pairs, refuse_drop
+from compressor.evaluate import Evaluation, refuse_drop
 from compressor.freedom import Sizes
 from compressor.inputs import at_sizes, randomised
 from compressor.latency.meet import Met
 from compressor.latency.timing import Timing
 from compressor.load import check_finite
+from compressor.metric import Pairs, named
 from compressor.passes.curves import Curve
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
@@ -223,6 +224,7 @@ class Job:
             }
         if self.judged and not helper():
             built.evaluate(self.judged)
+            named(built.measured["accuracy"], self.recipe.metric)
         return built
 
     def _repair(self, plan: passes.Plan, small: passes.Program) -> passes.Repaired:

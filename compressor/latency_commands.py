@@ -10,6 +10,7 @@ from compressor.exits import exits
 from compressor.options import AsJson, Quiet, Threads, print_json, stdout_is_ours
 from compressor.recipe import Recipe
 from compressor.recipe.options import SUBJECT, takes
+from compressor.showing import say
 
 if TYPE_CHECKING:
     from compressor.latency.front import Front
@@ -62,10 +63,10 @@ def profile(
     if as_json:
         print_json(said)
     elif not quiet:
-        print(f"{path}: {said['kernels']} kernels in {said['families']} families, "
+        say(f"{path}: {said['kernels']} kernels in {said['families']} families, "
               f"measured in {said['seconds']} s")  # fmt: skip
         if not complete:
-            print("the time was up: run the same command again to go on")
+            say("the time was up: run the same command again to go on")
 
 
 @app.command()
@@ -91,7 +92,7 @@ def sweep(
     elif not quiet:
         wide_console().print(table(front))
         assert recipe.output is not None
-        print(f"page: {recipe.output / 'front.html'}")
+        say(f"page: {recipe.output / 'front.html'}")
     if all(one.ratio is None for one in front.points):
         raise typer.Exit(1)
 
@@ -107,11 +108,12 @@ def _swept(recipe: Recipe, ray: str | None, quiet: bool) -> "Front":
     from compressor.latency.on_ray import connected
     from compressor.latency.remote import distributed
 
-    def say(line: str) -> None:
+    def note(line: str) -> None:
         if not quiet:
-            print(line, file=sys.stderr, flush=True)
+            say(line, sys.stderr)
 
     candidates(recipe)  # refused before anything is sent
     assert recipe.output is not None
-    with connected(ray, recipe.output) as cluster:
-        return sweep(recipe, distributed(cluster, say))
+    keys = [key for key in (recipe.sign, recipe.encrypt_key) if key is not None]
+    with connected(ray, recipe.output, keys, note) as cluster:
+        return sweep(recipe, distributed(cluster, note))

@@ -9,12 +9,12 @@ files that show one (the reports, and this file, which has their hashes) are mar
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from compressor.load.words import listed, reason
+from compressor.outside import inside, read_json
 from compressor.passes.errors import UsageError, WrongError
 
 NAME, SIGNATURE = "manifest.json", "manifest.sig"
@@ -90,13 +90,13 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         if path.is_symlink() or path.stat().st_size > LARGEST:
             raise ValueError("it is a link" if path.is_symlink() else "it is too large")
-        found = json.loads(path.read_bytes())
+        found = read_json(path.read_bytes())
         if found["format"] != 1:
             raise ValueError(f"format {found['format']} is not known")
         for name, one in found["files"].items():
             if not (isinstance(one["sha256"], str) and isinstance(one["bytes"], int)):
                 raise ValueError(f"{name} has no digest or no size")
-            if not isinstance(one["measured"], bool) or _leaves(name):
+            if not isinstance(one["measured"], bool) or inside(name).as_posix() != name:
                 raise ValueError(f"{name} is no file of a release")
         if content(found["files"]) != found["content"]:
             raise ValueError("its content is not the digest of its files")
@@ -104,16 +104,10 @@ def read(folder: Path) -> dict[str, Any]:
         raise UsageError(
             f"{folder} is not a release", why=error.strerror or str(error), hint="name its folder"
         ) from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise WrongError(f"{path} is not a manifest", why=reason(error)) from error
     assert isinstance(found, dict)
     return found
-
-
-def _leaves(name: str) -> bool:
-    """Whether a name leads out of the folder."""
-    path = Path(name)
-    return path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts
 
 
 def check(folder: Path, manifest: Mapping[str, Any], only: Iterable[str] | None = None) -> None:

@@ -7,6 +7,7 @@ import typer
 
 from compressor.exits import exits
 from compressor.options import AsJson, Quiet, Seed, Threads, print_json
+from compressor.showing import say
 
 if TYPE_CHECKING:
     from compressor.explain import Judged
@@ -17,6 +18,12 @@ app = typer.Typer()
 Batch = Annotated[int, typer.Option(help="size of a dynamic first dimension")]
 Providers = Annotated[
     list[str] | None, typer.Option(help="execution provider, in order of preference; repeatable")
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1, help="seconds that one run may take; default: twice --seconds, at least 60"
+    ),
 ]
 
 
@@ -31,6 +38,7 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(help="rounds at least")] = 30,
     seconds: Annotated[float, typer.Option(help="time at most, per provider")] = 60.0,
+    time_limit: TimeLimit = None,
     seed: Seed = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -52,6 +60,7 @@ def bench(
                     rounds=rounds,
                     max_seconds=seconds,
                     seed=seed,
+                    time_limit=time_limit,
                     progress=shown.advance,
                 )
             )
@@ -71,6 +80,7 @@ def align(
     threads: Threads = 1,
     provider: Providers = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="time for the race, at most")] = 30.0,
+    time_limit: TimeLimit = None,
     seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="replace the output")] = False,
     quiet: Quiet = False,
@@ -93,6 +103,7 @@ def align(
             providers=provider,
             max_seconds=seconds,
             seed=seed,
+            time_limit=time_limit,
             progress=shown.advance,
         )
     write_file(output, found.data)
@@ -101,7 +112,7 @@ def align(
     elif not quiet:
         if found.race is not None:
             wide_console().print(render(found.race))
-        print(f"{found.verdict}: {output}")
+        say(f"{found.verdict}: {output}")
 
 
 @app.command()
@@ -110,9 +121,14 @@ def check(
     new: Annotated[Path, typer.Argument(help="ONNX file to judge")],
     baseline: Annotated[Path, typer.Option(help="ONNX file that it must not be slower than")],
     max_regression: Annotated[str, typer.Option(help="this much slower is still fine")] = "5%",
-    max_growth: Annotated[str | None, typer.Option(help="so much larger a file is fine")] = None,
+    max_growth: Annotated[
+        str | None, typer.Option(help="so much larger a file, with its external data, is fine")
+    ] = None,
     max_macs_growth: Annotated[
-        str | None, typer.Option(help="so many more multiply-accumulates are fine")
+        str | None,
+        typer.Option(
+            help="so many more multiply-accumulates are fine; elementwise operators have none"
+        ),
     ] = None,
     evaluate: Annotated[
         list[str] | None, typer.Option(help="path/file.py:callable(predict); repeatable")
@@ -120,11 +136,14 @@ def check(
     max_drop: Annotated[
         float | None, typer.Option(min=0, help="the metric may become worse by this much")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="which one; default: first")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="which one: NAME, NAME:min or NAME:max; default: first")
+    ] = None,
     batch: Batch = 1,
     threads: Threads = 1,
     provider: Providers = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="time at most")] = 30.0,
+    time_limit: TimeLimit = None,
     seed: Seed = 0,
     junit: Annotated[Path | None, typer.Option(help="JUnit file to write, for a CI server")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Markdown file to write")] = None,
@@ -159,6 +178,7 @@ def check(
             providers=provider,
             max_seconds=seconds,
             seed=seed,
+            time_limit=time_limit,
             progress=shown.advance,
         )
     for text, target in wanted.items():
@@ -167,7 +187,7 @@ def check(
     if as_json:
         print_json(found.to_json())
     elif not quiet:
-        print(formats.markdown(found, new.name), end="")
+        say(formats.markdown(found, new.name).rstrip("\n"))
     raise typer.Exit(found.exit_code)
 
 
@@ -182,6 +202,7 @@ def explain(
     stairs: Annotated[
         Path | None, typer.Option(help="page to write: the dearest layers at other widths")
     ] = None,
+    time_limit: TimeLimit = None,
     seed: Seed = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -190,6 +211,7 @@ def explain(
     from compressor.explain import explain as run
     from compressor.explain import render
     from compressor.explain.roofline import measure
+    from compressor.limit import LEAST
     from compressor.stages import watch, wide_console
 
     shown = watch(quiet or as_json)
@@ -199,7 +221,13 @@ def explain(
     for name, path in _named(models).items():
         with shown.stage(f"profile {name}"):
             found[name] = run(
-                path, batch=batch, threads=threads, runs=runs, seed=seed, roofline=roofline
+                path,
+                batch=batch,
+                threads=threads,
+                runs=runs,
+                seed=seed,
+                time_limit=time_limit or LEAST,
+                roofline=roofline,
             )
     more = _stairs(found, stairs, threads, shown) if stairs is not None else {}
     if as_json:
@@ -238,10 +266,10 @@ def status(
     if as_json:
         print_json({"complete": content is not None, "content": content, "kept": kept})
         return
-    print(f"{output} is {'complete: ' + content if content else 'not there'}")
+    say(f"{output} is {'complete: ' + content if content else 'not there'}")
     for stage in STAGES:
         if stage in kept:
-            print(f"{stage}: {kept[stage]:,} bytes kept")
+            say(f"{stage}: {kept[stage]:,} bytes kept")
 
 
 @app.command()
@@ -266,10 +294,10 @@ def verify(
     if as_json:
         print_json(found.to_json())
     elif not quiet:
-        print(f"{found.files} files as the manifest says, content {found.content}")
-        print("signed by this key" if found.signed else "the signature was not looked at: no --key")
+        say(f"{found.files} files as the manifest says, content {found.content}")
+        say("signed by this key" if found.signed else "the signature was not looked at: no --key")
         for name, gap in found.parity.items():
-            print(f"parity of {name}: {gap:.1e} of the largest output")
+            say(f"parity of {name}: {gap:.1e} of the largest output")
 
 
 def _named(models: list[Path]) -> dict[str, Path]:

@@ -1,7 +1,8 @@
 """ONNX files of strangers: what they name outside themselves, and how much they claim to hold.
 
-    safe(path)          the path, after a look: external data stays in the model's folder
-    read(path)          the whole model as one serialized proto, external data taken in
+    safe(path)              the path, after a look: external data stays in the model's folder
+    read(path)              the whole model as one serialized proto, external data taken in
+    external_files(path)    what belongs to the model beside its file
 
 ONNX Runtime and onnx follow what a model names as the place of its tensors. A place that is
 absolute, that has `..` in it, or that is a link leads to files that have nothing to do with the
@@ -12,11 +13,12 @@ before memory is taken for them.
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.files import read_file
 from compressor.load.words import reason
+from compressor.outside import inside
 from compressor.passes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +53,24 @@ def read(path: Path) -> bytes:
     if model.ByteSize() > LARGEST:
         raise UsageError(f"{path} has more than 2 GB of tensors", why="it has to fit in one file")
     return bytes(model.SerializeToString())
+
+
+def external_files(path: Path) -> frozenset[Path]:
+    """Files outside the model that its tensors name, wherever in it they are: each once.
+
+    Raises UsageError where one is not there.
+    """
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    if path.suffix == ".ort":  # ONNX Runtime's own format has everything in one file
+        return frozenset()
+    model = parsed(read_file(path), path)
+    check(model, path)
+    outside = filter(uses_external_data, tensors(model))
+    found = {path.parent / inside(ExternalDataInfo(one).location) for one in outside}
+    if missing := sorted(one.name for one in found if not one.is_file()):
+        raise UsageError(f"{path} names data that are not there", where=missing[0])
+    return frozenset(found)
 
 
 @lru_cache(maxsize=64)
@@ -107,10 +127,10 @@ def check(model: "onnx.ModelProto", path: Path) -> None:
 def _check_place(tensor: "onnx.TensorProto", path: Path) -> None:
     entries = {one.key: one.value for one in tensor.external_data}
     place = entries.get("location", "")
-    steps = PurePosixPath(place)
-    outside = steps.is_absolute() or ".." in steps.parts or "\\" in place or ":" in place
-    if not place or outside or "\0" in place:
-        raise _odd(tensor, path, f"its data are said to be in {place!r}, outside the folder")
+    try:
+        steps = inside(place)
+    except ValueError as error:
+        raise _odd(tensor, path, f"its data are said to be outside the folder: {error}") from error
     file = path.parent
     for step in steps.parts:
         file = file / step
@@ -120,7 +140,10 @@ def _check_place(tensor: "onnx.TensorProto", path: Path) -> None:
         offset, length = int(entries.get("offset") or 0), int(entries.get("length") or -1)
         if not file.is_file():
             raise _odd(tensor, path, f"there is no file {place!r} beside it")
-        there = file.stat().st_size
+        stat = file.stat()
+        if stat.st_nlink > 1:
+            raise _odd(tensor, path, f"{place!r} is a hard link, to a file of another name too")
+        there = stat.st_size
     except (ValueError, OSError) as error:
         raise _odd(tensor, path, reason(error)) from error
     length = there - offset if length < 0 else length
@@ -162,6 +185,7 @@ def tensors(model: "onnx.ModelProto") -> Iterator["onnx.TensorProto"]:
     """Every tensor of a model, of its functions and of graphs within graphs too."""
     yield from _of_graph(model.graph, 0)
     for function in model.functions:
+        yield from _of_attributes(function.attribute_proto, 0)  # their defaults
         yield from _of_nodes(function.node, 0)
     for step in model.training_info:
         yield from _of_graph(step.initialization, 0)
@@ -179,12 +203,17 @@ def _of_graph(graph: "onnx.GraphProto", depth: int) -> Iterator["onnx.TensorProt
 
 def _of_nodes(nodes: Any, depth: int) -> Iterator["onnx.TensorProto"]:
     for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            if attribute.HasField("sparse_tensor"):
-                yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
-            yield from attribute.tensors
-            graphs = [attribute.g] if attribute.HasField("g") else []
-            for graph in (*graphs, *attribute.graphs):
-                yield from _of_graph(graph, depth + 1)
+        yield from _of_attributes(node.attribute, depth)
+
+
+def _of_attributes(attributes: Any, depth: int) -> Iterator["onnx.TensorProto"]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+        for one in (*sparse, *attribute.sparse_tensors):
+            yield from (one.values, one.indices)
+        graphs = [attribute.g] if attribute.HasField("g") else []
+        for graph in (*graphs, *attribute.graphs):
+            yield from _of_graph(graph, depth + 1)

@@ -20,5 +20,4 @@ def stdout_is_ours(as_json: bool) -> redirect_stdout[TextIO]:
 
 def print_json(value: Any) -> None:
     """One document on standard output."""
-    json.dump(value, sys.stdout, indent=1)
-    print()
+    print(json.dumps(value, indent=1).replace("\x7f", "\\u007f"))  # all other controls are escaped

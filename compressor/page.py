@@ -31,6 +31,7 @@ from compressor.headline import (
     verdicts,
 )
 from compressor.layers_section import layers, operators
+from compressor.passes.showable import showable_lines
 from compressor.repair_section import mended
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -41,6 +42,7 @@ def template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=lambda value: showable_lines(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

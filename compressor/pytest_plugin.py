@@ -42,6 +42,7 @@ def latency_gate(request: pytest.FixtureRequest) -> "Callable[..., Verdict]":
     Relative paths start at pytest's root folder.
     """
     from compressor.gate.verdict import INCONCLUSIVE, REGRESSED, check, percentage
+    from compressor.passes.showable import showable
 
     marker = request.node.get_closest_marker("latency")
     given = dict(marker.kwargs) if marker is not None else {}
@@ -53,15 +54,16 @@ def latency_gate(request: pytest.FixtureRequest) -> "Callable[..., Verdict]":
         own = {**given, **options}
         if "baseline" not in own:
             pytest.fail("latency_gate needs a baseline: @pytest.mark.latency(baseline=...)")
-        limit = own.pop("max_regression", 0.05)
-        own["max_regression"] = percentage(limit) if isinstance(limit, str) else float(limit)
+        for name in ("max_regression", "max_growth", "max_macs_growth"):
+            if isinstance(limit := own.get(name), str):
+                own[name] = percentage(limit)
         verdict = check(root / new, root / own.pop("baseline"), **own)
         request.node.user_properties.append(("latency_ratio", verdict.ratio.median))
         if verdict.answer == REGRESSED:
-            pytest.fail(f"{Path(new).name} regressed: {verdict.why}", pytrace=False)
+            pytest.fail(showable(f"{Path(new).name} regressed: {verdict.why}"), pytrace=False)
         if verdict.answer == INCONCLUSIVE:
             report = pytest.fail if request.config.getoption("--latency-strict") else pytest.skip
-            report(f"inconclusive: {verdict.why}; {verdict.hint}")
+            report(showable(f"inconclusive: {verdict.why}; {verdict.hint}"))
         return verdict
 
     return run

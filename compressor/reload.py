@@ -4,7 +4,6 @@ plan.json says which channels go; the module is captured again and cut as in the
 values of model.safetensors. What is read is checked against the manifest first.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from compressor.freedom import parse
 from compressor.inputs import Called, Inputs, as_call
 from compressor.load.weights import read_weights
 from compressor.load.words import reason
+from compressor.outside import read_json
 from compressor.passes.errors import UsageError
 from compressor.recipe import Recipe
 from compressor.recipe.sources import read as read_recipe
@@ -37,7 +37,7 @@ def load(directory: str | Path, module: nn.Module, example_inputs: Inputs = None
     folder = Path(directory)
     manifest.check(folder, manifest.read(folder), only=NEEDED)
     cut = read_plan(folder / "plan.json")
-    found = json.loads((folder / "plan.json").read_bytes())
+    found = read_json((folder / "plan.json").read_bytes())
     recipe = Recipe.checked(read_recipe(folder / "recipe.toml"), lambda key: str(folder))
     own = example_inputs is None
     call = _call(found.get("call"), folder) if own else as_call(example_inputs)

@@ -20,9 +20,11 @@ from rich.table import Table
 
 from compressor import passes
 from compressor.environment import environment
+from compressor.headline import finite
 from compressor.passes.text import width
 from compressor.runtime import BATCHES
 from compressor.search import Try, told
+from compressor.showing import words
 
 if TYPE_CHECKING:
     from compressor.built import Built
@@ -59,7 +61,7 @@ def build(built: "Built") -> dict[str, Any]:
     found["warnings"] = warnings(built)
     found["stages"] = {name: round(took, 3) for name, took in built.watch.seconds.items()}
     found["environment"] = environment()
-    plain = _finite(found)
+    plain = finite(found)
     assert isinstance(plain, dict)
     return plain
 
@@ -181,7 +183,7 @@ def _searched(found: Mapping[str, Any]) -> str:
 
 def table(found: Mapping[str, Any]) -> Table:
     """The headline numbers, original beside small."""
-    shown = Table(title=f"{found['model']} at {said(found['budget'])}")
+    shown = Table(title=words(f"{found['model']} at {said(found['budget'])}"))
     for column in ("", "original", "small", "ratio"):
         shown.add_column(column, justify="left" if not column else "right")
     names = {"params": "parameters", "macs": "MACs", "channels": "prunable channels"}
@@ -213,15 +215,4 @@ def said(budget: Mapping[str, Any]) -> str:
 def _add(shown: Table, name: str, pair: Mapping[str, float], style: str) -> None:
     original, small = float(pair["original"]), float(pair["small"])  # infinities are words here
     ratio = f"{small / original:.3f}" if original and math.isfinite(small / original) else "-"
-    shown.add_row(name, style.format(original), style.format(small), ratio)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: they become words."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    shown.add_row(words(name), style.format(original), style.format(small), ratio)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from compressor import passes
-from compressor.evaluate import Pairs, drop
+from compressor.metric import Pairs, decided
 from compressor.passes.errors import GateError, UsageError
 
 RESOLUTION = 0.02
@@ -46,7 +46,7 @@ def smallest(
     """The smallest build whose metric drops by no more than `limit`, and all that were tried.
 
     `shares` are a size that is tried first, and one that nothing needs to be tried for; raises
-    GateError where none passes.
+    GateError where none passes, and UsageError as `metric.decided` does.
     """
     low, high = shares
     tries: list[Try] = []
@@ -88,8 +88,8 @@ def _attempt(
         return Try(ask, None, None, False, error.what), None
     reached = chosen.reached / chosen.dense
     built, found = build(chosen)
-    _, worse = drop(found, metric)
-    return Try(ask, reached, worse, worse <= limit + 1e-12), built
+    drop = decided(found, metric)
+    return Try(ask, reached, drop.worse, drop.kept(limit)), built
 
 
 def told(one: Try) -> str:

@@ -35,6 +35,7 @@ from compressor.passes.importance import channel_scores
 from compressor.passes.text import width
 from compressor.passes.threads import suited
 from compressor.recipe import Recipe
+from compressor.showing import words
 from compressor.stages import Watch
 
 SHARES = (0.25, 0.5, 0.75)
@@ -236,7 +237,7 @@ def _outputs(net: Any, calls: Sequence[Called]) -> list[list[Tensor]]:
 
 def table(found: Sensitivity) -> Table:
     """One line a group: what is left of it, and how far the outputs are."""
-    shown = Table(title=f"{found.model}: one group at a time, {found.inputs} inputs")
+    shown = Table(title=words(f"{found.model}: one group at a time, {found.inputs} inputs"))
     shown.add_column("group")
     shown.add_column("width", justify="right")
     shares = _shares(found)
@@ -246,7 +247,7 @@ def table(found: Sensitivity) -> Table:
     for row in found.rows:
         cells = {round(cut.share, 2): cut for cut in row.cuts}
         texts = [_said(_nearest(cells, share)) for share in shares]
-        shown.add_row(row.name, row.width, *texts, f"{found.weights[row.name]:.2f}")
+        shown.add_row(words(row.name), row.width, *texts, f"{found.weights[row.name]:.2f}")
     return shown
 
 

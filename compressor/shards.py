@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from safetensors import SafetensorError, safe_open
 
 from compressor.load.words import existing_file, listed, near, reason
+from compressor.outside import inside, read_json
 from compressor.passes.errors import UsageError
 
 if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need it do
@@ -123,15 +124,21 @@ def _places(source: Path) -> dict[str, Path]:
 
 def _index(path: Path) -> dict[str, Path]:
     try:
-        named = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        named = read_json(path.read_bytes())["weight_map"]
         files = {str(name): str(file) for name, file in named.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"cannot read the index {path}", why=reason(error), hint=_TORN) from error
-    if outside := [file for file in files.values() if Path(file).name != file]:
+    try:
+        places = {name: path.parent / inside(file) for name, file in files.items()}
+    except ValueError as error:
+        raise UsageError(
+            f"the index {path} names a file outside its folder", why=str(error)
+        ) from error
+    if outside := [str(one) for one in places.values() if one.parent != path.parent]:
         raise UsageError(f"the index {path} names a file outside its folder: {outside[0]}")
     if not files:
         raise UsageError(f"the index {path} names no tensors")
-    return {name: path.parent / file for name, file in files.items()}
+    return places
 
 
 # ---------------------------------------------------------------------------- plans
@@ -176,7 +183,7 @@ def read_plan(path: Path) -> Cut:
     """A plan.json. Raises UsageError where it is not one."""
     path = existing_file(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path.read_bytes())
         if found["format"] != 1:
             raise ValueError(f"format {found['format']} is not known")
         kept, shapes, tied = (dict(found[key]) for key in ("kept", "shapes", "tied"))
@@ -185,7 +192,7 @@ def read_plan(path: Path) -> Cut:
         if odd := [name for name in kept if not _sound(kept[name], shapes[name])]:
             raise ValueError(f"the kept indices of {odd[0]} are not indices of its dimensions")
         return Cut(kept, shapes, frozenset(found["buffers"]), tied)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UsageError(
             f"{path} is not a plan",
             why=reason(error),

@@ -1,14 +1,15 @@
 """Child process of `export.simplify`: onnxsim reads one model and writes another.
 
 It runs apart because it is native code that has crashed and hung on strange models. It is given a
-`ModelProto`, never a path: by path it would follow external data out of the model's folder. The
-first argument is the most memory that it may take.
+`ModelProto` on standard input, never a path: by path it would follow external data out of the
+model's folder, and a file would be left behind where it is killed. The arguments are the most
+memory and the most seconds of CPU time that it may take.
 """
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 import onnx
 
@@ -16,21 +17,23 @@ sys.modules["torch"] = None  # type: ignore[assignment]  # onnxsim imports it wh
 import onnxsim  # noqa: E402
 
 
-def limit(memory: int) -> None:
-    """An allocation beyond this many bytes is refused. Windows knows no such limit."""
+def limit(memory: int, seconds: int) -> None:
+    """Refuse an allocation beyond this many bytes, and end after the time. Not on Windows."""
     if find_spec("resource"):
         resource = import_module("resource")
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def main() -> None:
-    limit(int(sys.argv[1]))
-    given, made = map(Path, sys.argv[2:4])
-    model = onnx.load_model_from_string(given.read_bytes())
-    simplified, fine = onnxsim.simplify(model, check_n=0)
-    if not fine:
-        raise SystemExit("onnxsim reports that its result differs")
-    made.write_bytes(simplified.SerializeToString(deterministic=True))
+    limit(int(sys.argv[1]), int(sys.argv[2]))
+    with os.fdopen(os.dup(1), "wb") as answer:
+        os.dup2(2, 1)  # what onnxsim prints is no part of it
+        model = onnx.load_model_from_string(sys.stdin.buffer.read())
+        simplified, fine = onnxsim.simplify(model, check_n=0)
+        if not fine:
+            raise SystemExit("onnxsim reports that its result differs")
+        answer.write(simplified.SerializeToString(deterministic=True))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from compressor.passes.showable import showable
+from compressor.showing import Screen, say
 
 
 class Reached(Exception):
@@ -48,6 +52,9 @@ class Watch:
     def advance(self, done: int, total: int) -> None:
         """How far the present stage is."""
 
+    def note(self, text: str) -> None:
+        """What the user should know, and which changes nothing."""
+
     def _begin(self, name: str) -> None:
         """Shown when a stage starts."""
 
@@ -58,8 +65,11 @@ class Watch:
 class Lines(Watch):
     """One plain line a stage, for logs."""
 
+    def note(self, text: str) -> None:
+        say(f"note: {text}", sys.stderr)
+
     def _end(self, name: str, took: float, done: bool) -> None:
-        print(f"{name} ... {took:.1f} s{'' if done else ', failed'}", file=sys.stderr, flush=True)
+        say(f"{showable(name)} ... {took:.1f} s{'' if done else ', failed'}", sys.stderr)
 
 
 class Bars(Watch):
@@ -74,14 +84,17 @@ class Bars(Watch):
     def _begin(self, name: str) -> None:
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
         )
-        self._task = self._progress.add_task(name, total=None)
+        self._task = self._progress.add_task(showable(name), total=None)
         self._progress.start()
+
+    def note(self, text: str) -> None:
+        self._console.print(f"note: {text}", soft_wrap=True)
 
     def advance(self, done: int, total: int) -> None:
         if self._progress is not None and self._task is not None:
@@ -90,19 +103,19 @@ class Bars(Watch):
     def _end(self, name: str, took: float, done: bool) -> None:
         if self._progress is not None:
             self._progress.stop()
-        mark = "[green]✓[/]" if done else "[red]failed:[/]"
-        self._console.print(f"{mark} {name} [dim]{took:.1f} s[/]", highlight=False)
+        mark = ("✓", "green") if done else ("failed:", "red")
+        self._console.print(Text.assemble(mark, f" {showable(name)} ", (f"{took:.1f} s", "dim")))
 
 
 def wide_console() -> Console:
     """Standard output; a log has no width of its own, so lines there are not folded at 80."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    console = Screen()
+    return console if console.is_terminal else Screen(width=160)
 
 
 def watch(quiet: bool) -> Watch:
     """Bars on a terminal, lines in a log, nothing where it must be quiet."""
     if quiet:
         return Watch()
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     return Bars(console) if console.is_terminal else Lines()

@@ -66,7 +66,7 @@ def _replayed(folder: Path, limit: float) -> dict[str, float]:
     if not recorded:
         raise WrongError("there is nothing in parity/ to run")
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.intra_op_num_threads = 1
     found = {}
     try:

@@ -1,6 +1,6 @@
 """Every reference model, by name: what benchmarks and tests go through.
 
-A value is what one types after `python -m compressor build`, from the root of the checkout. Beside
+A value is what one types after `compressor build`, from the root of the checkout. Beside
 the callable each file has an `example_inputs`; `models/digits.py` is trained and has data as well.
 """
 

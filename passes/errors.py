@@ -8,10 +8,13 @@
     │       └── WrongError     proof or parity failed: the result is not right         exit code 5
     └── ContractError          a pass broke its own promise: traceback, please report
 
-Each says *what* went wrong, *where*, *why*, and what to do next (*hint*).
+Each says *what* went wrong, *where*, *why*, and what to do next (*hint*); control characters in
+names are shown as their escapes.
 """
 
 from typing import ClassVar
+
+from .showable import showable_lines
 
 
 class CompressError(Exception):
@@ -25,7 +28,8 @@ class CompressError(Exception):
 
     def __str__(self) -> str:
         rows = [("at: ", self.where), ("why: ", self.why), ("hint:", self.hint)]
-        return "\n".join([self.what, *(f"  {name} {text}" for name, text in rows if text)])
+        told = [f"  {name} {showable_lines(text, ' ' * 8)}" for name, text in rows if text]
+        return "\n".join([showable_lines(self.what, " " * 8), *told])
 
 
 class UsageError(CompressError):

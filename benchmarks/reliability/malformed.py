@@ -1,24 +1,45 @@
 """Readers on malformed files: each is read, or refused in plain words; never a traceback or a hang.
 
-A good file of each kind is spoilt by a seed: bits flipped, bytes cut, added, repeated, replaced by
-numbers that are too large. Readers run in one process with a limit on memory, one file at a time.
+    python -m benchmarks reliability --only malformed --files 5000 --seed 0
+
+A good file of each kind (`readers`, `release_readers`) is spoilt by a seed (`spoil`). Readers run
+in a child process with a limit on memory, one file at a time with a limit on time; a child that
+hangs or dies is a row, and the next one goes on. To see one again:
+
+    python -m benchmarks.reliability.malformed FOLDER --kind "device table" --seed 3087
 """
 
 import json
+import os
 import random
 import resource
+import select
+import shutil
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from compressor.passes.errors import CompressError
 
-SECONDS = 10.0
+from benchmarks.reliability.disks import ROOT
+from benchmarks.reliability.readers import Reader
+from benchmarks.reliability.release_readers import READERS, SLOW
+from benchmarks.reliability.spoil import by_format
+
+SECONDS = 20.0
+"""For one file; three times as much for readers that are slow."""
+STARTING = 300.0
+"""For the imports, and to make the good files."""
 MEMORY = 6 << 30
 """Bytes of address space that all readers together may take beside what is taken before."""
+ROUNDS = 10
+"""Slow readers are given one file in so many rounds."""
 
 
 @dataclass(frozen=True)
@@ -28,153 +49,187 @@ class Read:
     kind: str
     seed: int
     outcome: str
-    """`read`, `refused`, or `crash`."""
+    """`read`, `refused`, `crash`, `hang` or `died`."""
     seconds: float
     why: str = ""
 
-
-def spoilt(good: bytes, seed: int) -> bytes:
-    """The same, with something wrong."""
-    rng = random.Random(seed)
-    data = bytearray(good)
-    for _ in range(rng.choice((1, 1, 2, 8))):
-        at = rng.randrange(len(data) + 1)
-        match rng.randrange(6):
-            case 0 if data:
-                data[at % len(data)] ^= 1 << rng.randrange(8)
-            case 1:
-                del data[at:]
-            case 2:
-                data[at:at] = rng.randbytes(rng.choice((1, 4, 100)))
-            case 3:
-                data[at : at + 8] = rng.choice(_NUMBERS)
-            case 4:
-                del data[at : at + rng.choice((1, 8, 64))]
-            case _:
-                data[at:at] = data[at : at + 64] * rng.choice((1, 50))
-    return bytes(data)
+    @property
+    def bad(self) -> bool:
+        return self.outcome not in ("read", "refused") or self.seconds > 3 * SECONDS
 
 
-_NUMBERS = (b"\xff" * 8, b"\x00" * 8, (2**62).to_bytes(8, "little"), b"-1", b"1e999", b"[" * 2000,
-            b"null", b"NaN", b"{}", b'"../../x"')  # fmt: skip
+def prepared(kind: str, place: Path) -> Reader:
+    """The reader of a kind. It has read its good files: what is imported late is there then."""
+    place.mkdir()
+    reader = READERS[kind](place)
+    for name, data in reader.files.items():
+        try:
+            _with_file(place, name, data, reader.read)
+        except CompressError as error:
+            raise RuntimeError(f"{kind}: the good {name} is refused: {error}") from error
+    return reader
 
 
-def readers(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], object]]]:
-    """By kind: a good file, its suffix, and what reads it. `folder` is for making the good ones."""
-    import torch
-    from safetensors.torch import save
-
-    from compressor import group_weights, manifest
-    from compressor.latency import table
-    from compressor.load.weights import read_weights
-    from compressor.recipe import Recipe
-    from compressor.recipe.sources import read
-    from compressor.recipe.toml import commented
-    from compressor.shards import Checkpoint, read_plan
-
-    tensors = {"a.weight": torch.ones(4, 3), "b": torch.zeros(2, dtype=torch.int64)}
-    torch.save(tensors, folder / "good.pt")
-    plan = {"format": 1, "kept": {"a.weight": [[0, 2], None]}, "shapes": {"a.weight": [4, 3]},
-            "buffers": [], "tied": {}, "channels": [1, 3]}  # fmt: skip
-    files = {"model.onnx": {"sha256": "0" * 64, "bytes": 3, "measured": False}}
-    listed = {"format": 1, "files": files, "content": manifest.content(files)}
-    stair = {"kind": "Conv", "place": 1, "unit": 8, "misfit": {"1": 1.5}, "first": [0.5]}
-    family = {"kind": "Conv", "fixed": {"kernel": [3, 3]}, "nodes": [[8, 16]], "times": [1.0, 2.0]}
-    device = {"format": table.FORMAT, "threads": 1, "environment": {}, "reference_seconds": 1.0,
-              "seconds": 1.0, "stairs": [stair], "families": [family],
-              "caches": {"held": [1.0], "slower": [0.5]}}  # fmt: skip
-    groups = {"format": group_weights.FORMAT, "rows": [{"name": "a.weight[0]", "size": 4}],
-              "weights": {"a.weight[0]": 1.5}}  # fmt: skip
-
-    def recipe(path: Path) -> object:
-        return Recipe.checked(read(path), str)
-
-    def release(path: Path) -> object:
-        whole = path.parent / "release"
-        whole.mkdir(exist_ok=True)
-        (whole / "manifest.json").write_bytes(path.read_bytes())
-        return manifest.read(whole)
-
-    def shards(path: Path) -> object:
-        checkpoint = Checkpoint(path)
-        return [checkpoint[name].sum() for name in checkpoint]
-
-    return {
-        "onnx": (_onnx(), ".onnx", _session),
-        "safetensors": (save(tensors), ".safetensors", read_weights),
-        "shards": (save(tensors), ".safetensors", shards),
-        "checkpoint": ((folder / "good.pt").read_bytes(), ".pt", read_weights),
-        "recipe": (commented(Recipe.of(model="a.py:b", macs=0.5)).encode(), ".toml", recipe),
-        "plan": (json.dumps(plan).encode(), ".json", read_plan),
-        "manifest": (json.dumps(listed).encode(), ".json", release),
-        "device table": (json.dumps(device).encode(), ".json", table.load),
-        "group weights": (json.dumps(groups).encode(), ".json", group_weights.read),
-    }
+def _with_file(place: Path, name: str, data: bytes, read: Callable[[Path], object]) -> None:
+    """Have a file read in a folder of its own, which goes again."""
+    case = place / "case"
+    case.mkdir()
+    try:
+        (case / name).write_bytes(data)
+        read(case / name)
+    finally:
+        shutil.rmtree(case)
 
 
-def _onnx() -> bytes:
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    value = helper.make_tensor_value_info
-    weights = [numpy_helper.from_array(np.ones((4, 4), np.float32), name) for name in "vw"]
-    nodes = [helper.make_node("MatMul", ["x", "v"], ["h"]), helper.make_node("Relu", ["h"], ["r"]),
-             helper.make_node("MatMul", ["r", "w"], ["y"])]  # fmt: skip
-    graph = helper.make_graph(
-        nodes,
-        "two",
-        [value("x", TensorProto.FLOAT, ["batch", 4])],
-        [value("y", TensorProto.FLOAT, ["batch", 4])],
-        weights,
-    )
-    opset = [helper.make_opsetid("", 17)]
-    data: bytes = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
-    return data
-
-
-def _session(path: Path) -> object:
-    from compressor.bench.sessions import CPU, line_up
-
-    return line_up({"m": path}, inputs=None, batch=1, threads=1, providers=(CPU,), seed=0)
-
-
-def run(folder: Path, count: int, seed: int = 0) -> Iterator[Read]:
-    """`count` malformed files in turn over all kinds. Memory is limited from here on."""
-    known = readers(folder)
-    for good, suffix, read in known.values():
-        path = folder / f"good{suffix}"
-        path.write_bytes(good)
-        read(path)  # the good one is read, and what is imported late is imported now
+def limited(memory: int = MEMORY) -> None:
+    """From here on this process may take so much more memory."""
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
-    for index in range(count):
-        kind = list(known)[index % len(known)]
-        good, suffix, read = known[kind]
-        path = folder / f"case{suffix}"
-        path.write_bytes(spoilt(good, seed + index))
-        yield _read(kind, seed + index, path, read)
-        path.unlink()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
 
 
-def _read(kind: str, seed: int, path: Path, read: Callable[[Path], object]) -> Read:
+def orders(kinds: Sequence[str], count: int, seed: int) -> list[tuple[str, int]]:
+    """`count` files in turn over all kinds, slow ones more seldom: (kind, seed)."""
+    found: list[tuple[str, int]] = []
+    turn = 0
+    while len(found) < count:
+        for kind in kinds:
+            if kind not in SLOW or turn % ROUNDS == 0:
+                found.append((kind, seed + len(found)))
+        turn += 1
+    return found[:count]
+
+
+def chosen(kind: str, reader: Reader, seed: int) -> tuple[str, bytes]:
+    """The name of one of its files, and what it is spoilt to."""
+    name = random.Random(f"{kind} {seed}").choice(sorted(reader.files))
+    return name, by_format(reader.files[name], Path(name).suffix, seed)
+
+
+def one(kind: str, reader: Reader, place: Path, seed: int) -> Read:
+    """One spoilt file, read in this process."""
+    name, data = chosen(kind, reader, seed)
     outcome, why, start = "read", "", time.perf_counter()
     try:
-        read(path)
+        _with_file(place, name, data, reader.read)
     except CompressError as error:
-        outcome, why = "refused", error.what.replace(str(path.parent), "")[:80]
-    except Exception as error:  # what must not happen
-        outcome, why = "crash", f"{type(error).__name__}: {error}"[:300]
-    return Read(kind, seed, outcome, time.perf_counter() - start, why)
+        outcome, why = "refused", error.what.replace(str(place), "")[:80]
+    except BaseException as error:  # what must not happen
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        outcome, why = "crash", f"{name}: {type(error).__name__}: {error}"[:400]
+    return Read(kind, seed, outcome, round(time.perf_counter() - start, 3), why)
 
 
-def summary(rows: list[Read]) -> dict[str, Any]:
+# ---------------------------------------------------------------------------- in a child process
+
+
+def run(folder: Path, count: int, seed: int = 0, kinds: Sequence[str] = ()) -> Iterator[Read]:
+    """`count` malformed files, in children with limits. `folder` is a new one of their own."""
+    child = _Child(folder / "first")
+    try:
+        for kind, own in orders(tuple(kinds) or tuple(READERS), count, seed):
+            row = child.ask(kind, own)
+            yield row
+            if row.outcome in ("hang", "died"):
+                child.stop()
+                child = _Child(folder / f"after {own}")
+    finally:
+        child.stop()
+
+
+class _Child:
+    """A process that reads one file for each line that it is sent: a kind and a seed."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "tmp").mkdir(parents=True)
+        self._said = (folder / "said").open("w+b")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.reliability.malformed", str(folder)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+                 "TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": str(folder / "tmp")},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, cwd=folder,
+        )  # fmt: skip
+        self._ready: set[str] = set()
+
+    def ask(self, kind: str, seed: int) -> Read:
+        """Have a file read. Raises RuntimeError where the good ones are not."""
+        if kind not in self._ready and self._answer(kind, None, STARTING) != kind:
+            raise RuntimeError(f"the reader of {kind} does not start: {self._words()}")
+        self._ready.add(kind)
+        limit = SECONDS * (3 if kind in SLOW else 1)
+        start = time.monotonic()
+        found = self._answer(kind, seed, limit)
+        if found is not None:
+            return Read(**found)
+        seconds = round(time.monotonic() - start, 3)
+        if self._process.poll() is None:
+            return Read(kind, seed, "hang", seconds, f"more than {limit:g} s")
+        return Read(kind, seed, "died", seconds, f"{self._process.returncode}: {self._words()}")
+
+    def _answer(self, kind: str, seed: int | None, seconds: float) -> Any:
+        """None where there is none in time, or where the process has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{json.dumps([kind, seed])}\n".encode())
+        self._process.stdin.flush()
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
+            return None
+        if line := self._process.stdout.readline():
+            return json.loads(line)
+        self._process.wait()
+        return None
+
+    def _words(self) -> str:
+        self._said.seek(0)
+        return self._said.read().decode(errors="replace").strip()[-300:]
+
+    def stop(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.communicate()
+        self._said.close()
+
+
+def main(
+    folder: Path,
+    kind: Annotated[str | None, typer.Option(help="read one file of this kind here")] = None,
+    seed: Annotated[int, typer.Option(help="of that file")] = 0,
+) -> None:
+    """Answer what is asked on standard input; or read one file, with its traceback."""
+    if kind is not None:
+        reader = prepared(kind, folder / "0")
+        _with_file(folder / "0", *chosen(kind, reader, seed), reader.read)
+        return
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints there is no answer
+    import torch  # its address space is taken before the limit
+
+    assert torch
+    limited()
+    readers: dict[str, tuple[Reader, Path]] = {}
+    for line in sys.stdin:
+        asked, own = json.loads(line)
+        if own is None:
+            place = folder / str(len(readers))
+            readers[asked] = prepared(asked, place), place
+            print(json.dumps(asked), file=answers)
+        else:
+            print(json.dumps(asdict(one(asked, *readers[asked], own))), file=answers)
+
+
+def summary(rows: Sequence[Read]) -> dict[str, Any]:
     """Counts by kind, the slowest, and everything that must not happen."""
-    bad = [row for row in rows if row.outcome == "crash" or row.seconds > SECONDS]
     kinds = dict.fromkeys(row.kind for row in rows)
     return {
         "files": len(rows),
         "memory_limit_bytes": MEMORY,
-        "slowest_seconds": round(max((row.seconds for row in rows), default=0.0), 3),
+        "slowest_seconds": max((row.seconds for row in rows), default=0.0),
         "kinds": {k: dict(Counter(row.outcome for row in rows if row.kind == k)) for k in kinds},
-        "bad": [asdict(row) for row in bad],
+        "bad": [asdict(row) for row in rows if row.bad],
     }
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

@@ -1,14 +1,23 @@
-"""Everything that a build and its readers are put through, and what must not come of it."""
+"""Everything that a build and its readers are put through, and what must not come of it.
+
+    python -m benchmarks reliability                            all of it, some three hours
+    python -m benchmarks reliability --only power --power 500   one part: see `PARTS`
+
+Parts that were not run stay in the record as they were; `source` says of which code each is.
+"""
 
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability import builds, malformed, malicious
+from benchmarks.reliability import builds, hostile, malformed, malicious, power
+from compressor.manifest import source_digest
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -22,79 +31,97 @@ class Amounts:
     writes: int
     """Writers of releases that are killed."""
     files: int
-    harmful: bool
+    """Malformed files."""
+    power: int
+    """Power failures."""
     seed: int
 
 
-@dataclass
-class Found:
-    """What came of it; `after` adds an earlier run."""
-
-    undisturbed: dict[str, Any] = field(default_factory=dict)
-    trials: list[builds.Trial] = field(default_factory=list)
-    bad: list[builds.Trial] = field(default_factory=list)
-    harm: dict[str, str] = field(default_factory=dict)
-    malformed: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def passed(self) -> bool:
-        return not (self.bad or self.malformed.get("bad") or any(self.harm.values()))
-
-    def counts(self) -> dict[str, int]:
-        """Disturbed builds of each kind."""
-        return dict(Counter(one.kind for one in self.trials))
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return {
-            "malformed": self.malformed,
-            "made to harm": self.harm,
-            "undisturbed": self.undisturbed,
-            "counts": self.counts(),
-            "trials": [asdict(one) for one in self.trials],
-            "bad": [asdict(one) for one in self.bad],
-        }
-
-    def after(self, earlier: Mapping[str, Any]) -> "Found":
-        """With the disturbed builds of an earlier record; and all else of it that is missing."""
-        trials, bad = ([builds.Trial(**one) for one in earlier.get(key, ())]
-                       for key in ("trials", "bad"))  # fmt: skip
-        return Found(
-            self.undisturbed or earlier.get("undisturbed", {}),
-            trials + self.trials,
-            bad + self.bad,
-            self.harm or earlier.get("made to harm", {}),
-            self.malformed or earlier.get("malformed", {}),
-        )
+def _disturbed(folder: Path, amounts: Amounts, say: Say) -> dict[str, Any]:
+    """Builds and writers that are killed, disks that fill, two builds at once."""
+    for part in ("whole", "full", "disk", "two", "writer"):
+        (folder / part).mkdir()
+    content, seconds = builds.undisturbed(folder / "whole")
+    say(f"undisturbed: {seconds:.0f} s, {content}")
+    rows = []
+    for one in itertools.chain(
+        builds.writer_kills(folder / "writer", amounts.writes, amounts.seed),
+        builds.two_at_once(folder / "two"),
+        builds.full_disks(folder / "full", (0, 1000, 10_000, 50_000)),
+        builds.mounted(folder / "disk", ("ro", "size=120k", "size=160k", "size=200k")),
+        builds.kills(folder, amounts.kills, amounts.seed, amounts.minutes),
+    ):
+        rows.append(one)
+        say(f"{one.kind} at {one.at}: {one.there} {one.code}")
+    return disturbed(rows, content)
 
 
-def run(amounts: Amounts, say: Callable[[str], None]) -> Found:
-    """All of it, in a temporary folder; a line for each trial."""
-    found = Found()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for part in ("whole", "full", "disk", "two", "files", "writer", "made"):
-            (folder / part).mkdir()
-        sources = [builds.writer_kills(folder / "writer", amounts.writes, amounts.seed)]
-        content = ""
-        if amounts.kills:
-            content, seconds = builds.undisturbed(folder / "whole")
-            found.undisturbed = {"content": content, "seconds": round(seconds, 1)}
-            say(f"undisturbed: {seconds:.0f} s, {content}")
-            sources += [
-                builds.two_at_once(folder / "two"),
-                builds.full_disks(folder / "full", (0, 1000, 10_000, 50_000)),
-                builds.mounted(folder / "disk", ("ro", "size=120k", "size=160k", "size=200k")),
-                builds.kills(folder, amounts.kills, amounts.seed, amounts.minutes),
-            ]
-        for one in itertools.chain(*sources):
-            found.trials.append(one)
-            say(f"{one.kind} at {one.at}: {one.there} {one.code}")
-        for name, done in malicious.trials(folder / "made") if amounts.harmful else ():
-            found.harm[name] = done
-            say(f"{name}: {done or 'no harm'}")
-        if amounts.files:  # last: it limits memory
-            rows = list(malformed.run(folder / "files", amounts.files, amounts.seed))
-            found.malformed = malformed.summary(rows)
-    found.bad = builds.bad(found.trials, content)
+def disturbed(rows: Iterable[builds.Trial], content: str) -> dict[str, Any]:
+    """What was there afterwards, by kind; and every trial that must not have ended so."""
+    rows = list(rows)
+    counts = Counter((one.kind, one.there.partition(":")[0], one.code) for one in rows)
+    kinds: dict[str, dict[str, int]] = {}
+    for (kind, there, code), count in sorted(counts.items()):
+        kinds.setdefault(kind, {})[f"{there}, ended with {code}"] = count
+    bad = [asdict(one) for one in builds.bad(rows, content)]
+    return {"trials": len(rows), "kinds": kinds, "bad": bad}
+
+
+def _power(folder: Path, amounts: Amounts, say: Say) -> dict[str, Any]:
+    """Power failures at random points of what was recorded."""
+    return power.summary(power.run(folder, amounts.power, amounts.seed, say))
+
+
+def _malformed(folder: Path, amounts: Amounts, say: Say) -> dict[str, Any]:
+    """Readers on malformed files."""
+    rows = []
+    for row in malformed.run(folder, amounts.files, amounts.seed):
+        rows.append(row)
+        if row.bad:
+            say(f"malformed, {row.kind} (seed {row.seed}): {row.outcome} {row.why}")
+        if len(rows) % 500 == 0:
+            say(f"malformed: {len(rows)} files")
+    return malformed.summary(rows)
+
+
+def _harmful(folder: Path, amounts: Amounts, say: Say) -> dict[str, Any]:
+    """Inputs that are made to harm."""
+    found = {}
+    for name, done in malicious.trials(folder):
+        found[name] = done
+        say(f"{name}: {done or 'no harm'}")
+    return {"inputs": len(found), "bad": {name: done for name, done in found.items() if done}}
+
+
+def _hostile(folder: Path, amounts: Amounts, say: Say) -> dict[str, Any]:
+    """Folders of strangers."""
+    found = {}
+    for name, done in hostile.trials(folder):
+        found[name] = done
+        say(f"{name}: {'; '.join(done) or 'nothing ran'}")
+    return {"folders": len(found), "bad": {name: done for name, done in found.items() if done}}
+
+
+PARTS: Mapping[str, Callable[[Path, Amounts, Say], dict[str, Any]]] = {
+    "disturbed": _disturbed,
+    "power": _power,
+    "malformed": _malformed,
+    "harmful": _harmful,
+    "hostile": _hostile,
+}
+"""Each gives plain values: counts, and under `bad` whatever must not happen, in full."""
+
+
+def run(amounts: Amounts, parts: Iterable[str], say: Say) -> dict[str, Any]:
+    """Some parts, each in a temporary folder; what came of them, by part."""
+    found = {}
+    for part in parts:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+            done = PARTS[part](Path(name).resolve(), amounts, say)
+        found[part] = {"source": source_digest()[:12], "seed": amounts.seed, **done}
     return found
+
+
+def bad(found: Mapping[str, Any]) -> dict[str, Any]:
+    """By part, what must not happen."""
+    return {part: one["bad"] for part, one in found.items() if one["bad"]}

@@ -21,6 +21,7 @@ from compressor.align.widths import widths_of
 from compressor.bench import Race, race
 from compressor.bench.contest import Progress
 from compressor.bench.inputs import asked_inputs, random_feeds
+from compressor.limit import limit_of, run_within
 from compressor.passes.errors import UsageError, WrongError
 
 UNITS = (4, 8, 16, 32)
@@ -76,6 +77,7 @@ def align(
     max_seconds: float = 30,
     units: Sequence[int] = UNITS,
     seed: int = 0,
+    time_limit: float | None = None,
     progress: Progress | None = None,
 ) -> Aligned:
     """Pad the channels of an ONNX model where that is measured faster.
@@ -88,7 +90,10 @@ def align(
     tried = _candidates(model, units)
     if not tried:
         return Aligned(data, None, 0, 0.0, None)
-    gaps = {name: _checked(data, one, inputs, batch, seed) for name, (one, _) in tried.items()}
+    limit = limit_of(max_seconds) if time_limit is None else time_limit
+    gaps = {
+        name: _checked(data, one, inputs, batch, seed, limit) for name, (one, _) in tried.items()
+    }
     found = race(
         {"as it is": data, **{name: one for name, (one, _) in tried.items()}},
         inputs=inputs,
@@ -97,6 +102,7 @@ def align(
         providers=providers,
         max_seconds=max_seconds,
         seed=seed,
+        time_limit=limit,
         progress=progress,
     )
     rows = [row for row in found.rows if row.name in tried and row.ratio.high <= FASTER]
@@ -146,13 +152,15 @@ def _checked(
     inputs: Mapping[str, np.ndarray] | None,
     batch: int,
     seed: int,
+    limit: float,
 ) -> float:
     """The largest difference of the two on random inputs. Raises WrongError if it is too large."""
     sessions = [_session(one) for one in (data, other)]
     wanted = asked_inputs(sessions[0])
     given = inputs or random_feeds(wanted, batch, np.random.default_rng(seed))
     worst = 0.0
-    for a, b in zip(*(session.run(None, dict(given)) for session in sessions), strict=True):
+    outputs = [run_within(session, given, limit, "model") for session in sessions]
+    for a, b in zip(*outputs, strict=True):
         if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
             worst = float("inf")
         elif a.size:
@@ -168,5 +176,5 @@ def _checked(
 
 def _session(data: bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -22,6 +22,7 @@ import numpy as np
 from compressor.bench.result import Clock
 from compressor.bench.sessions import Field, Runner
 from compressor.bench.statistics import FEWEST_HEATS, Ratio, paired_ratio
+from compressor.limit import Limit
 
 TARGET = 0.01  # half-width of an interval, as a share of its ratio, at which a race may end
 HEAT = 5  # rounds; loading takes about as long as they do
@@ -46,13 +47,18 @@ class Readings:
     def warm_up(self, runner: Runner, runs: int) -> None:
         """Run a few times; the first time of all, settle how many runs make a sample."""
         runner.try_out()
-        times = [_timed(runner.run) for _ in range(runs)]
+        with runner.limit.on(runner.name, runs):
+            times = [_timed(runner.run) for _ in range(runs)]
         if self.runs == 0:
             shortest = max(SAMPLE_NS, TICKS * _tick_ns(self.cpu_clock))
             self.runs = math.ceil(shortest / min(times))
 
     def sample(self, runner: Runner) -> None:
         """Take one sample. Its first run finds the caches full of another model: not counted."""
+        with runner.limit.on(runner.name, self.runs + 1):
+            self._sample(runner)
+
+    def _sample(self, runner: Runner) -> None:
         run, now = runner.run, time.perf_counter_ns
         run()
         cpu_start = self.cpu_clock()
@@ -75,7 +81,8 @@ class Contest:
     """The entries of a race, their readings so far, and when to stop.
 
     `heat` is the number of rounds between two loadings, `target` the half-width at which it may
-    end, `order` the order of entries in each round, `seconds` the time since the start.
+    end, `limit` ends runs that take too long, `order` is the order of entries in each round,
+    `seconds` the time since the start.
     """
 
     entries: Field
@@ -83,6 +90,7 @@ class Contest:
     primary: Clock
     seed: int
     heat: int
+    limit: Limit
     target: float = TARGET
     order: list[tuple[int, ...]] = field(default_factory=list)
     seconds: float = 0
@@ -126,7 +134,7 @@ class Contest:
             yield order[::-1]
 
     def _loaded(self, loading: Sequence[int], warmup: int) -> list[Runner]:
-        runners = self.entries.load(loading)
+        runners = self.entries.load(loading, self.limit)
         for position in loading:
             self.readings[position].warm_up(runners[position], warmup)
         return runners

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from compressor.passes.errors import UsageError
+from compressor.room import check_fits
 
 TYPES = {
     "tensor(float16)": np.float16,
@@ -117,6 +118,7 @@ def _random(one: Input, batch: int, generator: np.random.Generator) -> np.ndarra
             hint=f"pass inputs={{{one.name!r}: array}}",
         )
     kind = np.dtype(TYPES[one.type])
+    check_fits(f"the input {one.name}", sizes, max(kind.itemsize, 8))  # made in eight bytes
     if kind.kind == "f":
         return np.asarray(generator.standard_normal(sizes), kind)
     if kind.kind == "b":

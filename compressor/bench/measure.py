@@ -9,9 +9,10 @@ import numpy as np
 from compressor.bench.contest import HEAT, TARGET, Contest, Progress, Readings
 from compressor.bench.denormals import denormals_flushed
 from compressor.bench.result import Clock, Race, Row, Samples
-from compressor.bench.sessions import CPU, Model, file_bytes, line_up
+from compressor.bench.sessions import CPU, MOST_THREADS, Model, file_bytes, line_up
 from compressor.bench.statistics import FEWEST_HEATS
 from compressor.environment import environment
+from compressor.limit import Limit, limit_of
 from compressor.passes.errors import UsageError
 
 
@@ -27,6 +28,7 @@ def race(
     warmup: int = 5,
     target: float = TARGET,
     seed: int = 0,
+    time_limit: float | None = None,
     progress: Progress | None = None,
 ) -> Race:
     """Time ONNX models (paths or bytes, by name) against the first one, side by side.
@@ -37,21 +39,23 @@ def race(
     anew, and each makes one run and `warmup` more that are not counted. The race goes on for
     `rounds` rounds and six heats at least, until every 95 % interval is within `target` (1 %) of
     its ratio.
-    When `max_seconds` seconds have passed it ends with the third round or any later one.
+    When `max_seconds` seconds have passed it ends with the third round or any later one. A single
+    run may take `time_limit` seconds, by default twice `max_seconds` and at least a minute.
 
     `threads` is the number of intra-op threads, and `providers` the execution providers in ONNX
     Runtime's order of preference: the CPU unless told otherwise. `progress` is called after each
     round with the rounds done and the rounds now expected.
 
-    Raises UsageError for options, models or inputs that cannot be raced and for an unknown
-    provider, and CompressError when ONNX Runtime falls back to another provider.
+    Raises UsageError for options, models or inputs that cannot be raced, a run that does not end
+    and an unknown provider, and CompressError when ONNX Runtime falls back to another provider.
     """
     _refuse_nonsense(models, batch, rounds, max_seconds, threads, warmup)
     providers = (CPU,) if providers is None else tuple(providers)
     primary, why = _headline(providers, threads)
     cpu_clock = time.process_time_ns if primary == "wall" else time.thread_time_ns
     before = environment()
-    with denormals_flushed() as flushed:
+    limit = Limit(limit_of(max_seconds) if time_limit is None else time_limit)
+    with denormals_flushed() as flushed, limit:
         entries = line_up(
             models, inputs=inputs, batch=batch, threads=threads, providers=providers, seed=seed
         )
@@ -61,6 +65,7 @@ def race(
             primary=primary,
             seed=seed,
             heat=min(HEAT, math.ceil(rounds / FEWEST_HEATS)),
+            limit=limit,
             target=target,
         )
         contest.run(rounds, max_seconds, warmup, progress)
@@ -97,6 +102,8 @@ def _refuse_nonsense(
     for name, count in counts.items():
         if count < 1:
             raise UsageError(f"{name} = {count}: it must be at least 1")
+    if threads > MOST_THREADS:
+        raise UsageError(f"threads = {threads}: it must be at most {MOST_THREADS}")
     if not max_seconds > 0:
         raise UsageError(f"max_seconds = {max_seconds}: it must be more than 0")
 

@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from compressor.bench.inputs import asked_inputs, checked_feeds, common_inputs, random_feeds
-from compressor.onnx_files import safe
+from compressor.limit import Limit
+from compressor.onnx_files import external_files, safe
 from compressor.passes.errors import CompressError, UsageError
 
 CPU = "CPUExecutionProvider"
 REMOTE = frozenset({"AzureExecutionProvider"})  # calls a service; runs nothing here
 DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
+
+MOST_THREADS = 4096
+"""More make no sense on any machine, and too many no number that ONNX Runtime takes."""
 
 Model = bytes | Path
 
@@ -28,6 +32,7 @@ class Runner:
     name: str
     session: Any
     binding: Any
+    limit: Limit
 
     def run(self) -> None:
         """Run once, and return when the result is there."""
@@ -35,10 +40,15 @@ class Runner:
         self.binding.synchronize_outputs()
 
     def try_out(self) -> None:
-        """Run once; UsageError when the model cannot digest its inputs."""
+        """Run once; UsageError when the model cannot digest its inputs, or does not end.
+
+        A run that can be told to stop takes 50 us longer, so none that is timed can.
+        """
         refusals: tuple[type[Exception], ...] = (*_runtime_errors(), RuntimeError)
         try:
-            self.run()
+            with self.limit.on(self.name):
+                self.session.run_with_iobinding(self.binding, self.limit.options)
+                self.binding.synchronize_outputs()
         except refusals as error:
             raise UsageError(
                 f"the model {self.name!r} does not run on these inputs",
@@ -71,7 +81,7 @@ class Field:
     providers: tuple[str, ...]
     feeds: Mapping[str, np.ndarray]
 
-    def load(self, order: Sequence[int]) -> list[Runner]:
+    def load(self, order: Sequence[int], limit: Limit) -> list[Runner]:
         """A fresh runner for each source, in their order, loaded in the given one."""
         device = DEVICES.get(self.providers[0], "cpu")
         values = {name: _on_device(array, device) for name, array in self.feeds.items()}
@@ -79,7 +89,7 @@ class Field:
         for position in order:
             name, model = self.sources[position]
             session = _session(model, name, self.threads, self.providers)
-            loaded[position] = Runner(name, session, _bind(session, values, device))
+            loaded[position] = Runner(name, session, _bind(session, values, device), limit)
         return [loaded[position] for position in sorted(loaded)]
 
 
@@ -169,7 +179,7 @@ def _options(threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # errors are raised; what is logged has names of strangers
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
@@ -211,17 +221,10 @@ def _bind(session: Any, values: Mapping[str, Any], device: str) -> Any:
 
 
 def file_bytes(model: Model) -> int:
-    """The size of the model, with the external data that it names."""
+    """The size of the model, with every file of external data that a tensor of it names."""
     if isinstance(model, bytes):
         return len(model)
-    if model.suffix == ".ort":  # ONNX Runtime's own format: one file
-        return model.stat().st_size
-    import onnx
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
-    weights = onnx.load(model, load_external_data=False).graph.initializer
-    outside = {ExternalDataInfo(one).location for one in weights if uses_external_data(one)}
-    return sum(path.stat().st_size for path in (model, *(model.parent / name for name in outside)))
+    return model.stat().st_size + sum(one.stat().st_size for one in external_files(safe(model)))
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:

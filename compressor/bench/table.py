@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from compressor.bench.result import Race, Row
+from compressor.passes.showable import showable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -12,21 +13,24 @@ CLOCKS = {"wall": "wall time", "cpu": "CPU time"}
 
 def render(race: Race) -> "Table":
     """A table of one line per model: its size, its milliseconds, its time ratios."""
-    from rich.markup import escape
     from rich.table import Table
 
-    baseline = escape(race.rows[0].name)
+    from compressor.showing import words
+
+    baseline = showable(race.rows[0].name)
     table = Table(
-        title=f"Time of one run as a ratio to {baseline} ({CLOCKS[race.primary]}; "
-        "below 1x is faster), with 95 % interval",
-        caption=f"noise: {baseline} against itself {race.noise}\n{_circumstances(race)}",
+        title=words(
+            f"Time of one run as a ratio to {baseline} ({CLOCKS[race.primary]}; "
+            "below 1x is faster), with 95 % interval"
+        ),
+        caption=words(f"noise: {baseline} against itself {race.noise}\n{_circumstances(race)}"),
     )
     table.add_column("model", overflow="fold")
     headings = ("size", "wall ms", "p90", "p99", "CPU ms", *_ratio_headings(race))
     for heading in headings:
         table.add_column(heading, justify="right")
     for position, row in enumerate(race.rows):
-        table.add_row(escape(row.name), *_cells(race, row, is_baseline=position == 0))
+        table.add_row(words(row.name), *_cells(race, row, is_baseline=position == 0))
     return table
 
 

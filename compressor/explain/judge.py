@@ -16,6 +16,7 @@ from typing import Any
 
 from compressor.explain.profile import Operator, profile
 from compressor.explain.roofline import SMALLEST, Roofline, measure
+from compressor.passes.errors import UsageError
 
 FAR = 3.0
 """Times the least possible."""
@@ -82,10 +83,16 @@ def explain(
 ) -> Judged:
     """Profile a model and say what bounds each operator; `options` are those of `profile`.
 
-    Raises UsageError for a model that cannot be loaded or run.
+    Raises UsageError for a model that cannot be loaded or run, or of which nothing runs.
     """
     roofline = roofline or measure(threads)
     found = profile(model, batch=batch, threads=threads, **options)
+    if not found:
+        raise UsageError(
+            "ONNX Runtime runs no operator of this model",
+            where="" if isinstance(model, bytes) else str(model),
+            why="its graph has none, or all that it computes is constant",
+        )
     rows = [(one, _bound(one, before, roofline)) for one, before in _pairs(found)]
     return Judged(tuple(rows), roofline)
 

@@ -7,7 +7,6 @@ is silent about weights that were packed for their kernel; these are read off th
 import json
 import math
 import statistics
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ import numpy as np
 
 from compressor.bench.inputs import asked_inputs, random_feeds
 from compressor.bench.sessions import CPU
+from compressor.children import scratch
+from compressor.limit import LEAST, Limit
 from compressor.onnx_files import safe
 from compressor.passes.errors import UsageError
 
@@ -72,22 +73,24 @@ def profile(
     runs: int = 30,
     warmup: int = 5,
     seed: int = 0,
+    time_limit: float = LEAST,
 ) -> list[Operator]:
     """Run the model `runs` times under ONNX Runtime's profiler: operators in the order they run.
 
-    Raises UsageError for a model that cannot be loaded, or inputs that do not fit it.
+    Raises UsageError for a model that cannot be loaded, inputs that do not fit it, or a run that
+    takes more than `time_limit` seconds.
     """
     import onnxruntime as ort
 
     if runs < 1 or warmup < 0:
         raise UsageError(f"{runs} runs after {warmup}: there must be one at least")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         options = ort.SessionOptions()
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.profile_file_prefix = str(folder / "profile")
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        graph = _Graph(Path(folder)) if list(providers or [CPU]) == [CPU] else None
+        options.log_severity_level = 4
+        graph = _Graph(folder) if list(providers or [CPU]) == [CPU] else None
         if graph is not None:  # others may compile parts that cannot be written
             graph.ask(options)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -97,8 +100,10 @@ def profile(
             session = ort.InferenceSession(source, options, providers=list(providers or [CPU]))
             wanted = asked_inputs(session)
             feeds = inputs or random_feeds(wanted, batch, np.random.default_rng(seed))
-            for _ in range(warmup + runs):
-                session.run(None, dict(feeds))
+            with Limit(time_limit) as limit:
+                for _ in range(warmup + runs):
+                    with limit.on(model.name if isinstance(model, Path) else "model"):
+                        session.run(None, dict(feeds), limit.options)
         except UsageError:
             raise
         except Exception as error:  # ONNX Runtime raises classes of its own

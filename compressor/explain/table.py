@@ -3,6 +3,7 @@
 from rich.table import Table
 
 from compressor.explain.judge import Judged
+from compressor.showing import words
 
 
 def render(found: dict[str, Judged], most: int = 20) -> list[Table]:
@@ -16,7 +17,7 @@ def render(found: dict[str, Judged], most: int = 20) -> list[Table]:
 def _operators(name: str, found: Judged, most: int) -> Table:
     peak = f"{found.roofline.macs / 1e9:.0f} GMAC/s, {found.roofline.bytes / 1e9:.1f} GB/s"
     table = Table(
-        title=f"{name}: {found.seconds * 1e3:.3g} ms in {len(found.rows)} operators",
+        title=words(f"{name}: {found.seconds * 1e3:.3g} ms in {len(found.rows)} operators"),
         caption=f"this machine at best: {peak}; least: the time at that rate",
     )
     for column in ("operator", "kind", "output"):
@@ -26,8 +27,8 @@ def _operators(name: str, found: Judged, most: int) -> Table:
     table.add_column("bound by")
     for one, bound in sorted(found.rows, key=lambda row: -row[0].seconds)[:most]:
         table.add_row(
-            one.name,
-            one.kind,
+            words(one.name),
+            words(one.kind),
             "x".join(map(str, one.outputs[0])) if one.outputs else "",
             f"{one.seconds * 1e3:.3f}",
             f"{one.seconds / max(found.seconds, 1e-12):.1%}",
@@ -42,8 +43,8 @@ def _shares(what: str, found: dict[str, dict[str, float]]) -> Table:
     table = Table()
     table.add_column(what)
     for name in found:
-        table.add_column(f"{name}, ms", justify="right")
+        table.add_column(words(f"{name}, ms"), justify="right")
     keys = dict.fromkeys(key for one in found.values() for key in one)
     for key in keys:
-        table.add_row(key, *(f"{one.get(key, 0.0) * 1e3:.3f}" for one in found.values()))
+        table.add_row(words(key), *(f"{one.get(key, 0.0) * 1e3:.3f}" for one in found.values()))
     return table

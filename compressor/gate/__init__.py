@@ -6,7 +6,10 @@ A stored number of milliseconds says nothing on another day or machine, so the b
     the margin        the median ratio is above 1 + max_regression
     the statistics    the whole 95 % interval is above 1
 
-    verdict.py        the three answers, and other limits: size
+    verdict.py        the three answers, and other limits: size, arithmetic, metrics
+    limits.py         metrics of the user's own, of files
+    arithmetic.py     multiply-accumulates of a file: by the rules of operators.py, with the sizes
+                      that values.py finds
     formats.py        JUnit, Markdown, and what github-action-benchmark reads
 
 `pytest_plugin.py`, one folder up, is the same as a fixture.

@@ -4,6 +4,8 @@ import json
 from xml.etree import ElementTree
 
 from compressor.gate.verdict import INCONCLUSIVE, REGRESSED, Verdict
+from compressor.passes.showable import showable
+from compressor.showing import markdown as words
 
 
 def junit(verdict: Verdict, name: str) -> str:
@@ -12,12 +14,13 @@ def junit(verdict: Verdict, name: str) -> str:
     counts = {kind: str(int(bad.get(verdict.answer) == kind)) for kind in bad.values()}
     seconds = f"{verdict.race.seconds:.3f}"
     found = {"name": "compressor check", "tests": "1", "time": seconds, **counts}
+    why, hint, name = (showable(one) for one in (verdict.why, verdict.hint, name))
     suite = ElementTree.Element("testsuite", found)
     case = ElementTree.SubElement(suite, "testcase", classname="latency", name=name, time=seconds)
     if verdict.answer in bad:
         kind = bad[verdict.answer].removesuffix("s")
-        text = "\n".join(filter(None, (verdict.why, verdict.hint)))
-        ElementTree.SubElement(case, kind, message=verdict.why).text = text
+        text = "\n".join(filter(None, (why, hint)))
+        ElementTree.SubElement(case, kind, message=why).text = text
     ElementTree.SubElement(case, "system-out").text = markdown(verdict, name)
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
@@ -29,15 +32,15 @@ def markdown(verdict: Verdict, name: str) -> str:
         "| model | ms | p99 ms | ratio | bytes |",
         "|---|---|---|---|---|",
         *(
-            f"| {row.name} | {row.wall_ms:.3g} | {row.p99_ms:.3g} | {row.ratio} | "
+            f"| {words(row.name)} | {row.wall_ms:.3g} | {row.p99_ms:.3g} | {row.ratio} | "
             f"{row.file_bytes:,} |"
             for row in verdict.race.rows
         ),
     ]
-    words = f"**{name}: {verdict.answer}**: {verdict.why}."
-    hint = f" {verdict.hint}." if verdict.hint else ""
+    told = f"**{words(name)}: {verdict.answer}**: {words(verdict.why)}."
+    hint = f" {words(verdict.hint)}." if verdict.hint else ""
     noise = f"The baseline against itself: {verdict.noise}, {verdict.race.rounds} rounds."
-    return "\n".join([words + hint, "", *rows, "", noise, ""])
+    return "\n".join([told + hint, "", *rows, "", noise, ""])
 
 
 def history(verdict: Verdict, name: str) -> str:
@@ -47,10 +50,10 @@ def history(verdict: Verdict, name: str) -> str:
     """
     ratio = verdict.ratio
     entry = {
-        "name": name,
+        "name": showable(name),
         "unit": "x baseline",
         "value": round(ratio.median, 5),
         "range": f"{ratio.low:.4f}-{ratio.high:.4f}",
-        "extra": verdict.why,
+        "extra": showable(verdict.why),
     }
     return json.dumps([entry], indent=1) + "\n"

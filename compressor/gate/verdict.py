@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ import numpy as np
 
 from compressor.bench import Race, Ratio, race
 from compressor.bench.contest import Progress
-from compressor.gate import limits
+from compressor.gate import arithmetic, limits
+from compressor.headline import finite
+from compressor.limit import limit_of
+from compressor.metric import Pairs, decided, named, refuse_unmeasured
 from compressor.passes.errors import UsageError
 
 PASSED, REGRESSED, INCONCLUSIVE = "passed", "regressed", "inconclusive"
@@ -55,7 +60,7 @@ class Verdict:
             "max_regression": self.max_regression,
             "sizes": dict(self.sizes),
             "macs": dict(self.macs),
-            "accuracy": {name: dict(pair) for name, pair in self.accuracy.items()},
+            "accuracy": finite(self.accuracy),
             "race": self.race.to_json(),
         }
 
@@ -76,29 +81,27 @@ def check(
     providers: Sequence[str] | None = None,
     max_seconds: float = 30,
     seed: int = 0,
+    time_limit: float | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
     """Race `new` against `baseline`, and say whether it takes more than 1 + `max_regression`.
 
-    `max_growth` limits the size of the file in the same way, `max_macs_growth` its arithmetic;
-    `max_drop` limits how much worse a metric of `evaluate` may become, `metric` or the first: see
-    `limits.metrics`. The other options are those of
-    `bench.race`. Raises UsageError for models that cannot be raced and for limits below 0.
+    `max_growth` limits the size of the file and its external data in the same way,
+    `max_macs_growth` its arithmetic (`arithmetic.macs`); `max_drop` limits how much worse a metric
+    of `evaluate` may become, `metric` (``NAME``, ``NAME:min`` or ``NAME:max``) or the first: see
+    `limits.metrics`. The other options are those of `bench.race`. Raises UsageError for models that
+    cannot be raced or counted, for limits that are no number of 0 or more, and for a metric that is
+    not finite for the baseline, or of which it is not known whether less is better.
     """
-    given = {"max_regression": max_regression, "max_growth": max_growth,
-             "max_macs_growth": max_macs_growth, "max_drop": max_drop}  # fmt: skip
-    for name, limit in given.items():
-        if limit is not None and not (limit >= 0 and math.isfinite(limit)):
-            raise UsageError(f"{name} = {limit}: it must be 0 or more", hint="5% is 0.05")
-    if max_drop is not None and not evaluate:
-        raise UsageError("a drop is limited, and nothing is evaluated", hint="give --evaluate")
-    accuracy = limits.metrics(new, baseline, evaluate) if evaluate else {}
-    work = {}
-    if max_macs_growth is not None:
-        pair = {"baseline": baseline, "new": new}
-        work = {name: limits.macs(path, batch) for name, path in pair.items()}
+    _refuse_nonsense(max_regression=max_regression, max_growth=max_growth,
+                     max_macs_growth=max_macs_growth, max_drop=max_drop)  # fmt: skip
+    pair = {"baseline": baseline, "new": new}
+    limit = limit_of(max_seconds) if time_limit is None else time_limit
+    accuracy = limits.metrics(new, baseline, evaluate, limit) if evaluate else {}
+    dropped = _dropped(accuracy, max_drop, metric)
+    counted = {} if max_macs_growth is None else arithmetic.macs(pair, batch, inputs)
     found = race(
-        {"baseline": baseline, "new": new},
+        pair,
         inputs=inputs,
         batch=batch,
         threads=threads,
@@ -106,6 +109,7 @@ def check(
         max_seconds=max_seconds,
         target=max(max_regression / _FINE, 0.002),
         seed=seed,
+        time_limit=time_limit,
         progress=progress,
     )
     sizes = {row.name: row.file_bytes for row in found.rows}
@@ -113,31 +117,47 @@ def check(
     answer, why, hint = _latency(ratio, found.noise, max_regression)
     broken = [
         _grown("the file is {} larger", sizes, max_growth),
-        _grown("it multiplies {} more", work, max_macs_growth),
-        _dropped(accuracy, max_drop, metric),
+        _grown("it multiplies {} more", counted, max_macs_growth),
+        dropped,
     ]
     if said := "; ".join(filter(None, broken)):
         answer, why, hint = REGRESSED, said, ""
     return Verdict(
-        answer, why, hint, ratio, found.noise, max_regression, sizes, found, work, accuracy
+        answer, why, hint, ratio, found.noise, max_regression, sizes, found, counted, accuracy
     )
 
 
 def _grown(words: str, sizes: Mapping[str, int], limit: float | None) -> str:
     """What is said of a size that is over its limit; nothing of one that is not."""
-    if limit is None or sizes["new"] <= sizes["baseline"] * (1 + limit):
-        return ""
-    grown = sizes["new"] / max(sizes["baseline"], 1) - 1
-    return f"{words.format(f'{grown:.1%}')} (limit {limit:.1%})"
-
-
-def _dropped(accuracy: limits.Pairs, limit: float | None, metric: str | None) -> str:
     if limit is None:
         return ""
-    from compressor.evaluate import drop
+    old, grown = sizes["baseline"], sizes["new"] - sizes["baseline"]
+    if grown <= old * Fraction(repr(float(limit))):  # exactly: such counts may be no float
+        return ""
+    if not old:
+        return f"{words.format(f'{grown:,}')} than none (limit {limit:.1%})"
+    mils = round(Fraction(1000 * grown, old))
+    return f"{words.format(f'{mils // 10}.{mils % 10}%')} (limit {limit:.1%})"
 
-    name, worse = drop(accuracy, metric)
-    return f"{name} is worse by {worse:.4g} (limit {limit:g})" if worse > limit + 1e-12 else ""
+
+def _dropped(accuracy: Pairs, limit: float | None, metric: str | None) -> str:
+    """What is said of a metric that is over its limit."""
+    if not accuracy:
+        refuse_unmeasured(limit, metric)
+        return ""
+    named(accuracy, metric)
+    return "" if limit is None else decided(accuracy, metric).broken(limit)
+
+
+def _refuse_nonsense(**limits: object) -> None:
+    for name, limit in limits.items():
+        if limit is None:
+            continue
+        number = float(limit) if isinstance(limit, Real) and not isinstance(limit, bool) else -1
+        if not (math.isfinite(number) and number >= 0):
+            raise UsageError(
+                f"{name} = {limit!r}: it must be a number, 0 or more", hint="5% is 0.05"
+            )
 
 
 def _latency(ratio: Ratio, noise: Ratio, margin: float) -> tuple[str, str, str]:
@@ -145,6 +165,8 @@ def _latency(ratio: Ratio, noise: Ratio, margin: float) -> tuple[str, str, str]:
     limit = 1 + margin
     said = f"{ratio} of the baseline's time (limit {limit:.3g}x)"
     quiet = "run it again on a quieter machine, or give it more --seconds"
+    if not all(map(math.isfinite, (noise.low, noise.high, ratio.low, ratio.median, ratio.high))):
+        return INCONCLUSIVE, f"{said}, and {noise} of its own: no such times were measured", quiet
     if noise.low > 1 + margin / 2 or noise.high < 1 - margin / 2:
         return INCONCLUSIVE, f"the baseline against itself is {noise}: too noisy to judge", quiet
     if ratio.median > limit and ratio.low > 1:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from compressor.environment import environment
 from compressor.latency.probe import Setting
-from compressor.latency.profiling import Wanted, differences, profile
+from compressor.latency.profiling import Wanted, begun, completed, differences, profile, resumed
 from compressor.latency.table import FORMAT, Table, load
 from compressor.passes.errors import UsageError
 
@@ -29,11 +29,49 @@ class Device:
 
     table: Table
     here: bool
+    note: str = ""
+    """What the user should know of how the table came about."""
 
 
-def kept_at(setting: Setting) -> Path:
-    """Where this machine's own table is kept."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+@dataclass
+class Kept:
+    """This machine's own table in the user's cache, without which everything works, but slower."""
+
+    path: Path | None
+    note: str = ""
+    """Why it is not read or not written."""
+
+    def read(self, setting: Setting) -> Table | None:
+        """The table, if there is one that can be used."""
+        try:
+            if self.path is None or not self.path.exists():
+                return None
+            return resumed(self.path, setting)
+        except (OSError, UsageError) as error:
+            self._tell("read", error)
+            return None
+
+    def save(self, table: Table) -> None:
+        """Keep it. A cache that cannot be written is no reason to end."""
+        if self.path is None:
+            self.note = "this machine's table of times is not kept: you have no home folder"
+            return
+        try:
+            table.save(self.path)
+        except (OSError, UsageError) as error:
+            self._tell("kept", error)
+
+    def _tell(self, what: str, error: Exception) -> None:
+        why = error.why if isinstance(error, UsageError) else str(error)
+        self.note = f"this machine's table of times is not {what}: {self.path}: {why}"
+
+
+def kept_at(setting: Setting) -> Path | None:
+    """Where this machine's own table is kept; None for a user without a home."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except (RuntimeError, KeyError):  # an arbitrary user of a container
+        return None
     now = environment()
     packages = now["packages"]
     version = packages.get("onnxruntime") if isinstance(packages, dict) else None
@@ -49,6 +87,7 @@ def device(
 
     Raises UsageError for a table that is none, or of another provider or number of threads.
     """
+    note = ""
     if path is not None:
         table = load(path)
         if table.setting != setting:
@@ -59,12 +98,15 @@ def device(
             )
         if differences(table.environment, environment()):
             return Device(table, False)
-    table, complete = profile(
-        path or kept_at(setting), needed, setting, seconds=SECONDS, progress=progress
-    )
+        found, complete = profile(path, needed, setting, seconds=SECONDS, progress=progress)
+    else:
+        kept = Kept(kept_at(setting))
+        found = kept.read(setting) or begun(setting)
+        complete = completed(found, needed, setting, kept.save, seconds=SECONDS, progress=progress)
+        note = kept.note
     if not complete:
         raise UsageError(
             f"measuring this model's kernels takes longer than {SECONDS:g} s",
             hint="run `compressor profile` until it is complete, and name its table by --device",
         )
-    return Device(table, True)
+    return Device(found, True, note)

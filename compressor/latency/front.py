@@ -1,12 +1,15 @@
 """What a sweep found: a point for each time, those that no other beats, and a table of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
 
-from compressor.evaluate import LOWER_IS_BETTER
+from compressor.headline import finite
+from compressor.metric import Metric, deciding
+from compressor.showing import words
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,15 @@ class Front:
     ) -> "Front":
         """Of the reports of builds, or why there is none, by what was asked for.
 
-        `metric` says which point is better; None: the first of the reports.
+        `metric` says which point is better; None: the first of the reports. Raises UsageError
+        where it was not measured, or it is not known whether less of it is better.
         """
         points = [_point(asked, report) for asked, report in reports.items()]
         known = [report for report in reports.values() if not isinstance(report, str)]
         accuracy = known[0].get("accuracy", {}) if known else {}
         original = {name: float(pair["original"]) for name, pair in accuracy.items()}
-        metric = metric or next(iter(original), None)
-        return cls(model, original, tuple(_marked(point, points, metric) for point in points))
+        decides = deciding(original, metric) if original else None
+        return cls(model, original, tuple(_marked(point, points, decides) for point in points))
 
     @property
     def note(self) -> str:
@@ -66,7 +70,8 @@ class Front:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return asdict(self)
+        plain: dict[str, Any] = finite(asdict(self))
+        return plain
 
 
 def _point(asked: str, report: dict[str, Any] | str) -> Point:
@@ -86,11 +91,11 @@ def _point(asked: str, report: dict[str, Any] | str) -> Point:
     )
 
 
-def _marked(point: Point, points: Sequence[Point], metric: str | None) -> Point:
+def _marked(point: Point, points: Sequence[Point], metric: Metric | None) -> Point:
     """Whether no other point is at least as fast and as good, and better in one of both."""
-    if point.ratio is None:
-        return point
     value = _worth(point, metric)
+    if point.ratio is None or not math.isfinite(value):  # it is not known to be good
+        return point
     better = any(
         other.ratio is not None
         and (other.ratio, -_worth(other, metric)) != (point.ratio, -value)
@@ -101,25 +106,26 @@ def _marked(point: Point, points: Sequence[Point], metric: str | None) -> Point:
     return Point(**{**asdict(point), "best": not better})
 
 
-def _worth(point: Point, metric: str | None) -> float:
-    """The metric, or its negative where less is better; without one, what stays of parameters."""
-    if metric is None or not point.metrics:
+def _worth(point: Point, metric: Metric | None) -> float:
+    """Higher is better; without a metric it is what stays of parameters."""
+    if metric is None:
         return point.params or 0.0
-    value = point.metrics[metric]
-    return -value if metric in LOWER_IS_BETTER else value
+    return metric.gain((point.metrics or {}).get(metric.name, math.nan))
 
 
 def table(front: Front) -> Table:
     """For a terminal."""
-    shown = Table(title=f"{front.model}: time against what stays", caption=front.note or None)
+    shown = Table(
+        title=words(f"{front.model}: time against what stays"), caption=words(front.note or "")
+    )
     for name in ("asked", "of the time", "interval", "bytes", "MACs", "parameters"):
         shown.add_column(name, justify="right")
     for name, value in front.original.items():
-        shown.add_column(f"{name} ({value:.4g} before)", justify="right")
+        shown.add_column(words(f"{name} ({value:.4g} before)"), justify="right")
     shown.add_column("", overflow="fold")
     for one in front.points:
         if one.ratio is None:
-            shown.add_row(one.asked, *[""] * (5 + len(front.original)), one.why)
+            shown.add_row(one.asked, *[""] * (5 + len(front.original)), words(one.why))
             continue
         metrics = [f"{value:.4g}" for value in (one.metrics or {}).values()]
         shown.add_row(

@@ -1,5 +1,6 @@
 """A front as one self-contained page, drawn as the report draws (`compressor.page`)."""
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -42,13 +43,16 @@ class Picture(NamedTuple):
 
     @classmethod
     def of(cls, name: str, front: Front) -> "Picture":
-        """Of what is built."""
-        built = [one for one in front.points if one.ratio is not None]
-        values = [
-            float(one.file_bytes or 0) if name == "bytes" else (one.metrics or {})[name]
-            for one in built
+        """Of what is built, as far as its values are finite: others have no place."""
+        points = [
+            (float(one.file_bytes or 0) if name == "bytes" else (one.metrics or {})[name], one)
+            for one in front.points
+            if one.ratio is not None
         ]
+        built = [one for value, one in points if math.isfinite(value)]
+        values = [value for value, _ in points if math.isfinite(value)]
         original = front.original.get(name)
+        original = None if original is None or not math.isfinite(original) else original
         every = [*values, *([] if original is None else [original])]
         up = _around(every or [0.0, 1.0])
         across = Scale(0, 1.06 * max([1.0, *(one.high or 0 for one in built)]))

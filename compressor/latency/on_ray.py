@@ -5,19 +5,21 @@ the cluster runs there meanwhile; a node without processors (a head started with
 left out. Two nodes on one machine would race beside each other: start one on each. Ray's workers
 are nice (15): where other programs share a node, start it with RAY_worker_niceness=0.
 
-The folder where the command is run is sent to the nodes, but for its `.gitignore`d files and the
-output (Ray's limit is 512 MB); the compressor, and what the user's code imports from elsewhere, has
-to be installed there.
+The folder where the command is run is sent to the nodes, but for its `.gitignore`d files, the
+output and keys (`keys.py`); Ray's limit is 512 MB. The compressor, and what the user's code imports
+from elsewhere, has to be installed there.
 """
 
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from compressor.latency.keys import NAMES, patterns, private
 from compressor.latency.remote import Lost, Order, Outcome, fulfilled
+from compressor.load.words import listed
 from compressor.optional import needed
 from compressor.passes.errors import UsageError
 
@@ -26,15 +28,25 @@ PATIENCE = 5.0
 
 
 @contextmanager
-def connected(address: str, output: Path) -> Iterator["RayCluster"]:
+def connected(
+    address: str,
+    output: Path,
+    keys: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator["RayCluster"]:
     """The cluster at an address of `ray.init`. At the end, what still runs there is stopped.
 
-    Raises UsageError where it cannot be reached.
+    The present folder is sent, without `output`, `keys` and what looks like a key: `say` is told
+    which files that are. Raises UsageError where the cluster cannot be reached.
     """
     ray = needed("ray", "a sweep on several machines", "ray")
     _check_open(address)
     here, target = Path.cwd(), output.resolve()
-    excludes = [f"/{target.relative_to(here).as_posix()}"] if target.is_relative_to(here) else []
+    kept = private(here, keys)
+    if kept:
+        say(f"not sent, as keys stay here: {listed(kept)}")
+    outputs = [target.relative_to(here).as_posix()] if target.is_relative_to(here) else []
+    excludes = [*NAMES, *patterns([*outputs, *kept])]
     try:
         ray.init(
             address=address,

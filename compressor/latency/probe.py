@@ -11,7 +11,6 @@ kernel runs in a session of its own, and whole runs are timed.
 
 import json
 import statistics
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 
 from compressor.bench.denormals import denormals_flushed
 from compressor.bench.sessions import CPU, DEVICES
+from compressor.children import scratch
 from compressor.latency.snippets import Graph, numbers_held
 from compressor.passes.errors import CompressError
 from compressor.passes.work import Kernel
@@ -119,8 +119,8 @@ def _profiled(
 ) -> tuple[dict[str, list[float]], dict[str, int], list[float]]:
     """Microseconds of every kernel in every run, by what the names of its nodes begin with; how
     many nodes that are; and the CPU time of every run."""
-    with tempfile.TemporaryDirectory() as folder:
-        session, binding = _session(graph, setting, str(Path(folder) / "profile"))
+    with scratch() as folder:
+        session, binding = _session(graph, setting, str(folder / "profile"))
         cpu = []
         for _ in range(WARMUP + RUNS):
             start = time.thread_time_ns()
@@ -149,7 +149,7 @@ def _session(graph: Graph, setting: Setting, profile: str = "") -> tuple[Any, An
         options.profile_file_prefix = profile
     options.intra_op_num_threads = setting.threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     session = ort.InferenceSession(

@@ -133,12 +133,30 @@ def profile(
     Returns the table, and whether all is there: `seconds` may be up first. Raises UsageError where
     the file is of another device, provider or number of threads.
     """
-    table = resumed(path, setting) if path.exists() else None
-    start = time.perf_counter()
-    if table is None:
-        _, reference = measure([REFERENCE], setting)
-        table = Table(setting, environment(), reference)
-    spent = table.seconds
+    table = resumed(path, setting) if path.exists() else begun(setting)
+    done = completed(
+        table, needed, setting, lambda one: one.save(path), seconds=seconds, progress=progress
+    )
+    return table, done
+
+
+def begun(setting: Setting) -> Table:
+    """A table of this machine with nothing but the reference."""
+    _, reference = measure([REFERENCE], setting)
+    return Table(setting, environment(), reference)
+
+
+def completed(
+    table: Table,
+    needed: Wanted,
+    setting: Setting,
+    save: Callable[[Table], None],
+    *,
+    seconds: float,
+    progress: Progress | None = None,
+) -> bool:
+    """Add what a table lacks, and save it after each family. Whether all is there in time."""
+    start, spent = time.perf_counter(), table.seconds
     missing = {
         name: nodes
         for name, nodes in needed.families.items()
@@ -150,16 +168,16 @@ def profile(
         table.caches = caches.measured(setting)
     for name, nodes in missing.items():
         if time.perf_counter() - start > seconds:
-            table.save(path)
-            return table, False
+            save(table)
+            return False
         table.families[name] = _measured(name, nodes, setting)
         done += table.families[name].times.size
         table.seconds = spent + time.perf_counter() - start
-        table.save(path)
+        save(table)
         if progress is not None:
             progress(done, total)
-    table.save(path)
-    return table, True
+    save(table)
+    return True
 
 
 def resumed(path: Path, setting: Setting) -> Table:

@@ -12,13 +12,15 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from compressor import manifest, release, sealing
 from compressor.files import read_file, write_file
+from compressor.latency.keys import looks_private
 from compressor.latency.sweep import Run, unmet
-from compressor.passes.errors import CompressError, UsageError
+from compressor.outside import inside
+from compressor.passes.errors import CompressError, UsageError, WrongError
 from compressor.recipe import Recipe
 
 Files = Mapping[str, bytes]
@@ -113,20 +115,42 @@ def _received(recipe: Recipe, outcome: Files | CompressError, machine: str) -> s
     assert recipe.output is not None
     with release.prepared(recipe.output) as folder:
         for name, data in outcome.items():
-            write_file(folder / name, data)
+            write_file(folder / _safe(name, machine), data)
         manifest.check(folder, manifest.read(folder))
         if recipe.sign is not None:
             sealing.sign(folder, recipe.sign)
     return ""
 
 
+def _safe(name: str, sender: str) -> PurePosixPath:
+    """A name that somebody else chose. Raises WrongError where it leads elsewhere."""
+    try:
+        return inside(name)
+    except ValueError as error:
+        raise WrongError(
+            "a file came back under a name that is none of a release",
+            where=sender,
+            why=str(error),
+            hint="do not trust that machine; nothing of this build was kept",
+        ) from error
+
+
 # ---------------------------------------------------------------------------- there
 
 
 def order(recipe: Recipe) -> Order:
-    """What is sent for a recipe: with it, files of this folder that it names, ignored or not."""
-    bare = recipe.model_copy(update={"output": None, "sign": None})
+    """What is sent for a recipe: with it, files of this folder that it names, ignored or not.
+
+    Raises UsageError where one of these looks like a key.
+    """
+    bare = recipe.model_copy(update={"output": None, "sign": None, "encrypt_key": None})
     paths = {path for value in dict(bare).values() for path in _paths(value)}
+    if keys := [path for path in sorted(paths) if looks_private(path)]:
+        raise UsageError(
+            f"{keys[0]} looks like a key, and keys are not sent",
+            why="the recipe names it for a build on another machine",
+            hint="give the file another name, or keep what it holds of keys elsewhere",
+        )
     named = {path.as_posix(): read_file(path) for path in sorted(paths)}
     return Order(bare, named, manifest.source_digest())
 
@@ -151,7 +175,7 @@ def fulfilled(order: Order) -> Files | CompressError:
             raise UsageError("the compressor there is another version",
                              hint="install the same one on every machine")  # fmt: skip
         for name, data in order.named.items():
-            write_file(Path(name), data)
+            write_file(Path(_safe(name, "this machine")), data)
         with tempfile.TemporaryDirectory(prefix=".compressor-", dir=".") as place:
             folder = Path(place) / "release"
             build(order.recipe.model_copy(update={"output": folder}), Watch())

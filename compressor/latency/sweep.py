@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.files import read_file, write_file
+from compressor.outside import inside, read_json
 from compressor.passes.errors import CompressError, UsageError
 from compressor.recipe import Recipe
 from compressor.swap import alone
@@ -94,9 +95,12 @@ def candidates(recipe: Recipe) -> dict[str, Recipe]:
         )
     found = {}
     for one in asked:
-        update = {"latency": one, "output": recipe.output / one}
+        recipe.model_copy(update={"latency": one}).budget()  # refused before anything is built
+        try:
+            update = {"latency": one, "output": recipe.output / inside(one)}
+        except ValueError as error:
+            raise UsageError(f"no folder can be called {one!r}", why=str(error)) from error
         found[one] = recipe.model_copy(update=update)
-        found[one].budget()  # refused before anything is built
     return found
 
 
@@ -106,7 +110,17 @@ def _report_of(recipe: Recipe) -> Path:
 
 
 def _report(recipe: Recipe) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(read_file(_report_of(recipe)))
+    path = _report_of(recipe)
+    try:
+        found = read_json(read_file(path))
+        if not isinstance(found, dict):
+            raise ValueError("it is no table")
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is not a report",
+            why=str(error),
+            hint=f"remove {path.parent}: it is built anew",
+        ) from error
     return found
 
 

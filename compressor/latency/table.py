@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from compressor.bench.sessions import CPU
+from compressor.bench.sessions import CPU, MOST_THREADS
 from compressor.files import read_file, write_file
 from compressor.latency.caches import BYTES, Caches, caches_of
 from compressor.latency.probe import Setting
 from compressor.latency.snippets import effort, weights
+from compressor.outside import read_json
 from compressor.passes.coupling import Coupling
 from compressor.passes.errors import UsageError
 from compressor.passes.memory import Memory
@@ -208,8 +209,8 @@ class Table:
 def load(path: Path) -> Table:
     """Read a table. Raises UsageError, in plain words, for what is none."""
     try:
-        found = json.loads(read_file(path))
-    except (ValueError, RecursionError) as error:
+        found = read_json(read_file(path))
+    except ValueError as error:
         raise _wrong(path, f"it is no JSON: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         form = found.get("format") if isinstance(found, dict) else None
@@ -225,11 +226,13 @@ def load(path: Path) -> Table:
             seconds=float(found["seconds"]),
         )
         families = [_family(one) for one in found["families"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
         raise _wrong(path, what) from error
-    if not table.reference > 0 or table.setting.threads < 1:
-        raise _wrong(path, "its reference must take more than 0 seconds, by 1 thread at least")
+    if not table.reference > 0 or not 1 <= table.setting.threads <= MOST_THREADS:
+        raise _wrong(
+            path, f"its reference must take more than 0 seconds, by 1 to {MOST_THREADS} threads"
+        )
     table.families = {family.name: family for family in families}
     return table
 

@@ -51,7 +51,10 @@ class Timing:
         needed = wanted(self.coupling, self.batch)
         path: Path | None = self.recipe.device
         with self.watch.stage("profile"):
-            return device(path, needed, Setting(threads=self.recipe.threads), self.watch.advance)
+            found = device(path, needed, Setting(threads=self.recipe.threads), self.watch.advance)
+        if found.note:
+            self.watch.note(found.note)
+        return found
 
     @cached_property
     def cost(self) -> Timed:

@@ -3,8 +3,10 @@
     package.module:callable     looked up from the current folder, then among what is installed
     path/file.py:callable       that file; it may import from the current folder and from its own
 
-The folders are importable only while the user's code runs: an installed `compressor` must never
-meet the user's `models/`. A generator's body runs later, so imports in it belong above it.
+A file of code is Python source, `.py`, and is compiled anew: neither bytecode nor a native module
+is taken in its place. The folders are importable only while the user's code runs: an installed
+`compressor` must never meet the user's `models/`. A generator's body runs later, so imports in it
+belong above it.
 """
 
 import functools
@@ -18,8 +20,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader, all_suffixes
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from compressor.passes.errors import CompressError, ContractError, UsageError
@@ -40,6 +43,9 @@ _NOT_CODE = {
     ".pth": ("it is a file of weights", f"{_BUILD}, and give this file by --weights"),
     ".safetensors": ("it is a file of weights", f"{_BUILD}, and give this file by --weights"),
 }
+
+_COMPILED = frozenset({*all_suffixes(), ".pyo", ".pyw", ".pyd", ".so", ".dll", ".dylib"}) - {".py"}
+"""Endings of code that is not source, here or on other systems."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,8 @@ def find(spec: str) -> Found:
             hint=f"for example {spec if spec.endswith('.py') else 'models/net.py'}:resnet",
         )
     folders: tuple[Path, ...]
-    if source.endswith(".py") or "/" in source or "\\" in source:
-        path = existing_file(Path(source))
+    if Path(source).suffix.lower() in {".py", *_COMPILED} or "/" in source or "\\" in source:
+        path = _source(Path(source))
         folders = _folders(path)
         namespace = _import_file(path, folders)
     else:
@@ -102,8 +108,22 @@ def find(spec: str) -> Found:
 
 def find_file(path: Path) -> ModuleType:
     """Import a Python file of the user's, for what is in it."""
-    path = existing_file(path)
+    path = _source(path)
     return _import_file(path, _folders(path))
+
+
+def _source(path: Path) -> Path:
+    """`path` made absolute. Raises UsageError where it, or what it is a link to, is no source."""
+    there = existing_file(path)
+    for one in (path, there):
+        if one.suffix != ".py":
+            raise UsageError(
+                f"{path} is not Python source",
+                where="" if one == path else f"it is a link to {there}",
+                why="code is read from files that end in .py, and from no compiled ones",
+                hint="name the source, or a module that is installed: package.module:callable",
+            )
+    return there
 
 
 def _folders(path: Path) -> tuple[Path, ...]:
@@ -113,20 +133,30 @@ def _folders(path: Path) -> tuple[Path, ...]:
 # ---------------------------------------------------------------------------- finding
 
 
+class _Source(SourceFileLoader):
+    """Compiles what the file says: bytecode in `__pycache__` may say something else."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the source alone."""
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
 def _import_file(path: Path, folders: Sequence[Path]) -> ModuleType:
     """Load `path` under a name of its own, once for each process."""
     stem = re.sub(r"\W", "_", path.stem)
     name = f"{stem}_{zlib.crc32(str(path).encode()):08x}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{shown(path)} is not a Python file", hint="its name must end in .py")
+    loader = _Source(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickles look their module up
     try:
         with running(f"cannot import {shown(path)}", folders):
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

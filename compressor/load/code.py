@@ -45,7 +45,7 @@ def with_code(recipe: "Recipe") -> "Recipe":
     if code is None and model is None:
         raise UsageError(
             "no model is given",
-            hint="python -m compressor init net.py:make_net writes a recipe to begin with",
+            hint="compressor init net.py:make_net writes a recipe to begin with",
         )
     if code is None:
         return recipe

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from compressor.passes.errors import UsageError
+from compressor.room import check_fits
 
 from .callables import Found, find
 from .words import file_of, kind_of, near
@@ -91,6 +92,7 @@ def _random(text: str, whole: str) -> "Tensor":
             hint="for example 1,3,224,224; for two inputs 1,16:int64;1,16:bool",
         )
     shape = [int(size) for size in sizes.split(",")]
+    check_fits("the example input", shape, 8)
     seeded = torch.Generator().manual_seed(0)
     if dtype in _INTEGERS:
         values = torch.randint(0, 2, shape, generator=seeded)

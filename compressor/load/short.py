@@ -7,8 +7,12 @@
 Nothing of a checkpoint is run: safetensors only, and no code of the hub's.
 """
 
-from collections.abc import Callable, Mapping
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +41,14 @@ def load_short(spec: str, *, trained: bool) -> tuple["nn.Module", ModuleType]:
     """
     short, _, name = spec.partition(":")
     package, make = LIBRARIES[short]
-    if find_spec(package) is None:
-        raise UsageError(f"{spec} needs {package}, which is not installed", hint=_install(package))
     try:
-        loadable_torchvision()
-        model, inputs = make(name, trained)
+        with installed_only():
+            if find_spec(package) is None:
+                raise UsageError(
+                    f"{spec} needs {package}, which is not installed", hint=_install(package)
+                )
+            loadable_torchvision()
+            model, inputs = make(name, trained)
     except UsageError:
         raise
     except Exception as error:  # whatever a library raises over a name, a file or the network
@@ -53,6 +60,18 @@ def load_short(spec: str, *, trained: bool) -> tuple["nn.Module", ModuleType]:
     namespace = ModuleType(spec)
     namespace.__dict__["example_inputs"] = inputs
     return model, namespace
+
+
+@contextmanager
+def installed_only() -> Iterator[None]:
+    """Imports come from what is installed: a `timm.py` in the current folder is somebody's."""
+    here, before = Path.cwd().resolve(), list(sys.path)
+    sys.path[:] = [one for one in before if Path(one or ".").resolve() != here]
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _install(package: str) -> str:
@@ -92,7 +111,7 @@ def _transformers(name: str, trained: bool) -> Made:
     safe: dict[str, Any] = {"trust_remote_code": False}
     config = transformers.AutoConfig.from_pretrained(name, **safe)
     kind = getattr(transformers, (config.architectures or [""])[0], None)
-    if kind is None:
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise UsageError(
             f"{name} does not say which model it is", hint="name a callable that builds it"
         )

@@ -116,10 +116,11 @@ class Recipe(BaseModel):
     agreement; repeatable"""
     eval_data: str | None = None
     """callable that returns (inputs, target) pairs; default: those of data"""
-    max_drop: Annotated[float, Field(ge=0)] | None = None
+    max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """fail if the metric becomes worse by more than this"""
     metric: str | None = None
-    """which metric max-drop is about; default: first"""
+    """which metric decides, NAME, NAME:min or NAME:max (which way is better, where the name does
+    not tell); default: first"""
 
     distill: Count = 0
     """epochs towards the original's outputs and features; no labels"""

@@ -9,7 +9,7 @@ Names of files and callables are looked up from the current folder, as on the co
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -21,13 +21,14 @@ from .model import ONLY_FLAGS, Recipe, option_name
 
 NAME, PYPROJECT = "compressor.toml", "pyproject.toml"
 PREFIX = "COMPRESSOR_"
-_CODE = frozenset(
+_RUN_NOTHING = frozenset(
     {
-        *("model", "code", "inputs", "data", "evaluate", "eval-data"),
-        *("train-data", "train-with", "loss", "criterion-loss"),
+        *("weights", "input-shape", "dynamic", "output", "latency", "device", "criterion"),
+        *("ignore", "sensitivity", "metric", "precision", "penalty", "checkpoints"),
+        *("sign", "encrypt-key"),
     }
 )
-"""Keys whose values name code."""
+"""Keys with words or paths that are no code; with numbers none is. Any other key names code."""
 LARGEST = 1_000_000
 """Bytes of a recipe that are read."""
 
@@ -36,8 +37,8 @@ def resolve(flags: Mapping[str, Any], config: Path | None = None) -> Recipe:
     """The recipe of a command. `flags` has what was given on the command line, by key.
 
     Without `config` and without a model, the recipe of the current folder is read; what it names is
-    not run then, unless the flags say `trust`. Raises UsageError for an unknown key or a value that
-    cannot be used, and says where it stands.
+    not run then, nor what the environment names beside it, unless the flags say `trust`. Raises
+    UsageError for an unknown key or a value that cannot be used, and says where it stands.
     """
     found = config is None and "model" not in flags
     config = _here() if found else config
@@ -52,20 +53,28 @@ def resolve(flags: Mapping[str, Any], config: Path | None = None) -> Recipe:
 
     recipe = Recipe.checked(values, place)
     if found and config is not None and not recipe.trust:
-        _refuse_code({key: stored[key] for key in stored.keys() - flags.keys()}, config)
+        for field in sorted(Recipe.model_fields):
+            key = option_name(field)
+            for text in _code(key, getattr(recipe, field)) if key in values.keys() - flags else ():
+                raise UsageError(
+                    f"{place(key)} names code that would run: {key} = {text!r}",
+                    why=f"the command line names neither it nor {config}, which was found here",
+                    hint=f"if it is yours: -c {config}, or --trust",
+                )
     return recipe
 
 
-def _refuse_code(stored: Mapping[str, Any], config: Path) -> None:
-    """A recipe that was only found runs nothing: the folder may be somebody else's."""
-    for key in _CODE & stored.keys():
-        for text in (stored[key],) if isinstance(stored[key], str) else stored[key]:
-            if text.endswith(".py") or (":" in text and not (key == "model" and is_short(text))):
-                raise UsageError(
-                    f"{config} names code that would run: {key} = {text!r}",
-                    why="you did not name it, and neither the recipe",
-                    hint=f"if it is yours: -c {config}, or --trust",
-                )
+def _code(key: str, value: Any) -> Iterator[str]:
+    """What a key names that may be code: the folder where it was found may be somebody else's.
+
+    Nothing is looked up: a model of a library and the name of a ready-made metric are known by
+    their form, and everything else is code, whatever its ending.
+    """
+    several = value if isinstance(value, tuple) else (value,)
+    for text in (str(one) for one in several if isinstance(one, str | Path)):
+        harmless = is_short(text) if key == "model" else key == "evaluate" and text.isidentifier()
+        if key not in _RUN_NOTHING and not harmless:
+            yield text
 
 
 def _here() -> Path | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.environment import environment
 from compressor.files import write_file
+from compressor.load.words import reason
 from compressor.passes.errors import CompressError, UsageError
 from compressor.recipe import Recipe
 from compressor.recipe.model import option_name
@@ -89,8 +90,12 @@ def read(path: Path) -> Case:
     text = path / "command.txt"
     if not text.is_file():
         raise UsageError(f"{path} is no case", hint="name a reproducer's folder, or a recipe")
-    _, _, line = text.read_text(encoding="utf-8").partition("-m compressor ")
-    command, *words = shlex.split(line) or [""]
+    try:
+        typed = shlex.split(text.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{text} is no command", why=reason(error)) from error
+    rest = typed[typed.index("compressor") + 1 :] if "compressor" in typed else []
+    command, *words = rest or [""]
     if command not in COMMANDS:
         raise UsageError(f"{command!r} cannot be reduced", why=f"only {', '.join(COMMANDS)}")
     import typer
@@ -218,7 +223,7 @@ def _cut_down(
 
 
 def _write(found: Reduced, command: str, folder: Path) -> None:
-    line = ["python", "-m", "compressor", command, "-c", str(folder / "recipe.toml"), "-o", "out"]
+    line = ["compressor", command, "-c", str(folder / "recipe.toml"), "-o", "out"]
     line += ["--trust"] * found.recipe.trust
     files = {
         "recipe.toml": resolved(found.recipe),

@@ -5,13 +5,14 @@ import multiprocessing
 import os
 import re
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from compressor.child_start import bound
+from compressor.children import scratch
 from compressor.exits import BUG
 from compressor.passes.errors import CompressError
 from compressor.recipe import Recipe
@@ -68,15 +69,17 @@ class Attempts:
     def __call__(self, recipe: Recipe) -> Failure | None:
         """How the command fails with this recipe; None where it does not."""
         self.count += 1
-        with tempfile.TemporaryDirectory(prefix="compressor-reduce-") as name:
-            place = Path(name)
+        with scratch() as place:
             given = (self._command, recipe.model_dump(exclude={"output"}), place, str(Path.cwd()))
             process = self._context.Process(target=_run, args=given)
             process.start()
-            process.join(self._seconds)
-            if process.is_alive():
+            try:
+                process.join(self._seconds)
+                hangs = process.is_alive()
+            finally:  # interrupted, or told to end
                 process.kill()
                 process.join()
+            if hangs:
                 return Failure(BUG, ENDS[0], f"it took more than {self._seconds:g} s")
             if not (place / "found.json").exists():
                 return Failure(BUG, ENDS[1], f"the process ended with {process.exitcode}")
@@ -86,6 +89,7 @@ class Attempts:
 
 def _run(command: str, values: Mapping[str, Any], place: Path, where: str) -> None:
     """In the process of a try."""
+    bound(os.getppid())
     os.chdir(where)
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

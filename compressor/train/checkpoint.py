@@ -13,8 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
+from compressor.load.words import reason
+from compressor.outside import read_json
 from compressor.passes.errors import UsageError
 
 from .settings import Training
@@ -89,17 +92,25 @@ class Checkpoint:
 
         from .loop import History
 
-        record = json.loads((found / "progress.json").read_text(encoding="utf-8"))
-        best = load_file(found / "best.safetensors")
-        if record["run"] != self._run():
+        try:
+            record = read_json((found / "progress.json").read_bytes())
+            best = load_file(found / "best.safetensors")
+            history, known = History(**record["history"]), record["run"]
+            progress = Progress(history, int(record["epoch"]), int(record["batch"]))
+        except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+            raise UsageError(
+                f"{found} is not a checkpoint of ours",
+                why=reason(error),
+                hint="name another folder with --checkpoints, or delete this one",
+            ) from error
+        if known != self._run():
             raise UsageError(
                 f"{found.parent} holds checkpoints of another run",
                 why="its options or its widths were other ones",
                 hint="name another folder with --checkpoints, or delete this one",
             )
         self.accelerator.load_state(str(found))
-        history = History(**record["history"])
-        return Progress(history, record["epoch"], record["batch"]), best
+        return progress, best
 
     def _last(self) -> Path | None:
         folder = self._folder

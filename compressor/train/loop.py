@@ -99,6 +99,13 @@ class Run:
             progress.epoch, progress.batch = progress.epoch + 1, 0
             self._checkpoint.save(progress, self._best)
         self.accelerator.wait_for_everyone()
+        scores = progress.history.scores
+        if scores and not any(map(math.isfinite, scores)):
+            raise UsageError(
+                f"no state of {phase.name} has a finite score",
+                why="so none of them is known to be the best",
+                hint="look at what --evaluate measures, at the training data, and at its loss",
+            )
         return self._best, progress.history
 
     def _resume(self) -> None:
@@ -190,7 +197,7 @@ class Run:
             return
         history, score = self._progress.history, self._score()
         history.scores.append(score)
-        if score > history.scores[history.best] or math.isnan(history.scores[history.best]):
+        if _better(score, history.scores[history.best]):
             history.best = len(history.scores) - 1
             self._best = _snapshot(self._trainee)
         elif len(history.scores) - 1 - history.best >= self._settings.patience:
@@ -218,6 +225,11 @@ class Run:
             loss = self._objective(outputs, features, batch._replace(target=target))
             total, rows = total + float(loss) * count, rows + count
         return total / max(rows, 1)
+
+
+def _better(score: float, best: float) -> bool:
+    """What is not finite is never better, and always worse."""
+    return math.isfinite(score) and (score > best or not math.isfinite(best))
 
 
 def _factor(done: float) -> float:

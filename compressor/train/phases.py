@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from compressor.data import Signature, Source
-from compressor.evaluate import LOWER_IS_BETTER, Evaluation
+from compressor.evaluate import Evaluation
+from compressor.metric import deciding
 from compressor.passes import Coupling, Plan, Program
 from compressor.passes.errors import UsageError
 from compressor.passes.rebuild import with_tensors
@@ -146,9 +147,10 @@ def _scored(task: Task, original: Program) -> Callable[[Trainee], float]:
 def _value(
     evaluations: Sequence[Evaluation], predict: Any, original: Any, metric: str | None
 ) -> float:
+    found: dict[str, float] = {}
     for one in evaluations:
-        found = one.run(predict, original)
-        for name, value in found.items():
-            if metric in (None, name):
-                return -value if name in LOWER_IS_BETTER else value
-    raise UsageError(f"no metric is called {metric!r}")
+        found |= one.run(predict, original)
+        if metric is None:
+            break  # the first decides
+    decides = deciding(found, metric)
+    return decides.gain(found[decides.name])

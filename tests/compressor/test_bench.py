@@ -106,9 +106,9 @@ def test_loadings_come_in_mirrored_pairs(monkeypatch):
     seen = []
     load = Field.load
 
-    def spy(self, order):
+    def spy(self, order, limit):
         seen.append(order)
-        return load(self, order)
+        return load(self, order, limit)
 
     monkeypatch.setattr(Field, "load", spy)
     race({"a": stack(), "b": stack()}, rounds=6, max_seconds=5)

@@ -22,7 +22,7 @@ from compressor.passes.errors import ContractError, WrongError
 from safetensors.torch import load_file, save_file
 
 from compressor import built as built_parts
-from compressor import cli, exits, passes, writing
+from compressor import cli, ended, exits, passes, writing
 from compressor import release as releases
 from compressor.export import export
 from tests.compressor import samples
@@ -262,7 +262,7 @@ def test_an_interrupt_ends_a_process_with_130_and_leaves_nothing(process, tmp_pa
         assert started.poll() is None
     started.send_signal(signal.SIGINT)
     stdout, stderr = started.communicate(timeout=60)
-    assert started.returncode == exits.INTERRUPTED == 130
+    assert started.returncode == ended.INTERRUPTED == 130
     assert stdout == ""
     assert "interrupted; nothing was written" in stderr
     assert "Traceback" not in stderr
@@ -295,7 +295,7 @@ def test_our_own_mistake_ends_with_70_and_asks_for_a_report(error, command, monk
     assert "our mistake" in done.stderr
     folder = Path(re.search(r"in (\S+compressor-bug-\w+)", done.stderr)[1])
     assert "our mistake" in (folder / "traceback.txt").read_text()
-    assert (folder / "command.txt").read_text().startswith("python -m compressor")
+    assert (folder / "command.txt").read_text().startswith("compressor ")
     assert "packages" in json.loads((folder / "environment.json").read_text())
     shutil.rmtree(folder)
     assert list(tmp_path.iterdir()) == []
@@ -442,8 +442,8 @@ def test_the_report_has_the_race_and_the_accuracy(release):
     assert 0 < latency["noise"]["low"] <= latency["noise"]["ratio"] <= latency["noise"]["high"]
     assert latency["original"]["ms"] > 0
     assert latency["threads"] == 1
-    assert report["accuracy"]["accuracy"]["original"] == 1
-    assert 0 <= report["accuracy"]["accuracy"]["small"] <= 1
+    assert report["accuracy"]["agreement"]["original"] == 1
+    assert 0 <= report["accuracy"]["agreement"]["small"] <= 1
 
 
 def test_the_report_times_every_stage_and_names_the_versions(release):
@@ -463,7 +463,7 @@ def test_the_page_is_about_this_model(release):
 def test_the_table_has_the_headline_numbers(release):
     cost = report_of(release)["cost"]
     assert "net.py:net at 0.5 of the MACs" in release.stdout
-    for name in ("parameters", "MACs", "file size", "accuracy", "median latency"):
+    for name in ("parameters", "MACs", "file size", "agreement", "median latency"):
         assert re.search(rf"│ {name}", release.stdout), name
     assert f"{cost['params']['original']:,}" in release.stdout
     assert f"{cost['macs']['small']:,}" in release.stdout

@@ -1,5 +1,7 @@
 """What a model is worth: names that are refused, ready-made metrics, and drops that end a build."""
 
+import functools
+
 import pytest
 import torch
 from compressor.passes.errors import GateError, UsageError
@@ -7,7 +9,8 @@ from sklearn import metrics as peer
 
 from compressor import Budget, compress
 from compressor.data import Batch
-from compressor.evaluate import compared, drop, evaluations, refuse_drop
+from compressor.evaluate import compared, evaluations, refuse_drop
+from compressor.metric import decided
 from tests.compressor import samples
 
 HALF = "build net.py:net --macs 0.5 --bench-seconds 0.1 --allow-slower"
@@ -103,26 +106,44 @@ def test_agreement_is_with_the_original_and_needs_no_targets(guesses):
     assert found == {"agreement": {"original": 1.0, "small": 0.0}}
 
 
-def named(found: tuple[str, float]) -> dict[str, float]:
-    return dict([found])
-
-
 def test_a_drop_is_what_became_worse_and_the_first_metric_decides():
     found = {
         "accuracy": {"original": 0.9, "small": 0.85},
         "mse": {"original": 1.0, "small": 1.5},
         "loss": {"original": 2.0, "small": 1.0},
     }
-    assert named(drop(found)) == {"accuracy": pytest.approx(0.05)}
-    assert named(drop(found, "mse")) == {"mse": pytest.approx(0.5)}
-    assert named(drop(found, "loss")) == {"loss": pytest.approx(-1)}
+    worse = {name: decided(found, name).worse for name in found}
+    assert worse == {name: pytest.approx(one) for name, one in
+                     {"accuracy": 0.05, "mse": 0.5, "loss": -1}.items()}  # fmt: skip
+    assert decided(found, None).name == "accuracy"
     with pytest.raises(UsageError, match="no metric is called 'acc'"):
-        drop(found, "acc")
+        refuse_drop(found, 0.05, "acc")
     refuse_drop(found, 0.05)
-    with pytest.raises(GateError, match=r"accuracy drops by 0\.05 \(limit 0\.049\)"):
+    with pytest.raises(GateError, match=r"accuracy is worse by 0\.05 \(limit 0\.049\)"):
         refuse_drop(found, 0.049)
-    with pytest.raises(GateError, match="accuracy drops by nan"):
+    with pytest.raises(GateError, match=r"mse is worse by 0\.5 \(limit 0\.049\)"):
+        refuse_drop(found, 0.049, "mse")
+    with pytest.raises(GateError, match="accuracy is nan, which keeps no limit"):
         refuse_drop({"accuracy": {"original": 0.9, "small": float("nan")}}, 1)
+
+
+def test_evaluations_are_called_after_the_function_and_two_may_not_share_a_name():
+    class Judge:
+        def __call__(self, predict):
+            return 0.5
+
+        def rmse(self, predict):
+            return 0.25
+
+    def scaled(predict, by):
+        return by
+
+    wanted = [Judge().rmse, functools.partial(scaled, by=2), Judge(), lambda predict: 1]
+    found = compared(evaluations(wanted, None), None, None)
+    values = {name: pair["small"] for name, pair in found.items()}
+    assert values == {"rmse": 0.25, "scaled": 2.0, "Judge": 0.5, "metric": 1.0}
+    with pytest.raises(UsageError, match="two evaluations measure something that is called 'rmse'"):
+        compared(evaluations([Judge().rmse, lambda predict: {"rmse": 1}], None), None, None)
 
 
 # ---------------------------------------------------------------------------- from the library
@@ -143,11 +164,11 @@ def test_the_number_in_the_report_is_that_of_the_exported_models(fast, pairs):
         samples.net(),
         samples.example_inputs(),
         budget=Budget(macs=0.5),
-        evaluate=["accuracy", "agreement", samples.agreement],
+        evaluate=["accuracy", "agreement", samples.ten],
         eval_data=pairs,
     )
     found = built.report["accuracy"]
-    assert list(found) == ["accuracy", "agreement"]
+    assert list(found) == ["accuracy", "agreement", "ten"]
     from compressor.runtime import OnnxModel
 
     model = OnnxModel(built.onnx.data, built.small)
@@ -157,21 +178,25 @@ def test_the_number_in_the_report_is_that_of_the_exported_models(fast, pairs):
 
 def test_a_drop_is_refused_by_the_library_too(fast, pairs):
     given = {"budget": Budget(macs=0.3), "evaluate": "accuracy", "eval_data": pairs}
-    with pytest.raises(GateError, match="accuracy drops by"):
+    with pytest.raises(GateError, match="accuracy is worse by"):
         compress(samples.net(), samples.example_inputs(), max_drop=0.001, **given)
     with pytest.raises(UsageError, match="nothing is evaluated"):
         compress(samples.net(), samples.example_inputs(), budget=Budget(macs=0.5), max_drop=0.1)
+    with pytest.raises(UsageError, match="rmse:min is to decide, and nothing is evaluated"):
+        compress(
+            samples.net(), samples.example_inputs(), budget=Budget(macs=0.5), metric="rmse:min"
+        )
 
 
 def test_a_drop_ends_a_build_with_1_and_leaves_nothing(command, fast, tmp_path):
     asked = f"--evaluate net.py:agreement --max-drop 0.001 -o {tmp_path}/out"
     done = command(f"{HALF} {asked}")
     assert done.exit_code == 1
-    assert "error: accuracy drops by" in done.stderr
+    assert "error: agreement is worse by" in done.stderr
     assert "(limit 0.001)" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_metric_that_decides_can_be_named(command, fast, tmp_path):
-    asked = f"--evaluate net.py:two_numbers --max-drop 0 --metric ten -o {tmp_path}/out"
+    asked = f"--evaluate net.py:two_numbers --max-drop 0 --metric ten:max -o {tmp_path}/out"
     assert command(f"{HALF} {asked}").exit_code == 0

@@ -222,7 +222,7 @@ def test_a_failing_command_is_cut_down_and_fails_from_its_folder(tmp_path, monke
     assert max(len(one) for one in model.state_dict().values() if one.dim() > 1) <= 10  # of 32
     network = json.loads(Path("small/reduced.json").read_text())["network"]
     assert (network["operators"], network["why"]) == ([before, after], found.sizes.why)
-    _, _, line = Path("small/command.txt").read_text().partition("-m compressor ")
+    _, _, line = Path("small/command.txt").read_text().partition("compressor ")
     done = CliRunner().invoke(app, shlex.split(line))
     assert done.exit_code == 2
     assert f"error: {found.failure.text.splitlines()[0][:20]}" in done.stderr

@@ -12,7 +12,7 @@ from compressor.search import smallest, told
 from tests.compressor import samples
 
 
-def searched(drops, floor=0.1, limit=0.01):
+def searched(drops, floor=0.1, limit=0.01, name="accuracy", metric=None):
     """A search over sizes whose drop is `drops(share)`; None where no plan reaches it."""
 
     def plan(share):
@@ -22,9 +22,9 @@ def searched(drops, floor=0.1, limit=0.01):
 
     def build(chosen):
         share = chosen.reached / 0.99
-        return share, {"accuracy": {"original": 0.9, "small": 0.9 - drops(share)}}
+        return share, {name: {"original": 0.9, "small": 0.9 - drops(share)}}
 
-    return smallest((floor, 1.0), plan, build, limit, None)
+    return smallest((floor, 1.0), plan, build, limit, metric)
 
 
 @pytest.mark.parametrize("edge", [0.13, 0.42, 0.5, 0.77, 0.95])
@@ -63,6 +63,22 @@ def test_where_nothing_passes_all_that_was_tried_is_said():
     assert str(no.value).count("too much") >= 5
     with pytest.raises(GateError):
         searched(lambda share: float("nan"))
+
+
+def test_a_search_knows_which_way_is_better_or_asks():
+    fewer = lambda share: 0.05 if share >= 0.5 else -0.05  # noqa: E731
+    for name, metric in (("rmse", None), ("ev", "ev:min")):
+        best, _ = searched(fewer, name=name, metric=metric)
+        assert 0.5 <= best <= 0.52
+    with pytest.raises(UsageError, match="not known whether 'ev' is better"):
+        searched(fewer, name="ev")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_size_whose_metric_is_not_finite_does_not_pass(value):
+    best, tries = searched(lambda share: 0.0 if share >= 0.5 else value)
+    assert 0.5 <= best <= 0.52
+    assert not any(one.passed for one in tries if one.asked < 0.5)
 
 
 # ---------------------------------------------------------------------------- from outside
@@ -112,6 +128,6 @@ def test_a_search_from_the_command_line_needs_no_budget(command, fast, tmp_path)
     done = command(f"build net.py:net {asked} {race} --json -o {tmp_path}/out")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
-    pair = found["accuracy"]["accuracy"]
+    pair = found["accuracy"]["agreement"]
     assert pair["original"] - pair["small"] <= 0.2 + 1e-9
     assert found["search"]["kind"] == "macs"

@@ -78,8 +78,39 @@ def test_of_an_error_less_is_better(tmp_path):
     assert [one.best for one in front.points] == [True, False, True]
 
 
+@pytest.mark.parametrize("metric", ["rmse", "ev:min"])
+def test_the_direction_of_a_front_is_known_by_the_name_or_said(metric, tmp_path):
+    name = metric.partition(":")[0]
+    asked = recipe(tmp_path).model_copy(update={"metric": metric})
+    front = swept(asked, measuring(name, 0.0, {"0.8": 0.1, "0.65": 0.5, "0.5": 0.3}))
+    assert [one.best for one in front.points] == [True, False, True]
+
+
+def test_a_front_whose_direction_is_not_known_says_what_to_add_and_keeps_what_is_built(tmp_path):
+    build = measuring("ev", 0.0, {"0.8": 0.1, "0.65": 0.5, "0.5": 0.3})
+    with pytest.raises(UsageError, match="not known whether 'ev' is better") as refused:
+        swept(recipe(tmp_path), build)
+    assert "--metric ev:max" in refused.value.hint
+    assert (tmp_path / "0.8" / "report.json").exists()
+    with pytest.raises(UsageError, match="no metric is called 'f1'"):
+        swept(recipe(tmp_path).model_copy(update={"metric": "f1"}), build)
+    front = swept(recipe(tmp_path).model_copy(update={"metric": "ev:max"}), build)
+    assert [one.best for one in front.points] == [False, True, True]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_what_is_not_finite_is_on_no_front_and_in_no_picture(value, tmp_path):
+    front = swept(recipe(tmp_path), measuring("f1", value, {"0.8": 0.9, "0.65": 0.8, "0.5": value}))
+    assert [one.best for one in front.points] == [True, True, False]
+    shown = (tmp_path / "front.html").read_text()
+    assert shown.count("<circle") == 2
+    assert 'cy="nan' not in shown
+    known = json.loads((tmp_path / "front.json").read_text())
+    assert known["points"][2]["metrics"] == {"f1": value}
+
+
 def test_a_metric_of_any_sign_stays_inside_its_picture(tmp_path):
-    swept(recipe(tmp_path), measuring("r", -3.5, {"0.8": -3.5, "0.65": -3.5, "0.5": 2.0}))
+    swept(recipe(tmp_path), measuring("r2", -3.5, {"0.8": -3.5, "0.65": -3.5, "0.5": 2.0}))
     shown = (tmp_path / "front.html").read_text()
     heights = [float(one) for one in re.findall(r'cy="([-\d.]+)"', shown)]
     assert len(heights) == 4

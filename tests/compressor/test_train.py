@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,12 +256,35 @@ def test_a_metric_that_is_better_when_lower_is_made_small(built, pictures):
     assert found["scores"] == [-2.0, -2.0, -2.0]
 
 
+def test_the_direction_of_a_metric_is_said_or_asked_for(built, pictures):
+    judged = (Evaluation("ev", lambda *_: {"ev": 2.0}),)
+    task = Task(Training(distill=1), pictures, judged, metric="ev:min")
+    _, (found,) = trained(built.original, built.small, built.plan, task, Watch())
+    assert found["scores"] == [-2.0, -2.0]
+    with pytest.raises(UsageError, match="not known whether 'ev' is better"):
+        trained(built.original, built.small, built.plan, replace(task, metric=None), Watch())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_not_finite_is_never_the_best(value, built, pictures):
+    def scored(*values):
+        scores = iter(values)
+        return lambda *_: {"score": next(scores)}
+
+    _, found = run(built, pictures, distill=2, evaluation=scored(0.5, value, 0.4))
+    assert found["best"] == 0
+    _, found = run(built, pictures, distill=2, evaluation=scored(value, 0.1, value))
+    assert found["best"] == 1
+    with pytest.raises(UsageError, match="no state of distill has a finite score"):
+        run(built, pictures, distill=2, evaluation=scored(value, value, value))
+
+
 def test_running_statistics_follow_the_data_and_frozen_ones_stay(built, pictures):
     shifted = pictures + 3
     small, _ = run(built, shifted, distill=2, evaluation=_rising())
     name = "norm.running_mean"
     assert not torch.equal(small.tensors()[name], built.small.tensors()[name])
-    task = Task(Training(distill=2), shifted, (Evaluation("s", _rising()),), frozen=("norm",))
+    task = Task(Training(distill=2), shifted, (Evaluation("score", _rising()),), frozen=("norm",))
     frozen, _ = trained(built.original, built.small, built.plan, task, Watch())
     assert torch.equal(frozen.tensors()[name], built.small.tensors()[name])
     assert not torch.equal(frozen.tensors()["mid.weight"], built.small.tensors()["mid.weight"])
@@ -268,7 +292,7 @@ def test_running_statistics_follow_the_data_and_frozen_ones_stay(built, pictures
 
 def _rising():
     numbers = iter(range(100))
-    return lambda *_: {"s": float(next(numbers))}
+    return lambda *_: {"score": float(next(numbers))}
 
 
 def test_a_norm_that_the_user_froze_stays_frozen_from_the_library(pictures):
@@ -302,8 +326,8 @@ def test_dropout_stays_off(pictures):
     calls = [node for node in built.small.module.graph.nodes if "dropout" in str(node.target)]
     assert len(calls) == 1  # it is there, and could be switched on
     settings = {"distill": 1, "batch_size": 100, "feature_weight": 0.0, "learning_rate": 1e-9}
-    _, found = run(built, [pictures], evaluation=lambda *_: {"s": 0.0}, **settings)
-    _, twice = run(built, [pictures], evaluation=lambda *_: {"s": 0.0}, seed=7, **settings)
+    _, found = run(built, [pictures], evaluation=lambda *_: {"score": 0.0}, **settings)
+    _, twice = run(built, [pictures], evaluation=lambda *_: {"score": 0.0}, seed=7, **settings)
     assert found["losses"] == twice["losses"]  # another seed would drop other numbers
 
 
@@ -315,7 +339,7 @@ def test_several_batches_of_a_step_are_one_large_batch(pictures, classes):
 
     torch.manual_seed(0)
     built = compress(Plain().eval(), samples.example_inputs(), budget=Budget(macs=0.5))
-    score = lambda *_: {"s": 0.0}  # noqa: E731
+    score = lambda *_: {"score": 0.0}  # noqa: E731
     pairs = (pictures[:96], classes[:96])
     whole = DataLoader(TensorDataset(*pairs), 32)
     parts = DataLoader(TensorDataset(*pairs), 8)
