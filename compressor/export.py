@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -37,6 +36,9 @@ SIMPLIFY_MEMORY = 4 << 30
 and has taken 20 GB for a graph of three nodes. On Windows there is no such limit."""
 LARGEST_INLINE = 2_000_000_000
 """Protocol buffers end at 2 GiB."""
+
+_OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "alloc failed", "Failed to allocate")
+"""Python's exception, or C++'s, which nobody caught."""
 
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 _HINT = "the pruned torch module is fine: compress(...).module; report this model"
@@ -171,39 +173,29 @@ def simplify(data: bytes) -> Simplified:
     """onnxsim's version of the model, made in a child process with limits of time and memory."""
     memory = SIMPLIFY_MEMORY + 10 * len(data)
     child = Path(__file__).with_name("simplify_child.py")
-    with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder) / "in.onnx", Path(folder) / "out.onnx"
-        given.write_bytes(data)
-        try:
-            done = subprocess.run(
-                [sys.executable, "-P", str(child), str(memory), str(given), str(made)],
-                capture_output=True,
-                text=True,
-                timeout=SIMPLIFY_SECONDS,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return Simplified(None, f"onnxsim took longer than {SIMPLIFY_SECONDS} s")
-        if _out_of_memory(done):
-            return Simplified(None, f"onnxsim took more than {memory >> 20:,} MiB of memory")
-        if done.returncode != 0 or not made.exists():
-            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            return Simplified(None, f"onnxsim failed: {last[:200]}")
-        try:
-            return Simplified(tidy(onnx.load_model_from_string(made.read_bytes())))
-        except _NOT_VALID as error:
-            return Simplified(None, f"onnxsim's result is not valid: {reason(error)[:200]}")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", str(child), str(memory)],
+            input=data,
+            capture_output=True,
+            timeout=SIMPLIFY_SECONDS,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Simplified(None, f"onnxsim took longer than {SIMPLIFY_SECONDS} s")
+    said = done.stderr.decode(errors="replace")
+    if done.returncode != 0 and any(words in said for words in _OUT_OF_MEMORY):
+        return Simplified(None, f"onnxsim took more than {memory >> 20:,} MiB of memory")
+    if done.returncode != 0 or not done.stdout:
+        last = (said.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return Simplified(None, f"onnxsim failed: {last[:200]}")
+    try:
+        return Simplified(tidy(onnx.load_model_from_string(done.stdout)))
+    except _NOT_VALID as error:
+        return Simplified(None, f"onnxsim's result is not valid: {reason(error)[:200]}")
 
 
 def operators(data: bytes) -> Counter[str]:
     """How often a model has each operator."""
     return Counter(node.op_type for node in onnx.load_model_from_string(data).graph.node)
-
-
-def _out_of_memory(done: "subprocess.CompletedProcess[str]") -> bool:
-    """An allocation was refused: Python's exception, or C++'s, which nobody caught."""
-    return done.returncode != 0 and any(
-        words in done.stderr
-        for words in ("MemoryError", "bad_alloc", "alloc failed", "Failed to allocate")
-    )

@@ -1,14 +1,15 @@
-"""Child process of `export.simplify`: onnxsim reads one model and writes another.
+"""Child process of `export.simplify`: a model comes in by standard input, another goes out.
 
 It runs apart because it is native code that has crashed and hung on strange models. It is given a
-`ModelProto`, never a path: by path it would follow external data out of the model's folder. The
-first argument is the most memory that it may take.
+`ModelProto`, never a path: by path it would follow external data out of the model's folder. Nor is
+the model ever in a file, which a kill would leave behind. The first argument is the most memory
+that it may take.
 """
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 import onnx
 
@@ -25,12 +26,14 @@ def limit(memory: int) -> None:
 
 def main() -> None:
     limit(int(sys.argv[1]))
-    given, made = map(Path, sys.argv[2:4])
-    model = onnx.load_model_from_string(given.read_bytes())
+    made = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what it prints is not its result
+    model = onnx.load_model_from_string(sys.stdin.buffer.read())
     simplified, fine = onnxsim.simplify(model, check_n=0)
     if not fine:
         raise SystemExit("onnxsim reports that its result differs")
-    made.write_bytes(simplified.SerializeToString(deterministic=True))
+    with made:
+        made.write(simplified.SerializeToString(deterministic=True))
 
 
 if __name__ == "__main__":

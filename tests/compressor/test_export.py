@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -295,9 +294,7 @@ def child(returncode: int, written: bytes = b"", stderr: str = ""):
     """A child process that ends in this way."""
 
     def run(command, **_):
-        if written:
-            Path(command[-1]).write_bytes(written)
-        return subprocess.CompletedProcess(command, returncode, "", stderr)
+        return subprocess.CompletedProcess(command, returncode, written, stderr.encode())
 
     return run
 

@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import compressor
-from compressor import manifest, sealing
+from compressor import manifest, onnx_files, sealing
+from compressor.place import Place
 from compressor.verify import verify
+from compressor.writing import _write_onnx
 from tests.compressor import samples
 from tests.compressor.conftest import ROOT
 
@@ -248,7 +250,7 @@ def test_a_file_comes_back_as_it_was_and_no_block_may_move(size, tmp_path):
     sealing.decrypt(sealed, back, key)
     assert back.read_bytes() == whole
     data = sealed.read_bytes()
-    step, head = sealing.BLOCK + 16, len(sealing.MAGIC) + 4
+    step, head = sealing.BLOCK + 16, len(sealing.MAGIC) + 16 + 32
     spoilt = [data[:-1], data + b"0", data[:head]]
     if size > 2 * sealing.BLOCK:
         first, second = data[head : head + step], data[head + step : head + 2 * step]
@@ -300,11 +302,8 @@ def test_a_changed_plan_is_not_loaded(copy):
 
 
 def test_a_model_over_the_limit_has_its_tensors_beside_it(release, tmp_path):
-    from compressor import onnx_files
-    from compressor.writing import _write_onnx
-
     data = (release.folder / "model.onnx").read_bytes()
-    _write_onnx(data, tmp_path, inline=1000)
+    _write_onnx(data, Place(tmp_path), inline=1000)
     assert (tmp_path / "model.onnx.data").stat().st_size > 10_000
     onnx_files.safe(tmp_path / "model.onnx")
     assert len(onnx_files.read(tmp_path / "model.onnx")) > 10_000
