@@ -73,6 +73,12 @@ def _built(
     assert recipe.output is not None
     if recipe.sign is not None:
         sealing.check_key(recipe.sign)
+    if key is not None and recipe.checkpoints is not None:
+        raise UsageError(
+            "checkpoints are not encrypted, and the release is to be",
+            where=str(recipe.checkpoints),
+            hint="leave out --checkpoints, or train first and give the weights by --weights",
+        )
     built = _job(recipe, watch, work).run()
     if helper():
         return None

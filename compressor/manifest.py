@@ -75,19 +75,24 @@ def walk(folder: Path) -> list[str]:
     Raises UsageError for a link, which could lead anywhere, WrongError for a folder without a file
     and for what is neither: no manifest can name them.
     """
-    found = []
+    try:
+        return list(_walk(folder))
+    except OSError as error:
+        raise UsageError(f"cannot read {folder}", why=error.strerror or str(error)) from error
+
+
+def _walk(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             raise UsageError(f"{path} is a link", why="a release consists of files")
         if path.is_file():
-            found.append(name)
+            yield name
         elif not path.is_dir():
             raise WrongError(f"{path} is not a file", why="a release consists of files")
         elif not any(path.iterdir()):
             raise WrongError(f"{folder} holds what its manifest does not name",
                              where=name, why="it is an empty folder")  # fmt: skip
-    return found
 
 
 def names_in(folder: Path) -> list[str]:

@@ -32,6 +32,15 @@ def is_ours(folder: Path) -> bool:
     return why_not(folder) == ""
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether `make` was killed over a folder: it is private, and has an empty mark or nothing."""
+    found, mark = folder.lstat(), folder / MARK
+    if not stat.S_ISDIR(found.st_mode) or why_open(found):
+        return False
+    inside = list(folder.iterdir())
+    return not inside or (inside == [mark] and mark.lstat().st_size == 0)
+
+
 def why_not(folder: Path) -> str:
     """Why a folder is not one of ours; nothing where it is."""
     try:

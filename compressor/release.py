@@ -18,19 +18,16 @@ private folder beside the output:
 """
 
 import os
-import re
-import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from compressor import disk, ours
+from compressor import disk
 from compressor.disk import exchange
 from compressor.load.words import listed
 from compressor.passes.errors import UsageError
-from compressor.swap import locked, parents, unwritable
+from compressor.swap import aside, left_behind, parents, unwritable
 
 _NEW, _EARLIER = "new", "earlier"
 FILES = (
@@ -50,7 +47,7 @@ def prepared(target: Path, *, force: bool = False, private: bool = False) -> Ite
     check(target, force=force)
     try:
         recover(target)
-        with parents(target), _aside(target) as place:
+        with parents(target), aside(target) as place:
             folder = place / _NEW
             os.mkdir(folder, 0o700)
             yield folder
@@ -61,50 +58,15 @@ def prepared(target: Path, *, force: bool = False, private: bool = False) -> Ite
         raise unwritable(target, error) from error
 
 
-@contextmanager
-def _aside(target: Path) -> Iterator[Path]:
-    """A hidden folder on the same disk as `target`; what is in it at the end is deleted."""
-    place = disk.beside(target, ".partial")
-    ours.make(place)
-    lock = locked(place)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
 def recover(target: Path) -> None:
     """Clear what a build that was killed left beside `target`; put back what it had moved away.
 
-    Only folders that `_aside` made here are touched: what is merely called like them is left alone.
+    Only folders that `aside` made here are touched: what is merely called like them is left alone.
     """
-    if not target.parent.is_dir():
-        return
-    called = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.partial")
-    for place in sorted(target.parent.iterdir()):
-        if not called.fullmatch(place.name) or not (ours.is_ours(place) or _begun(place)):
-            continue
-        lock = locked(place)
-        if lock is None:
-            continue  # its build is running
+    for place in left_behind(target):
         earlier = place / _EARLIER
         if earlier.is_dir() and not os.path.lexists(target):
             disk.move(earlier, target)
-        shutil.rmtree(place, ignore_errors=True)
-        os.close(lock)
-
-
-def _begun(place: Path) -> bool:
-    """Whether a folder was being made by `ours.make`: there is nothing in it, or an empty mark."""
-    found = place.lstat()
-    if not stat.S_ISDIR(found.st_mode) or ours.why_open(found):
-        return False
-    mark = place / ours.MARK
-    return list(place.iterdir()) in ([], [mark]) and (
-        not os.path.lexists(mark) or (mark.lstat().st_size == 0 and not mark.is_symlink())
-    )
 
 
 def _publish(place: Path, target: Path, force: bool) -> None:

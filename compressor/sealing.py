@@ -164,7 +164,9 @@ def encrypted(
     file: BinaryIO, key: bytes, name: str = "", release: bytes | None = None
 ) -> Iterator[bytes]:
     """What is in an encrypted file, piece by piece. `name` is the file's in its release."""
-    head = Head(MAGIC, os.urandom(_SALT), release or new_release())
+    head = Head(MAGIC, os.urandom(_SALT), new_release() if release is None else release)
+    if len(head.release) != _RELEASE:
+        raise ValueError(f"a release is {_RELEASE} bytes, not {len(head.release)}")
     yield head.magic + head.release + head.salt
     cipher, data = _cipher(head, key, name), _additional(head, name)
     for index, block, last in _blocks(file, BLOCK):

@@ -1,13 +1,18 @@
-"""Who may write to an output.
+"""Who may write to an output, and the hidden folders that they write into meanwhile.
 
 alone(target)         the only build of `target`; another one is told at once that it is not
+aside(target)         a private folder on the same disk, gone at the end
+left_behind(target)   those of processes that were killed, to be looked at and deleted
+temporary(name)       the same in the system's folder for temporary files
 locked(folder)        a lock that ends with its process, however it ends
 """
 
 import errno
 import os
 import re
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -15,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from compressor import disk
+from compressor import disk, ours
 from compressor.passes.errors import UsageError
 
 fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None
@@ -117,11 +122,57 @@ def parents(target: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def aside(target: Path) -> Iterator[Path]:
+    """A hidden folder on the same disk as `target`; what is in it at the end is deleted."""
+    place = disk.beside(target, ".partial")
+    ours.make(place)
+    lock = locked(place)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def left_behind(target: Path) -> Iterator[Path]:
+    """Folders that `aside` made here for `target`, whose processes have ended; deleted one by one.
+
+    What is merely called like them is left alone.
+    """
+    if not target.parent.is_dir():
+        return
+    called = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.partial")
+    for place in sorted(one for one in target.parent.iterdir() if called.fullmatch(one.name)):
+        if not (ours.is_ours(place) or ours.is_begun(place)):
+            continue
+        lock = locked(place)
+        if lock is None:
+            continue  # its build is running
+        yield place
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(lock)
+
+
+@contextmanager
+def temporary(name: str) -> Iterator[Path]:
+    """A private temporary folder; those of this name that killed processes left are deleted."""
+    target = Path(tempfile.gettempdir(), name)
+    for _ in left_behind(target):
+        pass
+    with aside(target) as place:
+        yield place
+
+
 def locked(folder: Path) -> int | None:
     """A lock that ends with this process, however it ends. None where another one has it."""
     if fcntl is None:
         return None
-    found: int = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        found: int = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:  # another one was faster
+        return None
     try:
         fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -47,7 +47,12 @@ _PACKAGES = (
 )
 
 
-_RELEASE = b"work"
+_NOTHING_KEPT = (
+    "Nothing is kept of this build for the next one to go on from, because a new folder beside the "
+    "output is not private:"
+)
+_RELEASE = b"work of a build\0"
+_KIND = (sealing.MAGIC, _RELEASE)
 """Tells encrypted results from the files of a release."""
 
 
@@ -58,6 +63,8 @@ class Work:
         self, folder: Path | None = None, start: str | None = None, key: bytes | None = None
     ) -> None:
         self.folder, self._start, self._key = folder, start, key
+        self.note = ""
+        """Why nothing is kept, where the disk has no private folders."""
 
     @classmethod
     def of(cls, output: Path, start: str | None = None, key: bytes | None = None) -> "Work":
@@ -97,6 +104,8 @@ class Work:
 
     def _keep(self, path: Path, made: bytes) -> None:
         self._begin()
+        if self.folder is None:
+            return
         data = hashlib.sha256(made).digest() + made
         if self._key is not None:
             data = b"".join(sealing.sealed(data, self._key, path.name, _RELEASE))
@@ -111,9 +120,13 @@ class Work:
             disk.made(self.folder.parent)
             partial = disk.beside(self.folder, ".partial")
             ours.make(partial)
+            if why := ours.why_not(partial):
+                shutil.rmtree(partial)
+                self.folder, self.note = None, f"{_NOTHING_KEPT} {why}."
+                return
             try:
                 disk.move(partial, self.folder)
-            except OSError:
+            except OSError:  # another process was faster, or the disk is full
                 shutil.rmtree(partial)
                 if not self.folder.is_dir():
                     raise
@@ -144,7 +157,7 @@ class Work:
             )
         try:
             if self._key is not None:
-                data = b"".join(sealing.decrypted(BytesIO(data), self._key, path.name))
+                data = b"".join(sealing.decrypted(BytesIO(data), self._key, path.name, _KIND))
         except WrongError:  # another key, or torn
             return None
         return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else None

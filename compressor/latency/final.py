@@ -17,9 +17,10 @@ from compressor.built import Built, Onnx
 from compressor.explain.profile import profile
 from compressor.inputs import at_batch
 from compressor.latency.timing import Timing, faster
-from compressor.passes.errors import CompressError, WrongError
+from compressor.passes.errors import CompressError
 from compressor.runtime import OnnxModel
 from compressor.sums import SUMS, with_sums
+from compressor.work import refuse
 
 UNSIMPLIFIED = "unsimplified"
 NO_LARGER = (UNSIMPLIFIED, SUMS)
@@ -68,7 +69,7 @@ def keep_fastest(built: Built, found: Mapping[str, Any]) -> None:
         return
     data = forms(built.onnx).get(chosen["name"])
     if data is None:  # of a race that was kept
-        raise WrongError(f"there is no form {chosen['name']!r} of this model to deploy")
+        refuse("race", f"there is no form {chosen['name']!r} of this model to deploy")
     simplified = built.onnx.simplified and chosen["name"] != UNSIMPLIFIED
     parity = tuple(built.parity_of(built.small, data))
     built.__dict__["onnx"] = replace(built.onnx, data=data, simplified=simplified, parity=parity)

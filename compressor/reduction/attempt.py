@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import re
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from compressor.exits import BUG
 from compressor.passes.errors import CompressError
 from compressor.recipe import Recipe
 from compressor.stages import Watch
+from compressor.swap import temporary
 
 COMMANDS = ("build", "inspect", "plan")
 ENDS = ("hang", "crash")
@@ -68,8 +68,7 @@ class Attempts:
     def __call__(self, recipe: Recipe) -> Failure | None:
         """How the command fails with this recipe; None where it does not."""
         self.count += 1
-        with tempfile.TemporaryDirectory(prefix="compressor-reduce-") as name:
-            place = Path(name)
+        with temporary("compressor-reduce") as place:
             given = (self._command, recipe.model_dump(exclude={"output"}), place, str(Path.cwd()))
             process = self._context.Process(target=_run, args=given)
             process.start()

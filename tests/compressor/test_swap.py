@@ -32,7 +32,8 @@ def dying(one, other):
     return done
 release.exchange = dying
 if moment == "deleting":
-    release.shutil.rmtree = lambda *args, **kwargs: die()
+    import shutil
+    shutil.rmtree = lambda *args, **kwargs: die()
 with release.prepared(target, force=True) as folder:
     for name in release.FILES:
         (folder / name).write_text("new")
