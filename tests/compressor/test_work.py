@@ -16,7 +16,7 @@ from compressor.passes.errors import UsageError
 from safetensors.torch import load, save
 
 from compressor import built as built_parts
-from compressor import disk, manifest
+from compressor import disk, manifest, ours
 from compressor.built import Onnx
 from compressor.latency.final import raced
 from compressor.work import Work, digest
@@ -171,6 +171,22 @@ def test_a_build_beside_a_folder_that_is_called_like_its_work_folder_leaves_it(
     assert [path.name for path in tmp_path.iterdir()] == [".out.work"]
 
 
+@posix
+def test_on_a_disk_without_private_folders_nothing_is_kept_and_it_is_said(tmp_path, monkeypatch):
+    make = ours.make
+
+    def opened(folder):
+        make(folder)
+        folder.chmod(0o777)
+
+    monkeypatch.setattr(ours, "make", opened)
+    work = Work(tmp_path / "w")
+    assert work.once("race", {}, lambda: b"one") == b"one"
+    assert work.once("race", {}, lambda: b"two") == b"two"
+    assert "its mode is 777: others may use it" in work.note
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_several_processes_make_one_folder(tmp_path, monkeypatch):
     work, move = Work(tmp_path / "w"), disk.move
 
@@ -217,6 +233,13 @@ def in_the_clear(folder: Path) -> list[str]:
         for path in folder.rglob("*")
         if path.is_file() and any(word in path.read_bytes() for word in words)
     ]
+
+
+def test_without_a_key_what_is_kept_can_be_read(command, data, fast, tmp_path):
+    """So the test below looks for the right words."""
+    assert command(f"{LINE.format(tmp_path)} --until race").exit_code == 0
+    stages = {Path(one).name.partition(".")[0] for one in in_the_clear(tmp_path)}
+    assert stages == {"plan", "repair", "export", "race"}
 
 
 @posix
