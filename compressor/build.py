@@ -9,6 +9,7 @@ from compressor.api import prepared
 from compressor.built import Built
 from compressor.inputs import Inputs
 from compressor.job import Given, Job
+from compressor.kept import look_at_operators, look_at_race
 from compressor.latency.final import keep_fastest, operators, raced
 from compressor.latency.meet import refuse_slower
 from compressor.load import load_callable, load_data, load_inputs, load_model, with_code
@@ -41,19 +42,21 @@ def build(
     if recipe.output is None:
         raise UsageError("there is no directory to write", hint="name one with -o")
     release.check(recipe.output, force=force)
-    work = Work.of(recipe.output, start)
+    key = None if recipe.encrypt_key is None else sealing.read_key(recipe.encrypt_key)
+    work = Work.of(recipe.output, start, key)
     watch.until = until
     try:
         with nullcontext() if helper() else alone(recipe.output):
-            return _kept(recipe, watch, work, force)
+            work.check()
+            return _kept(recipe, watch, work, force, key)
     except Reached:
         return None
 
 
-def _kept(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | None:
+def _kept(recipe: Recipe, watch: Watch, work: Work, force: bool, key: bytes | None) -> Built | None:
     """What is built; the work folder stays only where it was stopped, and can go on."""
     try:
-        built = _built(recipe, watch, work, force)
+        built = _built(recipe, watch, work, force, key)
     except Reached:
         raise
     except Exception:
@@ -64,11 +67,18 @@ def _kept(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | None
     return built
 
 
-def _built(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | None:
+def _built(
+    recipe: Recipe, watch: Watch, work: Work, force: bool, key: bytes | None
+) -> Built | None:
     assert recipe.output is not None
-    key = None if recipe.encrypt_key is None else sealing.read_key(recipe.encrypt_key)
     if recipe.sign is not None:
         sealing.check_key(recipe.sign)
+    if key is not None and recipe.checkpoints is not None:
+        raise UsageError(
+            "checkpoints are not encrypted, and the release is to be",
+            where=str(recipe.checkpoints),
+            hint="leave out --checkpoints, or train first and give the weights by --weights",
+        )
     built = _job(recipe, watch, work).run()
     if helper():
         return None
@@ -76,11 +86,12 @@ def _built(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | Non
     with watch.stage("race"):
         parts = {"models": models, "seed": recipe.seed}
         parts |= {"seconds": recipe.bench_seconds, "threads": recipe.threads}
-        found = work.once_json("race", parts, lambda: raced(built))
+        found = work.once_json("race", parts, lambda: raced(built), look_at_race)
         keep_fastest(built, found)
         built.measured["latency"] = found
-        built.measured["operators"] = work.once_json("race", parts | {"of": "operators"},
-                                                     lambda: operators(built))  # fmt: skip
+        built.measured["operators"] = work.once_json(
+            "race", parts | {"of": "operators"}, lambda: operators(built), look_at_operators
+        )
     small, original = built.onnx.data, built.original_onnx.data
     built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
     if not recipe.allow_slower:

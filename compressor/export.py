@@ -37,6 +37,9 @@ and has taken 20 GB for a graph of three nodes. On Windows there is no such limi
 LARGEST_INLINE = 2_000_000_000
 """Protocol buffers end at 2 GiB."""
 
+_OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "alloc failed", "Failed to allocate")
+"""Python's exception, or C++'s, which nobody caught."""
+
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 _HINT = "the pruned torch module is fine: compress(...).module; report this model"
 _NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")

@@ -19,6 +19,7 @@ from compressor.data import Data, Source
 from compressor.evaluate import Evaluation, refuse_drop
 from compressor.freedom import Sizes
 from compressor.inputs import at_sizes, randomised
+from compressor.kept import planned, repaired
 from compressor.latency.meet import Met
 from compressor.latency.target import Target
 from compressor.latency.timing import Timing
@@ -33,7 +34,7 @@ from compressor.stages import Watch
 from compressor.train.nets import helper, processes_started, with_tensors
 from compressor.train.phases import Task, trained
 from compressor.train.settings import Loss, Training
-from compressor.work import Work, digest, of_program, planned, repaired
+from compressor.work import Work, digest, of_program
 
 Curves = Sequence[Curve] | None
 
@@ -137,9 +138,10 @@ class Job:
             "options": asdict(self.options),
             "steps": self.recipe.steps,
         }
-        found = planned(self.work, parts, self.coupling, lambda: self._chosen(budget)[0])
-        assert isinstance(found, passes.Plan)
-        return found
+        least = self.options.least
+        return planned(
+            self.work, parts, self.coupling, budget, least, lambda: self._chosen(budget)[0]
+        )
 
     def _threads(self) -> AbstractContextManager[None]:
         """As many as pay for a network of this size."""
@@ -235,16 +237,12 @@ class Job:
 
     def _repair(self, plan: passes.Plan, small: passes.Program) -> passes.Repaired:
         assert self.data is not None
-        calls = self.data.calls
+        step = passes.Repair(plan, self.data.calls)
         if self.work.folder is None:
-            return passes.mend(passes.Repair(plan, calls), small)
+            return passes.mend(step, small)
         own = (of_program(self.coupling.program), of_program(small))
         parts = {"programs": own, "data": self._contents, "plan": digest(plan.channels)}
-        found = repaired(
-            self.work, parts, small, lambda: passes.mend(passes.Repair(plan, calls), small)
-        )
-        assert isinstance(found, passes.Repaired)
-        return found
+        return repaired(self.work, parts, step, small, lambda: passes.mend(step, small))
 
     def _prove(self, plan: passes.Plan, small: passes.Program) -> passes.Proof:
         own = (self.program.args, dict(self.program.kwargs))

@@ -135,6 +135,8 @@ def warnings(built: "Built") -> list[str]:
         found.append("The model fixes its batch size, and so does the exported one.")
     elif "batches" in built.__dict__ and (left := set(BATCHES) - set(built.batches)):
         found.append(f"The model does not run at a batch of {min(left)}: not compared there.")
+    if built.work.note:
+        found.append(built.work.note)
     if "onnx" in built.__dict__ and built.onnx.note:
         found.append(built.onnx.note)
     latency = built.measured.get("latency")

@@ -9,7 +9,7 @@ before could not mend: before ``+ shortcut`` it is the original's sum less the s
 shortcut. Everything is judged on inputs that nothing was fitted to, layer by layer and as a whole.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -65,14 +65,7 @@ class Repair:
                 raise ContractError(f"{name} is not as this plan cuts it")
 
     def run(self, before: Program) -> Repaired:
-        original = self.plan.coupling.program
-        each = [0]
-
-        def limit(chunk: Chunk) -> int:
-            each[0] = frontier(original.module, chunk) + frontier(before.module, chunk)
-            return self.memory // max(each[0], 1)
-
-        chunks, given = sampled(self.calls, original, limit=limit)
+        chunks, given, each = self._sampled(before)
         held = held_out(len(chunks))
         refit = Duet(self.plan, clone(before), chunks, held)
         refit.run()
@@ -104,8 +97,34 @@ class Repair:
                 "used": sum(chunk.samples for chunk in chunks),
                 "held_out": sum(c.samples for c, out in zip(chunks, held, strict=True) if out),
             },
-            each[0] * len(chunks) + refit.moments,
+            each * len(chunks) + refit.moments,
         )
+
+    def _sampled(self, small: Program) -> tuple[list[Chunk], int, int]:
+        """Inputs that memory has room for, how many were given, and bytes for a chunk."""
+        original = self.plan.coupling.program
+        each = [0]
+
+        def limit(chunk: Chunk) -> int:
+            each[0] = frontier(original.module, chunk) + frontier(small.module, chunk)
+            return self.memory // max(each[0], 1)
+
+        chunks, given = sampled(self.calls, original, limit=limit)
+        return list(chunks), given, each[0]
+
+    def judged(self, programs: Sequence[Program]) -> list[float]:
+        """How far programs are from the original, on the inputs that nothing is fitted to.
+
+        The first is the one that was to be repaired.
+        """
+        chunks, _, _ = self._sampled(programs[0])
+        ours = [c for c, out in zip(chunks, held_out(len(chunks)), strict=True) if out]
+        outputs = []
+        for program in (self.plan.coupling.program, *programs):
+            strand = Strand(program.module, ours)
+            strand.advance()
+            outputs.append(strand.outputs)
+        return [divergence(outputs[0], one) for one in outputs[1:]]
 
     def ensures(self, before: Program, after: Program) -> None:
         old, new = before.tensors(), after.tensors()

@@ -111,11 +111,17 @@ def _toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from error
+    return from_text(data, path)
+
+
+def from_text(data: bytes, path: Path) -> dict[str, Any]:
+    """What a recipe file with these bytes says, not yet checked; `path` is for errors."""
+    try:
         if len(data) > LARGEST:
             raise UsageError(f"{path} is larger than {LARGEST:,} bytes", why="it is no recipe")
         return tomllib.loads(data.decode())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML", why=str(error).splitlines()[0]) from error
     except RecursionError:
