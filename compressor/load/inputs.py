@@ -44,8 +44,17 @@ def load_inputs(
 
 
 def load_data(spec: str) -> Any:
-    """What the callable that `spec` names returns: batches, in whatever form."""
-    return find(spec).call_without_arguments()
+    """What the callable that `spec` names returns: batches, in whatever form.
+
+    Raises UsageError where that is nothing: somebody named data, and there are none.
+    """
+    found = find(spec).call_without_arguments()
+    if found is None:
+        raise UsageError(
+            f"{spec} returned None, and no data",
+            hint="does it end without `return`? it has to return a tensor, batches or a Dataset",
+        )
+    return found
 
 
 def _own_example(namespace: ModuleType) -> Found:

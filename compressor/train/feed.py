@@ -89,7 +89,7 @@ class Feed:
         if not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
             raise UsageError(f"the training data are {kind_of(source)}", hint=_HINT)
         batches = list(source)
-        if hold_out and len(batches) < 2:
+        if hold_out and len(batches) == 1:
             raise _cannot("one batch")
         ones, rest = _apart(len(batches), hold_out, self._seed)
         return [batches[i] for i in ones], [batches[i] for i in rest]
