@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.inputs import Called, at_sizes, fresh
+from compressor.inputs import Called, at_sizes, run
 from compressor.load.words import reason
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
@@ -99,7 +99,7 @@ def _disagreement(model: nn.Module, program: Program, call: Called, sizes: Sizes
     except Exception as error:  # whatever the user's forward raises
         return f"{reason(error)[:200]}{_line(error)}"
     try:
-        found = list(_tensors(_run(program, given)))
+        found = list(_tensors(run(program.module, given)))
         why = "" if _alike(wanted, found) else "its outputs are others"
     except Exception as error:  # the graph has lost a branch
         why = reason(error)[:200]
@@ -111,13 +111,6 @@ def _disagreement(model: nn.Module, program: Program, call: Called, sizes: Sizes
             hint=f"leave '{next(iter(sizes))}' out of what is dynamic, or do not branch on sizes",
         )
     return ""
-
-
-def _run(program: Program, call: Called) -> Any:
-    """What the captured graph gives; its buffers and the inputs stay as they are."""
-    buffers = {name: one.clone() for name, one in program.module.named_buffers()}
-    with torch.no_grad():
-        return torch.func.functional_call(program.module, buffers, *fresh(call))
 
 
 def _line(error: Exception) -> str:

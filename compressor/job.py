@@ -15,19 +15,20 @@ from torch import Tensor, nn
 from compressor import criteria, passes
 from compressor import search as searching
 from compressor.built import Built
+from compressor.current import Made, check_in_place
 from compressor.data import Data, Source
-from compressor.evaluate import Evaluation, Pairs, refuse_drop
+from compressor.evaluate import Evaluation, Pairs, drop, refuse_drop
 from compressor.freedom import Sizes
 from compressor.inputs import at_sizes, randomised
 from compressor.latency.meet import Met
 from compressor.latency.target import Target
 from compressor.latency.timing import Timing
-from compressor.load import check_finite
 from compressor.passes.curves import Curve
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
 from compressor.passes.threads import suited
 from compressor.recipe import Recipe
+from compressor.runtime import batches_of
 from compressor.stages import Watch
 from compressor.train.nets import helper, processes_started, with_tensors
 from compressor.train.phases import Task, trained
@@ -117,6 +118,11 @@ class Job:
             return self.plan(self.budget)
         share = min(target.share(self.timing.cost.dense * 1e3), 0.999)
         return self.plan(replace(self.budget, latency=share))
+
+    @cached_property
+    def batches(self) -> tuple[int, ...]:
+        """Batch sizes that the original takes, among those that are looked at."""
+        return batches_of(self.program, (self.program.args, dict(self.program.kwargs)))
 
     @cached_property
     def timing(self) -> Timing:
@@ -219,9 +225,9 @@ class Job:
             mended,
             self.recipe,
             self.work,
+            batches=self.batches,
+            _original_onnx=None if like is None else like.original_onnx,
         )
-        if like is not None:
-            built.__dict__["original_onnx"] = like.original_onnx
         if happened:
             built.measured["training"] = {
                 "options": self.given.training.to_json(),
@@ -229,6 +235,8 @@ class Job:
             }
         if self.judged and not helper():
             built.evaluate(self.judged)
+            if self.recipe.metric is not None:
+                drop(built.measured["accuracy"], self.recipe.metric)  # or it names none
         return built
 
     def _repair(self, plan: passes.Plan, small: passes.Program) -> passes.Repaired:
@@ -261,10 +269,7 @@ class Job:
         if self.given.finetune is not None:
             small = with_tensors(small, small.tensors())  # what is known of it stays as it was
             with self.watch.stage("finetune"):
-                self.given.finetune(small.module)
-            small.module.eval()
-            check_finite(small.module)
-            happened.append({"name": "finetune", "by": "the user's function"})
+                happened.append(_by_the_user(self.given.finetune, small))
         return small, happened
 
     def smallest(self) -> Built:
@@ -300,3 +305,18 @@ class Job:
         built.measured["search"] = searching.to_json(tries, limit, kind)
         assert isinstance(built, Built)
         return built
+
+
+def _by_the_user(train: Callable[[nn.Module], object], small: passes.Program) -> dict[str, Any]:
+    """What happened when the user's function trained the network in place.
+
+    Raises UsageError where it is another network afterwards, or the function trained another one.
+    """
+    before = Made.of(small)
+    returned = train(small.module)
+    small.module.eval()
+    now = before.now(small)
+    before.check_ready(small, now)
+    check_in_place(small.module, returned, now != before.digest)
+    same = {} if now != before.digest else {"changed": False}
+    return {"name": "finetune", "by": "the user's function"} | same

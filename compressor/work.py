@@ -117,7 +117,7 @@ def digest(*values: Any) -> str:
         if isinstance(leaf, Tensor):
             plain = leaf.detach().cpu().contiguous()
             found.update(f"{plain.dtype}{list(plain.shape)}".encode())
-            found.update(plain.reshape(-1).view(_byte()).numpy().tobytes())
+            found.update(plain.reshape(-1).view(_byte()).numpy())
         elif isinstance(leaf, bytes):
             found.update(leaf)
         else:
