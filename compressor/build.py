@@ -81,8 +81,6 @@ def _built(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | Non
         built.measured["latency"] = found
         built.measured["operators"] = work.once_json("race", parts | {"of": "operators"},
                                                      lambda: operators(built))  # fmt: skip
-    small, original = built.onnx.data, built.original_onnx.data
-    built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
     if not recipe.allow_slower:
         refuse_slower(built.measured["latency"], "latency" in built.plan.budget.kinds)
     with watch.stage("write"):
@@ -118,7 +116,7 @@ def _job(recipe: Recipe, watch: Watch, work: Work | None = None) -> Job:
     with watch.stage("load"):
         recipe = with_code(recipe)
         model, inputs, given = _loaded(recipe)
-    return prepared(model, inputs, given, recipe, recipe.model or "", watch, work)
+    return prepared(model, inputs, given, recipe, recipe.title, watch, work)
 
 
 def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:

@@ -71,10 +71,11 @@ def build(
 
 def _save(recipe: Recipe, path: Path, force: bool) -> None:
     from compressor.files import check_writable, write_file
+    from compressor.recipe.names import for_folder
     from compressor.recipe.toml import commented
 
     check_writable(path, force=force)
-    write_file(path, commented(recipe).encode())
+    write_file(path, commented(for_folder(recipe, path.parent)).encode())
 
 
 def _show_expected(expected: "Expected", quiet: bool, as_json: bool) -> None:
@@ -127,7 +128,8 @@ def init(recipe: Recipe, force: Force = False) -> None:
 
     path = recipe.output or Path(NAME)
     check_writable(path, force=force)
-    write_file(path, first(recipe.model_copy(update={"output": None}), watch(False)).encode())
+    recipe = recipe.model_copy(update={"output": None})
+    write_file(path, first(recipe, watch(False), path.parent).encode())
     print(f"recipe: {path}")
 
 

@@ -46,7 +46,7 @@ def inspect(recipe: Recipe, watch: Watch) -> dict[str, Any]:
         coupling = passes.couple(program, recipe.ignore)
     costs = {kind: passes.Costs(coupling, kind) for kind in ("params", "macs")}
     return {
-        "model": recipe.model or str(recipe.code),
+        "model": recipe.title,
         "engine": program.engine,
         "operators": sum(1 for _ in program.calls()),
         **{kind: round(one.dense) for kind, one in costs.items()},

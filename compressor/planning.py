@@ -70,7 +70,7 @@ def plan(recipe: Recipe, watch: Watch) -> Planned:
     with watch.stage("write"):
         text = json.dumps(cut_of(found).to_json(), separators=(",", ":")) + "\n"
         write_file(output, text.encode())
-    return Planned(found, recipe.model or str(recipe.code), options)
+    return Planned(found, recipe.title, options)
 
 
 def _timed(

@@ -2,6 +2,7 @@
 
     package.module:callable     looked up from the current folder, then among what is installed
     path/file.py:callable       that file; it may import from the current folder and from its own
+    folder/./module:callable    either, looked up from another folder: names in a recipe there
 
 The folders are importable only while the user's code runs: an installed `compressor` must never
 meet the user's `models/`. A generator's body runs later, so imports in it belong above it.
@@ -24,7 +25,7 @@ from typing import Any
 
 from compressor.passes.errors import CompressError, ContractError, UsageError
 
-from .words import existing_file, kind_of, near, reason, shown
+from .words import existing_file, file_of, kind_of, listed, near, reason, shown
 
 _BUILD = "name the Python callable that builds the model: path/file.py:callable"
 
@@ -40,6 +41,17 @@ _NOT_CODE = {
     ".pth": ("it is a file of weights", f"{_BUILD}, and give this file by --weights"),
     ".safetensors": ("it is a file of weights", f"{_BUILD}, and give this file by --weights"),
 }
+
+
+HOME = "/./"
+"""Ends the folder that a name is looked up from."""
+
+
+def apart(source: str) -> tuple[Path | None, str, str]:
+    """The folder that a source is looked up from, if it names one; its file, or else its module."""
+    home, mark, rest = source.rpartition(HOME)
+    is_file = rest.endswith(".py") or "/" in rest or "\\" in rest or Path(rest).suffix in _NOT_CODE
+    return Path(home) if mark else None, rest if is_file else "", "" if is_file else rest
 
 
 @dataclass(frozen=True)
@@ -89,25 +101,36 @@ def find(spec: str) -> Found:
             why="expected module:callable or path/file.py:callable",
             hint=f"for example {spec if spec.endswith('.py') else 'models/net.py'}:resnet",
         )
-    folders: tuple[Path, ...]
-    if source.endswith(".py") or "/" in source or "\\" in source:
+    home, file, module = apart(source)
+    if file:
         path = existing_file(Path(source))
-        folders = _folders(path)
+        folders = _folders(path, home)
         namespace = _import_file(path, folders)
     else:
-        folders = (Path.cwd(),)
-        namespace = _import_module(source, folders)
+        folders = (Path.cwd(),) if home is None else (home.resolve(), Path.cwd())
+        namespace = _import_module(module, folders)
     return Found(spec, _attribute(namespace, name, source), namespace, folders)
 
 
-def find_file(path: Path) -> ModuleType:
+def find_file(source: str) -> ModuleType:
     """Import a Python file of the user's, for what is in it."""
-    path = existing_file(path)
-    return _import_file(path, _folders(path))
+    path = existing_file(Path(source))
+    return _import_file(path, _folders(path, apart(source)[0]))
 
 
-def _folders(path: Path) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys((Path.cwd(), path.parent)))
+def folders_of(namespace: ModuleType) -> tuple[Path, ...]:
+    """What the code of a module may import from."""
+    own = Path(file_of(namespace)).resolve().parent
+    return _IMPORTED.get(namespace.__name__, (Path.cwd(), own))
+
+
+_IMPORTED: dict[str, tuple[Path, ...]] = {}
+"""What each module that was found here may import from, by its name, like `sys.modules`."""
+
+
+def _folders(path: Path, home: Path | None) -> tuple[Path, ...]:
+    first = Path.cwd() if home is None else home.resolve()
+    return tuple(dict.fromkeys((first, path.parent, Path.cwd())))
 
 
 # ---------------------------------------------------------------------------- finding
@@ -123,6 +146,7 @@ def _import_file(path: Path, folders: Sequence[Path]) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UsageError(f"{shown(path)} is not a Python file", hint="its name must end in .py")
     module = importlib.util.module_from_spec(spec)
+    _IMPORTED[name] = tuple(folders)
     sys.modules[name] = module  # dataclasses and pickles look their module up
     try:
         with running(f"cannot import {shown(path)}", folders):
@@ -141,25 +165,43 @@ def _import_module(name: str, folders: Sequence[Path]) -> ModuleType:
         )
     with running(f"cannot import {name}", folders):
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             missing = error.name or ""
             if missing != name and not name.startswith(f"{missing}."):
                 raise  # the module is there, something that it imports is not
             raise UsageError(
                 f"no such module: {name}",
-                where=f"looked in {Path.cwd()} and among what is installed",
+                where=f"looked in {listed(map(str, folders))} and among what is installed",
                 why=str(error),
-                hint=near(name, _modules_beside(name)) or "a file is named path/file.py:callable",
+                hint=near(name, _modules_beside(name, folders[0]))
+                or "a file is named path/file.py:callable",
             ) from error
+    _check_from(module, folders[0])
+    _IMPORTED[name] = tuple(folders)
+    return module
 
 
-def _modules_beside(name: str) -> list[str]:
-    """Modules and packages in the part of the current folder where `name` would be."""
+def _check_from(module: ModuleType, folder: Path) -> None:
+    """Raise UsageError for a module of this name from elsewhere, where `folder` has one too."""
+    file = getattr(module, "__file__", None)
+    stem = folder.joinpath(*module.__name__.split("."))
+    forms = (stem.with_name(f"{stem.name}.py"), stem / "__init__.py")
+    own = [one for one in forms if one.is_file()]
+    if file is not None and own and not any(one.samefile(file) for one in own):
+        raise UsageError(
+            f"two modules are called {module.__name__}",
+            why=f"{shown(Path(file))} was imported before {shown(own[0])} could be",
+            hint="name the file: path/file.py:callable",
+        )
+
+
+def _modules_beside(name: str, home: Path) -> list[str]:
+    """Modules and packages in the part of the folder where `name` would be."""
     package = name.rpartition(".")[0]
-    folder = Path.cwd().joinpath(*package.split("."))
+    folder = home.joinpath(*package.split("."))
     if not folder.is_dir():
-        package, folder = "", Path.cwd()
+        package, folder = "", home
     stems = {entry.stem for entry in folder.glob("*.py")}
     stems |= {entry.parent.name for entry in folder.glob("*/*.py")}
     return [f"{package}.{stem}".lstrip(".") for stem in sorted(stems) if stem.isidentifier()]

@@ -1,13 +1,12 @@
 """Example inputs: from a shape, from something the user names, or from the model's own file."""
 
 import re
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from compressor.passes.errors import UsageError
 
-from .callables import Found, find
+from .callables import Found, find, folders_of
 from .words import file_of, kind_of, near
 
 if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need it do
@@ -58,9 +57,8 @@ def load_data(spec: str) -> Any:
 
 
 def _own_example(namespace: ModuleType) -> Found:
-    file = file_of(namespace)
-    folders = (Path.cwd(), Path(file).resolve().parent)
-    return Found(f"{file}:example_inputs", namespace.example_inputs, namespace, folders)
+    spec, value = f"{file_of(namespace)}:example_inputs", namespace.example_inputs
+    return Found(spec, value, namespace, folders_of(namespace))
 
 
 def _checked(found: Found) -> Any:
