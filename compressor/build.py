@@ -19,7 +19,7 @@ from compressor.report import amounts, groups
 from compressor.stages import Reached, Watch
 from compressor.swap import alone
 from compressor.train.nets import helper
-from compressor.work import STAGES, Work, digest
+from compressor.work import STAGES, Work, digest, stages_of
 
 
 def build(
@@ -115,8 +115,30 @@ def expect(recipe: Recipe, watch: Watch) -> Expected:
 def _job(recipe: Recipe, watch: Watch, work: Work | None = None) -> Job:
     with watch.stage("load"):
         recipe = with_code(recipe)
+        for stage in (watch.until, None if work is None else work.start):
+            _check_runs(stage, recipe)
         model, inputs, given = _loaded(recipe)
     return prepared(model, inputs, given, recipe, recipe.title, watch, work)
+
+
+def _check_runs(stage: str | None, recipe: Recipe) -> None:
+    """Raise UsageError for a stage that this build does not have."""
+    there = stages_of(recipe)
+    if stage is not None and stage not in there:
+        raise UsageError(
+            f"this build has no stage {stage!r}",
+            why=_WHY.get(stage, ""),
+            hint=f"it has {', '.join(there)}",
+        )
+
+
+_WHY = {
+    "measure": "there is no --data to measure with",
+    "repair": "there is no --data to repair with",
+    "evaluate": "there is no --evaluate",
+    "profile": "nothing is asked of --latency",
+    **dict.fromkeys(("sparse", "distill", "finetune"), "no training of this kind is asked for"),
+}
 
 
 def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:

@@ -134,6 +134,7 @@ class Built:
         self._made.check_ready(self.small, self._at)
         if self._onnx is None:
             self._onnx = self._deployed(self.small, "")
+            self.watch.reached("export", "parity", "simplify")  # kept from before, maybe
         return self._onnx
 
     @property

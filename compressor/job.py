@@ -33,9 +33,13 @@ from compressor.stages import Watch
 from compressor.train.nets import helper, processes_started, with_tensors
 from compressor.train.phases import Task, trained
 from compressor.train.settings import Loss, Training
-from compressor.work import Work, digest, of_program, planned, repaired
+from compressor.work import STAGES, Work, digest, of_program, planned, repaired
 
 Curves = Sequence[Curve] | None
+
+
+ROUNDS = STAGES[STAGES.index("measure") : STAGES.index("evaluate") + 1]
+"""Stages that a search goes through for each size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +79,8 @@ class Job:
     def run(self) -> Built:
         """What the recipe asks for: a build of one size, or the smallest that is good enough."""
         if self.recipe.search:
-            return self.smallest()
+            with self.watch.rounds(*ROUNDS):
+                return self.smallest()
         met = self._met() if "latency" in self.budget.kinds else None
         plan = self.plan(self.budget) if met is None else met.plan
         if met is not None and met.rounds:  # what was asked for, not what was aimed at
@@ -109,7 +114,8 @@ class Job:
             first.append(self._chosen(budget))
             return first[0][0]
 
-        return self.timing.met(target, choose)
+        with self.watch.rounds("measure", "profile", "plan"):
+            return self.timing.met(target, choose)
 
     def expected(self) -> passes.Plan:
         """The plan as far as it is known without building: by the table, if it is about time."""
@@ -143,6 +149,7 @@ class Job:
             "steps": self.recipe.steps,
         }
         found = planned(self.work, parts, self.coupling, lambda: self._chosen(budget)[0])
+        self.watch.reached("measure", "plan")  # kept from before, maybe
         assert isinstance(found, passes.Plan)
         return found
 

@@ -16,16 +16,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compressor.files import write_file
 from compressor.manifest import source_digest
 
+if TYPE_CHECKING:
+    from compressor.recipe import Recipe
+
 STAGES = (
-    *("load", "capture", "couple", "measure", "plan", "shrink", "prove", "repair", "distill"),
-    *("finetune", "export", "parity", "simplify", "evaluate", "race", "write"),
+    *("load", "capture", "couple", "sparse", "measure", "profile", "plan", "shrink", "prove"),
+    *("repair", "distill", "finetune", "export", "parity", "simplify", "evaluate", "race", "write"),
 )
 """In the order in which they run; some only where they were asked for."""
+
+
+def stages_of(recipe: "Recipe") -> tuple[str, ...]:
+    """The stages that a build of this recipe has."""
+    has_data = recipe.data is not None
+    where = {
+        "sparse": recipe.sparse_train > 0,
+        "measure": has_data,
+        "profile": recipe.latency is not None,
+        "repair": has_data,
+        "distill": recipe.distill > 0,
+        "finetune": recipe.finetune > 0 or recipe.train_with is not None,
+        "evaluate": bool(recipe.evaluate),
+    }
+    return tuple(stage for stage in STAGES if where.get(stage, True))
+
 
 _PACKAGES = (
     "torch",
@@ -43,7 +62,7 @@ class Work:
     """Results by stage and key. `start`: the first stage whose results are not taken from here."""
 
     def __init__(self, folder: Path | None = None, start: str | None = None) -> None:
-        self.folder, self._start = folder, start
+        self.folder, self.start = folder, start
 
     @classmethod
     def of(cls, output: Path, start: str | None = None) -> "Work":
@@ -63,7 +82,7 @@ class Work:
 
     def _recalled(self, stage: str, path: Path) -> bytes | None:
         """None where it has to be made: it is not there, is torn, or is not wanted."""
-        if self._start is not None and STAGES.index(stage) >= STAGES.index(self._start):
+        if self.start is not None and STAGES.index(stage) >= STAGES.index(self.start):
             return None
         try:
             data = path.read_bytes()
