@@ -90,6 +90,8 @@ class Built:
     """What accuracy was measured with."""
     batches: tuple[int, ...] = ()
     """Batch sizes that the original takes, among those that are looked at."""
+    remarks: tuple[str, ...] = ()
+    """What there is to say of the inputs."""
     notes: dict[str, str] = field(default_factory=dict)
     """Why something that was measured is not told any more, by its name."""
     _onnx: Onnx | None = field(default=None, init=False, repr=False)

@@ -8,9 +8,9 @@ the graph. So every free size is tried, a larger and a smaller one, before anyth
 """
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from compressor.passes.free import Dynamic
 from compressor.passes.program import Program
 from compressor.passes.tracing import eager
 
+Captured = TypeVar("Captured")
 Sizes = Mapping[str, int]
 """A size for each of some free axes, by name."""
 
@@ -77,6 +78,24 @@ def other_sizes(model: nn.Module, program: Program, call: Called) -> tuple[Sizes
     if len(found) > 1 and not _disagreement(model, program, call, together):
         each.append(together)
     return tuple(each)
+
+
+def free_where_possible(
+    wished: Dynamic, found: Callable[[Dynamic], Captured]
+) -> tuple[Captured, str]:
+    """What is captured with these axes free, else with none, and why."""
+    if not wished:
+        return found({}), ""
+    try:
+        return found(wished), ""
+    except UsageError as error:
+        captured = found({})
+        names = sorted({symbol for axes in wished.values() for symbol in axes.values()})
+        why = f"{error.what}{f': {error.why}' if error.why else ''}"
+        return captured, (
+            f"The exported model takes inputs of the example's {' and '.join(names)} alone, "
+            f"because it cannot be free: {why}."
+        )
 
 
 def _larger(size: int) -> list[int]:

@@ -55,6 +55,10 @@ class Given:
     finetune: Callable[[nn.Module], object] | None = None
     dynamic: Dynamic | None = None
     criterion_loss: Loss | None = None
+    wished: Dynamic = field(default_factory=dict)
+    """What is free where the model allows it, and nobody said which axes are."""
+    remarks: tuple[str, ...] = ()
+    """What there is to say of the inputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,7 @@ class Job:
     task: Task | None
     happened: tuple[dict[str, Any], ...]
     work: Work
+    remarks: tuple[str, ...] = ()
 
     def run(self) -> Built:
         """What the recipe asks for: a build of one size, or the smallest that is good enough."""
@@ -233,6 +238,7 @@ class Job:
             self.recipe,
             self.work,
             batches=self.batches,
+            remarks=self.remarks,
             _original_onnx=None if like is None else like.original_onnx,
         )
         if happened:
