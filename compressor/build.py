@@ -12,9 +12,11 @@ from compressor.job import Given, Job
 from compressor.latency.final import keep_fastest, operators, raced
 from compressor.latency.meet import refuse_slower
 from compressor.load import load_callable, load_data, load_inputs, load_model, with_code
+from compressor.load.short import wishes
 from compressor.load.words import near
 from compressor.passes.errors import UsageError
 from compressor.recipe import Recipe
+from compressor.recipe.idle import asked_of, refuse_idle
 from compressor.report import amounts, groups
 from compressor.stages import Reached, Watch
 from compressor.swap import alone
@@ -117,6 +119,7 @@ def _job(recipe: Recipe, watch: Watch, work: Work | None = None) -> Job:
         recipe = with_code(recipe)
         for stage in (watch.until, None if work is None else work.start):
             _check_runs(stage, recipe)
+        refuse_idle(asked_of(recipe))
         model, inputs, given = _loaded(recipe)
     return prepared(model, inputs, given, recipe, recipe.title, watch, work)
 
@@ -147,6 +150,8 @@ def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
     budget, dynamic, _ = recipe.budget(), recipe.axes(), recipe.options()  # refused early
     model, namespace = load_model(recipe.model, recipe.weights, trust=recipe.trust)
     inputs = load_inputs(namespace, recipe.input_shape, recipe.inputs)
+    own = recipe.input_shape is None and recipe.inputs is None
+    wished, remarks = wishes(namespace) if own else ({}, ())
     data, eval_data, train_data = (
         None if spec is None else load_data(spec)
         for spec in (recipe.data, recipe.eval_data, recipe.train_data)
@@ -165,5 +170,7 @@ def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
         finetune=finetune,
         dynamic=dynamic,
         criterion_loss=criterion_loss,
+        wished={} if recipe.dynamic else wished,
+        remarks=remarks,
     )
     return model, inputs, given

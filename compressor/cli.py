@@ -11,6 +11,7 @@ import typer
 from compressor import latency_commands, onnx_commands
 from compressor.exits import exits
 from compressor.options import AsJson, Quiet, print_json, stdout_is_ours
+from compressor.passes.errors import UsageError
 from compressor.recipe import Recipe
 from compressor.recipe.options import BUDGET, CHOICE, SUBJECT, takes
 
@@ -49,6 +50,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Write a smaller, proven, measured ONNX model with its report."""
+    _refuse_early_ends(save_config is not None, dry_run, start, until)
     if save_config is not None:
         _save(recipe, save_config, force)
         return
@@ -67,6 +69,16 @@ def build(
         _show_expected(expected, quiet, as_json)
     elif built is not None:
         _show_built(built, recipe, quiet, as_json)
+
+
+def _refuse_early_ends(saves: bool, dry_run: bool, start: str | None, until: str | None) -> None:
+    """Raise UsageError for what has no use, because the command ends before it."""
+    ended = "--save-config" if saves else "--dry-run" if dry_run else None
+    given = {"--dry-run": saves and dry_run, "--from": start, "--until": until}
+    for option, value in given.items():
+        if ended is not None and value:
+            raise UsageError(f"{option} would be ignored", why=f"{ended} ends before it",
+                             hint="leave out one of them")  # fmt: skip
 
 
 def _save(recipe: Recipe, path: Path, force: bool) -> None:

@@ -121,7 +121,7 @@ def repair(done: passes.Repaired) -> dict[str, Any]:
 
 def warnings(built: "Built") -> list[str]:
     """What a user should know before deploying, in plain words."""
-    found = []
+    found = [*built.remarks]
     if built.proof.dtype != "float64":
         found.append(
             f"The proof ran in {built.proof.dtype} with tolerance {built.proof.tolerance:g}, "
@@ -156,6 +156,8 @@ def warnings(built: "Built") -> list[str]:
     phases = [one["name"] for one in happened]
     if phases and any("dropout" in str(node.target) for node in built.small.calls()):
         found.append("Dropout is captured switched off, and stayed off while it was trained.")
+    if any(one.get("ignored") == "batch_size" for one in happened):
+        found.append("The batch size had no effect: the training data come in batches already.")
     if any(one.get("changed") is False for one in happened):
         found.append("The function that trains changed no weight.")
     found += _changed(built)

@@ -92,6 +92,9 @@ def check(
             raise UsageError(f"{name} = {limit}: it must be 0 or more", hint="5% is 0.05")
     if max_drop is not None and not evaluate:
         raise UsageError("a drop is limited, and nothing is evaluated", hint="give --evaluate")
+    if metric is not None and max_drop is None:
+        raise UsageError("--metric would be ignored", why="it says what --max-drop is about",
+                         hint="give --max-drop, or leave it out")  # fmt: skip
     accuracy = limits.metrics(new, baseline, evaluate) if evaluate else {}
     work = {}
     if max_macs_growth is not None:
