@@ -177,20 +177,20 @@ def _import_module(name: str, folders: Sequence[Path]) -> ModuleType:
                 hint=near(name, _modules_beside(name, folders[0]))
                 or "a file is named path/file.py:callable",
             ) from error
-    _check_from(module, folders[0])
+    _check_from(name, module, folders[0])
     _IMPORTED[name] = tuple(folders)
     return module
 
 
-def _check_from(module: ModuleType, folder: Path) -> None:
+def _check_from(name: str, module: ModuleType, folder: Path) -> None:
     """Raise UsageError for a module of this name from elsewhere, where `folder` has one too."""
     file = getattr(module, "__file__", None)
-    stem = folder.joinpath(*module.__name__.split("."))
+    stem = folder.joinpath(*name.split("."))
     forms = (stem.with_name(f"{stem.name}.py"), stem / "__init__.py")
     own = [one for one in forms if one.is_file()]
     if file is not None and own and not any(one.samefile(file) for one in own):
         raise UsageError(
-            f"two modules are called {module.__name__}",
+            f"two modules are called {name}",
             why=f"{shown(Path(file))} was imported before {shown(own[0])} could be",
             hint="name the file: path/file.py:callable",
         )
@@ -249,6 +249,16 @@ def _needed_arguments(value: Callable[..., Any]) -> list[str]:
     ]
 
 
+@functools.cache
+def _offered(folders: tuple[Path, ...]) -> dict[str, Path]:
+    """The modules and packages that an import finds there, by name."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in (*folder.glob("*.py"), *folder.glob("*/__init__.py")):
+            found.setdefault(path.stem if path.parent == folder else path.parent.name, path)
+    return found
+
+
 # ---------------------------------------------------------------------------- running
 
 
@@ -261,8 +271,15 @@ def running(what: str, folders: Sequence[Path]) -> Iterator[None]:
 
 @contextmanager
 def _importable(folders: Sequence[Path]) -> Iterator[None]:
-    """Put `folders` first on the import path, for this long."""
+    """Put `folders` first on the import path, for this long.
+
+    Modules of the same names that came from the user's other folders make room meanwhile.
+    """
     added = [str(folder) for folder in folders]
+    others = _namesakes(folders)
+    for name in others:
+        del sys.modules[name]
+    sys.modules.update(_OWN.get(folders[0], {}))
     sys.path[:0] = added
     importlib.invalidate_caches()
     try:
@@ -271,6 +288,33 @@ def _importable(folders: Sequence[Path]) -> Iterator[None]:
         for folder in added:
             with suppress(ValueError):  # the user's code may have taken it out
                 sys.path.remove(folder)
+        if others:
+            own = {name: sys.modules[name] for name in others if name in sys.modules}
+            _OWN.setdefault(folders[0], {}).update(own)
+            sys.modules.update(others)
+
+
+_OWN: dict[Path, dict[str, ModuleType]] = {}
+"""Modules of a folder whose names others had before."""
+
+
+def _namesakes(folders: Sequence[Path]) -> dict[str, ModuleType]:
+    """Modules that came from other folders of the user's, where an import would find these."""
+    known = {folder for own in _IMPORTED.values() for folder in own}
+    found: dict[str, ModuleType] = {}
+    if known <= set(folders):
+        return found
+    for top, path in _offered(tuple(folders)).items():
+        file = getattr(sys.modules.get(top), "__file__", None)
+        if file is None or Path(file) == path or not Path(file).is_file() or path.samefile(file):
+            continue
+        if known.intersection(Path(file).parents) and "site-packages" not in file:
+            found |= {
+                name: module
+                for name, module in sys.modules.items()
+                if name == top or name.startswith(f"{top}.")
+            }
+    return found
 
 
 @contextmanager

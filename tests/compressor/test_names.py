@@ -150,8 +150,23 @@ def test_a_module_is_imported_from_beside_the_recipe(place):
     recipe = resolve({}, write("other", "model = 'package.net:make'"))
     assert recipe.model == "other/./package.net:make"
     assert width(recipe) == 24
-    with pytest.raises(UsageError, match=r"two modules are called package\.net"):
-        load_model("package.net:make")
+    assert width(Recipe.of(model="package.net:make")) == 8
+    assert width(recipe) == 24
+
+
+def test_a_module_that_was_imported_from_elsewhere_is_not_taken_for_it(place, monkeypatch):
+    (place / "other" / "glue.py").write_text(NET)
+    monkeypatch.setitem(sys.modules, "glue", samples)
+    with pytest.raises(UsageError, match="two modules are called glue"):
+        width(resolve({}, write("other", "model = 'glue:make'")))
+
+
+def test_what_a_flag_names_imports_from_where_the_user_stands(place):
+    path = write("other", "model = 'net.py:make'")
+    recipe = resolve({"data": "net.py:calibration_data", "inputs": "net.py:example_inputs"}, path)
+    for _ in range(2):
+        assert width(recipe) == 32
+        assert float(load_data(recipe.data or "")[0][0, 0]) == 16
 
 
 def test_an_installed_module_needs_no_folder(place):
