@@ -136,7 +136,7 @@ def digest(*values: Any) -> str:
         if isinstance(leaf, Tensor):
             plain = leaf.detach().cpu().contiguous()
             found.update(f"{plain.dtype}{list(plain.shape)}".encode())
-            found.update(plain.reshape(-1).view(_byte()).numpy())
+            found.update(plain.reshape(-1).view(_byte()).numpy().data)
         elif isinstance(leaf, bytes):
             found.update(leaf)
         else:

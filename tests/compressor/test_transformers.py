@@ -7,7 +7,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from compressor.passes.errors import UsageError
 
+from compressor import passes
 from compressor.load import load_model, short
 from compressor.optional import loadable_torchvision
 
@@ -81,7 +83,6 @@ def test_sizes_that_the_user_names_come_first(bert, command):
 
 
 def test_a_sequence_that_cannot_be_free_is_told(bert, command, fast, monkeypatch):
-    from compressor.passes.errors import UsageError
 
     from compressor import api
 
@@ -92,7 +93,7 @@ def test_a_sequence_that_cannot_be_free_is_told(bert, command, fast, monkeypatch
             raise UsageError("axis 1 of input_ids cannot be free", why="is fixed at 16 by add")
         return capture(model, args, kwargs, dynamic)
 
-    monkeypatch.setattr(api.passes, "capture", fixed)
+    monkeypatch.setattr(passes, "capture", fixed)
     done = command(LINE.format(bert, bert).replace("/out", "/fixed"))
     assert done.exit_code == 0, done.stderr
     (line,) = [one for one in json.loads(done.stdout)["warnings"] if "cannot be free" in one]
