@@ -83,10 +83,7 @@ def test_sizes_that_the_user_names_come_first(bert, command):
 
 
 def test_a_sequence_that_cannot_be_free_is_told(bert, command, fast, monkeypatch):
-
-    from compressor import api
-
-    capture = api.passes.capture
+    capture = passes.capture
 
     def fixed(model, args, kwargs, dynamic=None):
         if dynamic:
