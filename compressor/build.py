@@ -13,14 +13,16 @@ from compressor.kept import look_at_operators, look_at_race
 from compressor.latency.final import keep_fastest, operators, raced
 from compressor.latency.meet import refuse_slower
 from compressor.load import load_callable, load_data, load_inputs, load_model, with_code
+from compressor.load.short import wishes
 from compressor.load.words import near
 from compressor.passes.errors import UsageError
 from compressor.recipe import Recipe
+from compressor.recipe.idle import asked_of, refuse_idle
 from compressor.report import amounts, groups
 from compressor.stages import Reached, Watch
 from compressor.swap import alone
 from compressor.train.nets import helper
-from compressor.work import STAGES, Work, digest
+from compressor.work import STAGES, Work, digest, stages_of
 
 
 def build(
@@ -92,8 +94,6 @@ def _built(
         built.measured["operators"] = work.once_json(
             "race", parts | {"of": "operators"}, lambda: operators(built), look_at_operators
         )
-    small, original = built.onnx.data, built.original_onnx.data
-    built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
     if not recipe.allow_slower:
         refuse_slower(built.measured["latency"], "latency" in built.plan.budget.kinds)
     with watch.stage("write"):
@@ -128,8 +128,31 @@ def expect(recipe: Recipe, watch: Watch) -> Expected:
 def _job(recipe: Recipe, watch: Watch, work: Work | None = None) -> Job:
     with watch.stage("load"):
         recipe = with_code(recipe)
+        for stage in (watch.until, None if work is None else work.start):
+            _check_runs(stage, recipe)
+        refuse_idle(asked_of(recipe))
         model, inputs, given = _loaded(recipe)
-    return prepared(model, inputs, given, recipe, recipe.model or "", watch, work)
+    return prepared(model, inputs, given, recipe, recipe.title, watch, work)
+
+
+def _check_runs(stage: str | None, recipe: Recipe) -> None:
+    """Raise UsageError for a stage that this build does not have."""
+    there = stages_of(recipe)
+    if stage is not None and stage not in there:
+        raise UsageError(
+            f"this build has no stage {stage!r}",
+            why=_WHY.get(stage, ""),
+            hint=f"it has {', '.join(there)}",
+        )
+
+
+_WHY = {
+    "measure": "there is no --data to measure with",
+    "repair": "there is no --data to repair with",
+    "evaluate": "there is no --evaluate",
+    "profile": "nothing is asked of --latency",
+    **dict.fromkeys(("sparse", "distill", "finetune"), "no training of this kind is asked for"),
+}
 
 
 def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
@@ -138,6 +161,8 @@ def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
     budget, dynamic, _ = recipe.budget(), recipe.axes(), recipe.options()  # refused early
     model, namespace = load_model(recipe.model, recipe.weights, trust=recipe.trust)
     inputs = load_inputs(namespace, recipe.input_shape, recipe.inputs)
+    own = recipe.input_shape is None and recipe.inputs is None
+    wished, remarks = wishes(namespace) if own else ({}, ())
     data, eval_data, train_data = (
         None if spec is None else load_data(spec)
         for spec in (recipe.data, recipe.eval_data, recipe.train_data)
@@ -156,5 +181,7 @@ def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
         finetune=finetune,
         dynamic=dynamic,
         criterion_loss=criterion_loss,
+        wished={} if recipe.dynamic else wished,
+        remarks=remarks,
     )
     return model, inputs, given

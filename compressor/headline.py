@@ -106,6 +106,8 @@ def asked(found: Mapping[str, Any]) -> str:
 def verdicts(found: Mapping[str, Any]) -> Iterator[Verdict]:
     """What was shown and what was measured."""
     yield _proof(found.get("proof"))
+    if found.get("changed"):
+        yield Verdict("open", "The weights were changed after the build.", "The proof is older.")
     yield _parity(found.get("parity"))
     yield _latency(found.get("latency"))
     if not found.get("accuracy"):

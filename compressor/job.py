@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from compressor import criteria, passes
 from compressor import search as searching
 from compressor.built import Built
+from compressor.current import Made, check_in_place
 from compressor.data import Data, Source
 from compressor.evaluate import Evaluation, refuse_drop
 from compressor.freedom import Sizes
@@ -23,20 +24,24 @@ from compressor.kept import planned, repaired
 from compressor.latency.meet import Met
 from compressor.latency.target import Target
 from compressor.latency.timing import Timing
-from compressor.load import check_finite
 from compressor.metric import Pairs, named
 from compressor.passes.curves import Curve
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
 from compressor.passes.threads import suited
 from compressor.recipe import Recipe
+from compressor.runtime import batches_of
 from compressor.stages import Watch
 from compressor.train.nets import helper, processes_started, with_tensors
 from compressor.train.phases import Task, trained
 from compressor.train.settings import Loss, Training
-from compressor.work import Work, digest, of_program
+from compressor.work import STAGES, Work, digest, of_program
 
 Curves = Sequence[Curve] | None
+
+
+ROUNDS = STAGES[STAGES.index("measure") : STAGES.index("evaluate") + 1]
+"""Stages that a search goes through for each size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +57,10 @@ class Given:
     finetune: Callable[[nn.Module], object] | None = None
     dynamic: Dynamic | None = None
     criterion_loss: Loss | None = None
+    wished: Dynamic = field(default_factory=dict)
+    """What is free where the model allows it, and nobody said which axes are."""
+    remarks: tuple[str, ...] = ()
+    """What there is to say of the inputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +81,13 @@ class Job:
     task: Task | None
     happened: tuple[dict[str, Any], ...]
     work: Work
+    remarks: tuple[str, ...] = ()
 
     def run(self) -> Built:
         """What the recipe asks for: a build of one size, or the smallest that is good enough."""
         if self.recipe.search:
-            return self.smallest()
+            with self.watch.rounds(*ROUNDS):
+                return self.smallest()
         met = self._met() if "latency" in self.budget.kinds else None
         plan = self.plan(self.budget) if met is None else met.plan
         if met is not None and met.rounds:  # what was asked for, not what was aimed at
@@ -110,7 +121,8 @@ class Job:
             first.append(self._chosen(budget))
             return first[0][0]
 
-        return self.timing.met(target, choose)
+        with self.watch.rounds("measure", "profile", "plan"):
+            return self.timing.met(target, choose)
 
     def expected(self) -> passes.Plan:
         """The plan as far as it is known without building: by the table, if it is about time."""
@@ -119,6 +131,11 @@ class Job:
             return self.plan(self.budget)
         share = min(target.share(self.timing.cost.dense * 1e3), 0.999)
         return self.plan(replace(self.budget, latency=share))
+
+    @cached_property
+    def batches(self) -> tuple[int, ...]:
+        """Batch sizes that the original takes, among those that are looked at."""
+        return batches_of(self.program, (self.program.args, dict(self.program.kwargs)))
 
     @cached_property
     def timing(self) -> Timing:
@@ -139,9 +156,11 @@ class Job:
             "steps": self.recipe.steps,
         }
         least = self.options.least
-        return planned(
+        found = planned(
             self.work, parts, self.coupling, budget, least, lambda: self._chosen(budget)[0]
         )
+        self.watch.reached("measure", "plan")  # kept from before, maybe
+        return found
 
     def _threads(self) -> AbstractContextManager[None]:
         """As many as pay for a network of this size."""
@@ -222,9 +241,10 @@ class Job:
             mended,
             self.recipe,
             self.work,
+            batches=self.batches,
+            remarks=self.remarks,
+            _original_onnx=None if like is None else like.original_onnx,
         )
-        if like is not None:
-            built.__dict__["original_onnx"] = like.original_onnx
         if happened:
             built.measured["training"] = {
                 "options": self.given.training.to_json(),
@@ -261,10 +281,7 @@ class Job:
         if self.given.finetune is not None:
             small = with_tensors(small, small.tensors())  # what is known of it stays as it was
             with self.watch.stage("finetune"):
-                self.given.finetune(small.module)
-            small.module.eval()
-            check_finite(small.module)
-            happened.append({"name": "finetune", "by": "the user's function"})
+                happened.append(_by_the_user(self.given.finetune, small))
         return small, happened
 
     def smallest(self) -> Built:
@@ -300,3 +317,18 @@ class Job:
         built.measured["search"] = searching.to_json(tries, limit, kind)
         assert isinstance(built, Built)
         return built
+
+
+def _by_the_user(train: Callable[[nn.Module], object], small: passes.Program) -> dict[str, Any]:
+    """What happened when the user's function trained the network in place.
+
+    Raises UsageError where it is another network afterwards, or the function trained another one.
+    """
+    before = Made.of(small)
+    returned = train(small.module)
+    small.module.eval()
+    now = before.now(small)
+    before.check_ready(small, now)
+    check_in_place(small.module, returned, now != before.digest)
+    same = {} if now != before.digest else {"changed": False}
+    return {"name": "finetune", "by": "the user's function"} | same

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.fx import Interpreter
 from torch.utils import _pytree as pytree
 
-from compressor.inputs import Called, at_batch, at_sizes, fresh, randomised
+from compressor.inputs import Called, at_batch, at_sizes, fresh, randomised, run
 from compressor.load.words import reason
 from compressor.passes.errors import CompressError, UsageError, WrongError
 from compressor.passes.program import Program
@@ -179,8 +179,7 @@ def _rounding(program: Program, call: Called) -> float:
             raise
         return 0.0
     wanted = _tensors(exact)
-    with torch.no_grad():
-        own = _tensors(program.module(*fresh(call[0]), **fresh(call[1])))
+    own = _tensors(run(program.module, call))
     gaps = [_gap(a, b)[1] for a, b in zip(wanted, own, strict=True) if a.is_floating_point()]
     return min(ROUNDINGS * max(gaps, default=0.0), MOST)
 
@@ -194,10 +193,8 @@ def batches_of(program: Program, call: Called) -> tuple[int, ...]:
         return (1,)
     found = []
     for batch in BATCHES:
-        args, kwargs = at_batch(call, program.batch, batch)
         try:
-            with torch.no_grad():
-                program.module(*fresh(args), **fresh(kwargs))
+            run(program.module, at_batch(call, program.batch, batch))
         except (RuntimeError, IndexError, ValueError):  # not a size for them; the report says so
             continue
         found.append(batch)
@@ -223,8 +220,7 @@ def _compare(
 ) -> Parity:
     args, kwargs = call
     try:
-        with torch.no_grad():
-            wanted = _tensors(program.module(*fresh(args), **fresh(kwargs)))
+        wanted = _tensors(run(program.module, call))
     except Exception as error:
         raise WrongError(
             f"the small network does not run at a batch of {batch}, which the original does",

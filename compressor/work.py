@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from compressor import disk, ours, sealing
 from compressor.files import open_file, write_file
@@ -29,11 +29,30 @@ from compressor.load.words import reason
 from compressor.manifest import source_digest
 from compressor.passes.errors import CompressError, UsageError, WrongError
 
+if TYPE_CHECKING:
+    from compressor.recipe import Recipe
+
 STAGES = (
-    *("load", "capture", "couple", "measure", "plan", "shrink", "prove", "repair", "distill"),
-    *("finetune", "export", "parity", "simplify", "evaluate", "race", "write"),
+    *("load", "capture", "couple", "sparse", "measure", "profile", "plan", "shrink", "prove"),
+    *("repair", "distill", "finetune", "export", "parity", "simplify", "evaluate", "race", "write"),
 )
 """In the order in which they run; some only where they were asked for."""
+
+
+def stages_of(recipe: "Recipe") -> tuple[str, ...]:
+    """The stages that a build of this recipe has."""
+    has_data = recipe.data is not None
+    where = {
+        "sparse": recipe.sparse_train > 0,
+        "measure": has_data,
+        "profile": recipe.latency is not None,
+        "repair": has_data,
+        "distill": recipe.distill > 0,
+        "finetune": recipe.finetune > 0 or recipe.train_with is not None,
+        "evaluate": bool(recipe.evaluate),
+    }
+    return tuple(stage for stage in STAGES if where.get(stage, True))
+
 
 _PACKAGES = (
     "torch",
@@ -62,7 +81,7 @@ class Work:
     def __init__(
         self, folder: Path | None = None, start: str | None = None, key: bytes | None = None
     ) -> None:
-        self.folder, self._start, self._key = folder, start, key
+        self.folder, self.start, self._key = folder, start, key
         self.note = ""
         """Why nothing is kept, where the disk has no private folders."""
 
@@ -140,7 +159,7 @@ class Work:
 
     def _recalled(self, stage: str, path: Path) -> bytes | None:
         """None where it has to be made: it is not there, is torn, or is not wanted."""
-        if self._start is not None and STAGES.index(stage) >= STAGES.index(self._start):
+        if self.start is not None and STAGES.index(stage) >= STAGES.index(self.start):
             return None
         try:
             with open_file(path) as file:
@@ -234,7 +253,7 @@ def digest(*values: Any) -> str:
         if isinstance(leaf, Tensor):
             plain = leaf.detach().cpu().contiguous()
             found.update(f"{plain.dtype}{list(plain.shape)}".encode())
-            found.update(plain.reshape(-1).view(_byte()).numpy().tobytes())
+            found.update(plain.reshape(-1).view(_byte()).numpy().data)
         elif isinstance(leaf, bytes):
             found.update(leaf)
         else:

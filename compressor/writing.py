@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from compressor import headline, manifest, page, sealing
 from compressor.environment import environment
 from compressor.exportable import exportable
-from compressor.inputs import Called, at_batch, fresh, randomised
+from compressor.inputs import Called, at_batch, randomised, run
 from compressor.load.words import reason
 from compressor.passes.free import dynamic_shapes
 from compressor.passes.quiet import quiet
@@ -176,9 +176,7 @@ def _write_parity(built: "Built", place: Place) -> None:
     given = at_batch(built.call, built.small.batch, built.batches[0])
     for name, call in (("example", given), ("random", randomised(given, built.options.seed))):
         feed = {INPUT + key: torch.from_numpy(value) for key, value in model.feed(*call).items()}
-        args, kwargs = fresh(call)
-        with torch.no_grad():
-            outputs = pytree.tree_leaves(built.module(*args, **kwargs))
+        outputs = pytree.tree_leaves(run(built.module, call))
         leaves = [leaf for leaf in outputs if isinstance(leaf, Tensor)]
         wanted = zip(model.outputs, leaves, strict=True)
         found = feed | {OUTPUT + key: leaf.detach().clone() for key, leaf in wanted}

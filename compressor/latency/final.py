@@ -72,7 +72,7 @@ def keep_fastest(built: Built, found: Mapping[str, Any]) -> None:
         refuse("race", f"there is no form {chosen['name']!r} of this model to deploy")
     simplified = built.onnx.simplified and chosen["name"] != UNSIMPLIFIED
     parity = tuple(built.parity_of(built.small, data))
-    built.__dict__["onnx"] = replace(built.onnx, data=data, simplified=simplified, parity=parity)
+    built.deploy(replace(built.onnx, data=data, simplified=simplified, parity=parity))
 
 
 def _note(form: str, sums: bool) -> str:

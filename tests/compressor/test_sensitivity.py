@@ -242,9 +242,7 @@ def test_the_analysis_does_not_need_the_weights_that_it_is_about_to_write(
         "import torch\n\ndef batches():\n    torch.manual_seed(0)\n"
         "    return list(torch.randn(48, 3, 8, 8).split(16))\n"
     )
-    (tmp_path / "recipe.toml").write_text(
-        f"sensitivity = '{tmp_path}/x.json'\nmodel = 'net.py:net'"
-    )
+    (tmp_path / "recipe.toml").write_text(f"sensitivity = 'x.json'\nmodel = '{project}/net.py:net'")
     asked = f"-c {tmp_path}/recipe.toml --data given.py:batches --share 0.5 -o {tmp_path}/x.json"
     done = command(f"sensitivity {asked}")
     assert done.exit_code == 0, done.stderr

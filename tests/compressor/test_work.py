@@ -19,7 +19,8 @@ from compressor import built as built_parts
 from compressor import disk, manifest, ours
 from compressor.built import Onnx
 from compressor.latency.final import raced
-from compressor.work import Work, digest
+from compressor.recipe import Recipe
+from compressor.work import STAGES, Work, digest, stages_of
 
 posix = pytest.mark.skipif(os.name == "nt", reason="made of what POSIX has")
 LINE = (
@@ -409,3 +410,45 @@ def test_what_somebody_put_into_the_work_folder_is_not_released(
     assert done.exit_code == 5, (done.stdout, done.stderr)
     assert f"what was kept of '{stage}' is not what this build makes" in done.stderr
     assert list(tmp_path.iterdir()) == []  # the folder is gone as well: the next build is anew
+
+
+@pytest.mark.parametrize("option", ["--until", "--from"])
+@pytest.mark.parametrize(
+    "stage", ["measure", "repair", "evaluate", "distill", "finetune", "sparse", "profile"]
+)
+def test_a_stage_that_a_build_does_not_have_is_an_error(option, stage, command, fast, tmp_path):
+    done = command(f"build net.py:net --macs 0.5 -o {tmp_path}/out {option} {stage}")
+    assert done.exit_code == 2, done.stderr
+    assert f"this build has no stage '{stage}'" in done.stderr
+    assert "it has load, capture, couple, plan, shrink, prove, export" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stages_follow_what_is_asked_for():
+    bare = stages_of(Recipe.of(macs=0.5))
+    every = stages_of(Recipe.of(
+        latency="0.5", data="a:b", evaluate="accuracy", sparse_train=1, distill=1, train_with="a:b"
+    ))  # fmt: skip
+    assert set(STAGES) - set(bare) == {
+        *("sparse", "measure", "profile", "repair", "distill", "finetune", "evaluate")
+    }
+    assert every == STAGES
+
+
+@pytest.mark.parametrize("stage", ["measure", "plan", "export", "parity", "simplify"])
+def test_a_build_ends_after_a_stage_whose_result_was_kept(
+    stage, command, fast, data, monkeypatch, tmp_path
+):
+    assert command(f"{LINE.format(tmp_path)} --until simplify").exit_code == 0
+    monkeypatch.setattr("compressor.build.raced", lambda built: pytest.fail("it went on"))
+    done = command(f"{LINE.format(tmp_path)} --until {stage}")
+    assert done.exit_code == 0, done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_search_ends_when_all_sizes_were_tried(command, fast, data, tmp_path):
+    line = LINE.format(tmp_path).replace("--macs 0.5", "--macs 0.7 --search --max-drop 1")
+    done = command(f"{line} --evaluate net.py:agreement --until repair")
+    assert done.exit_code == 0, done.stderr
+    assert "evaluate ..." in done.stderr
+    assert not (tmp_path / "out").exists()
