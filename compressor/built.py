@@ -51,7 +51,7 @@ class Onnx:
         """What `packed` made."""
         head, _, data = packed.partition(b"\n")
         simplified, note, parity, end = json.loads(head)
-        found = tuple(Parity(**one) for one in parity)
+        found = tuple(map(Parity.of_json, parity))
         return cls(data[:end], simplified, note, found, data[end:])
 
 
