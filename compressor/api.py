@@ -25,6 +25,7 @@ from compressor.load import check_finite
 from compressor.load.words import near
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
+from compressor.passes.overflow import refuse_negative_variances
 from compressor.recipe import Recipe
 from compressor.stages import Watch
 from compressor.train.phases import Task, frozen_norms, sparsened
@@ -113,6 +114,7 @@ def prepared(
         with watch.stage("capture"):
             program = passes.capture(model, args, kwargs, given.dynamic)
             sizes = other_sizes(model, program, (program.args, dict(program.kwargs)))
+    refuse_negative_variances(program)
     check_ignored(model, program, options.ignore)
     data, judged = _measuring(given, recipe, program)
     with watch.stage("couple"):

@@ -146,6 +146,12 @@ class _Axis:
         return cls(np.zeros(length), np.zeros(length), np.zeros(length), np.zeros(length, int))
 
 
+def _pairs(leaf: Any) -> Any:
+    """Complex numbers as ONNX has them."""
+    is_complex = isinstance(leaf, Tensor) and leaf.is_complex()
+    return torch.view_as_real(leaf) if is_complex else leaf
+
+
 def _axes(tensor: Tensor) -> list[int]:
     return sorted({1, tensor.dim() - 1}) if tensor.dim() > 1 else []
 
@@ -160,22 +166,11 @@ class Beside:
         self._seen: list[Seen] = []
         self._slices: list[Slices] = []
         self._before: list[tuple[str, ...]] | None = None
+        self._planned = 0
 
     def compare(self, call: Called, name: str, batch: int, sizes: Mapping[str, int]) -> None:
         """One batch more. Raises WrongError where the two do not even have the same form."""
-        try:
-            with torch.no_grad():
-                wanted = pytree.tree_leaves(self._program.module(*fresh(call[0]), **fresh(call[1])))
-        except Exception as error:
-            raise WrongError(
-                f"the small network does not run at a batch of {batch}, which the original does",
-                why=reason(error),
-                hint="report this model; nothing was written",
-            ) from error
-        names = self._names if len(self._names) == len(wanted) else [""] * len(wanted)
-        pairs = zip(names, wanted, strict=True)
-        named = {place: (own, leaf) for place, (own, leaf) in enumerate(pairs)
-                 if isinstance(leaf, Tensor)}  # fmt: skip
+        named = self._torch(call, batch)
         found = _tensors(self._model(*call[0], **call[1]))
         if len(named) != len(found):
             raise WrongError(f"the ONNX model gives {len(found)} tensors, torch gives {len(named)}")
@@ -195,6 +190,24 @@ class Beside:
         told = tuple(output for _, output in outputs)
         one = Parity(name, batch, sizes, far, worst, min(rows, default=None), told)
         self._found.append((one, call))
+
+    def _torch(self, call: Called, batch: int) -> dict[int, tuple[str, Tensor]]:
+        """Names and values of the outputs that are tensors, by their place."""
+        try:
+            with torch.no_grad():
+                result = self._program.module(*fresh(call[0]), **fresh(call[1]))
+        except Exception as error:
+            raise WrongError(
+                f"the small network does not run at a batch of {batch}, which the original does",
+                why=reason(error),
+                hint="report this model; nothing was written",
+            ) from error
+        leaves = pytree.tree_leaves(result)
+        names = self._names
+        if len(names) != len(leaves):
+            names = [f"output {place}" for place in range(len(leaves))]
+        pairs = enumerate(zip(names, map(_pairs, leaves), strict=True))
+        return {place: pair for place, pair in pairs if isinstance(pair[1], Tensor)}
 
     def _output(
         self, place: int, name: str, a: Tensor, b: Tensor, call: Called
@@ -230,7 +243,8 @@ class Beside:
                 slices.add(array(a), array(b), len(self._found))
 
     def search(self, call: Called, batch: int, seed: int) -> None:
-        """Other inputs, while some output was the same for all of them."""
+        """Other inputs, while some output was the same for all of them; not told apart later."""
+        self._planned = len(self._found)
         for index, scale in enumerate(SCALES):
             if not any(one.why for one in self._seen):
                 return
@@ -257,7 +271,7 @@ class Beside:
                 name = self._found[0][0].outputs[place].name
                 raise self._wrong(bad.relative, self._found[bad.comparison][0], f"{name} {bad}")
         found = []
-        for one, _ in self._found:
+        for one, _ in self._found[: self._planned]:
             pairs = zip(one.outputs, self._seen, strict=True)
             found.append(replace(one, outputs=tuple(replace(o, why=s.why) for o, s in pairs)))
         refuse_nothing(merged([one.outputs for one in found]), "ONNX Runtime beside torch")

@@ -84,6 +84,9 @@ def check_runs(model: nn.Module, call: Called) -> None:
 
     Inputs and buffers stay as they were. Raises UsageError with what the model raises.
     """
+    leaves = [one for one in pytree.tree_leaves(call) if isinstance(one, Tensor)]
+    if any(one.is_floating_point() and bool(torch.isnan(one).any()) for one in leaves):
+        raise UsageError("the example inputs hold NaN", hint="give inputs like those of --data")
     args, kwargs = fresh(call)
     buffers = {name: one.clone() for name, one in model.named_buffers()}
     try:

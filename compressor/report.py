@@ -20,6 +20,7 @@ from rich.table import Table
 
 from compressor import passes
 from compressor.environment import environment
+from compressor.passes.alike import merged
 from compressor.passes.text import width
 from compressor.runtime import BATCHES
 from compressor.search import Try, told
@@ -55,6 +56,7 @@ def build(built: "Built") -> dict[str, Any]:
     if "onnx" in built.__dict__:
         found["parity"] = [asdict(one) for one in built.onnx.parity]
         found["simplified"] = built.onnx.simplified
+    found["uncompared"] = uncompared(built)
     found |= built.measured
     found["warnings"] = warnings(built)
     found["stages"] = {name: round(took, 3) for name, took in built.watch.seconds.items()}
@@ -129,6 +131,7 @@ def warnings(built: "Built") -> list[str]:
             f"{len(built.proof.inexact)} norms take their statistics over fewer channels now "
             f"(first: {built.proof.inexact[0]}); the proof compares them on the kept channels."
         )
+    found += [f"{one}." for one in uncompared(built)]
     if built.original.batch is None:
         found.append("The model fixes its batch size, and so does the exported one.")
     elif "batches" in built.__dict__ and (left := set(BATCHES) - set(built.batches)):
@@ -164,6 +167,21 @@ def warnings(built: "Built") -> list[str]:
     return found
 
 
+def uncompared(built: "Built") -> list[str]:
+    """The outputs at which proof or parity could compare nothing, and why."""
+    parity = built.onnx.parity if "onnx" in built.__dict__ else ()
+    by = {
+        "the proof": built.proof.outputs,
+        "ONNX Runtime beside PyTorch": merged([one.outputs for one in parity]),
+    }
+    return [
+        f"Nothing was compared at {one.name} by {name}: {one.why}"
+        for name, outputs in by.items()
+        for one in outputs
+        if one.why
+    ]
+
+
 def _searched(found: Mapping[str, Any]) -> str:
     """What a search tried."""
     lines = [told(Try(**one)) for one in found["tries"]]
@@ -175,6 +193,7 @@ def table(found: Mapping[str, Any]) -> Table:
     shown = Table(title=f"{found['model']} at {_asked(found['budget'])}")
     for column in ("", "original", "small", "ratio"):
         shown.add_column(column, justify="left" if not column else "right")
+    shown.caption = "\n".join(found.get("uncompared", ())) or None
     names = {"params": "parameters", "macs": "MACs", "channels": "prunable channels"}
     for kind, name in names.items():
         _add(shown, name, found["cost"][kind], "{:,.0f}")
