@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
+from torch.nn import Parameter
 from torch.utils import _pytree as pytree
 
 from .alike import LEAST
@@ -54,7 +55,15 @@ def sources(module: GraphModule, leaves: Sequence[Any]) -> list[tuple[str, ...]]
     return found
 
 
-class _Kinds(Interpreter):
+class _Careful(Interpreter):
+    """Leaves the buffers of the network as they are: some count their calls."""
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        own = super().get_attr(target, args, kwargs)
+        return own.clone() if isinstance(own, Tensor) and not isinstance(own, Parameter) else own
+
+
+class _Kinds(_Careful):
     """Notes which results are numbers, and which are steps of some."""
 
     def __init__(self, module: GraphModule) -> None:
@@ -130,7 +139,7 @@ def _leaves(
     return found
 
 
-class _Rounded(Interpreter):
+class _Rounded(_Careful):
     """Runs the graph with some results moved a little."""
 
     def __init__(

@@ -208,22 +208,28 @@ class _Comparison:
         self._least = LEAST if limit == TOLERANCE else 1.0  # in float32 only the largest counts
         self._before = before
         known = dict.fromkeys(name for names in before for name in names)
-        self._probes = [name for name in known if self._whole(name)]
+        results = {node.name: value for node, value in plan.coupling.trace.results.items()}
+        values = {name: results.get(name) for name in known}
+        self._values = {n: value for n, value in values.items() if isinstance(value, Value)}
         self._names = output_names(plan.coupling.program.module)
 
-    def _whole(self, name: str) -> bool:
-        """Whether nothing of a result was removed, so that it can be compared as it is."""
-        coupling, sizes = self._plan.coupling, self._plan.sizes
-        node = next(one for one in coupling.program.module.graph.nodes if one.name == name)
-        value = coupling.trace.results.get(node)
-        return isinstance(value, Value) and sizes.shape(value) == value.shape
+    def _kept(self, name: str, result: Tensor) -> Tensor | None:
+        """What stays of a result of the original; None where it has no such axes now: heads that
+        are folded into a batch of another size."""
+        sizes = self._plan.sizes
+        value = self._values[name]
+        fits = result.dim() == value.rank and all(
+            size == now or sizes.extent(value, axis) == size
+            for axis, (size, now) in enumerate(zip(value.shape, result.shape, strict=True))
+        )
+        return sizes.cut(result, value) if fits else None
 
     def run(self, small: Program, tensors: Mapping[str, Tensor] | None) -> tuple[Output, ...]:
         """What came of each output."""
         coupling, sizes = self._plan.coupling, self._plan.sizes
         silent = self._copy(coupling.program, silenced(coupling, sizes, tensors))
         names = {node.name for node in small.module.graph.nodes}
-        probes = [name for name in self._probes if name in names]
+        probes = [name for name in self._values if name in names]
         _also(silent, probes)
         wanted = list(_outputs(Silenced(coupling, sizes, silent), self._leaves))
         forget(silent)  # two networks in double precision need not be in memory together
@@ -251,8 +257,10 @@ class _Comparison:
         found = _outputs(Interpreter(candidate), self._leaves)
         for leaves, theirs, ours in zip(self._leaves, wanted, found, strict=True):
             for place, (a, b) in enumerate(zip(theirs, ours, strict=True)):
-                if not isinstance(a, Tensor):
+                kept = self._kept(names[place], a) if place >= count else a
+                if not isinstance(kept, Tensor):
                     continue
+                a = kept
                 tensors.add(place)
                 seen[place].add(array(a))
                 far = self._gap(a, b)
@@ -262,7 +270,8 @@ class _Comparison:
         made = {place: Output(name, max(one.absolute for one in gaps[place]),
                               max(one.slices for one in gaps[place]), seen[place].why)
                 for place, name in enumerate(names) if place in tensors}  # fmt: skip
-        probed = {name: made[count + place] for place, name in enumerate(probes)}
+        probed = {name: made[count + place] for place, name in enumerate(probes)
+                  if count + place in made}  # fmt: skip
         return tuple(self._with_probes(made[p], self._before[p], probed)
                      for p in sorted(tensors) if p < count)  # fmt: skip
 
