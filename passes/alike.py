@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import WrongError
+from .errors import SilentError
 
 LEAST = 1e-3
 """Share of the largest number of an output below which no slice counts as smaller: what is small
@@ -157,11 +157,11 @@ def merged(parts: Iterable[Sequence[Output]]) -> tuple[Output, ...]:
 
 
 def refuse_nothing(outputs: Sequence[Output], by: str) -> None:
-    """Raise WrongError unless some output was compared."""
+    """Raise SilentError unless some output was compared."""
     if any(not one.why for one in outputs):
         return
     where = "; ".join(f"{one.name}: {one.why}" for one in outputs) or "the model has no output"
-    raise WrongError(
+    raise SilentError(
         f"nothing could be compared by {by}: no output of the model says anything",
         where=where,
         why="an output that is the same whatever goes in is equal whatever is done to the network",

@@ -71,8 +71,8 @@ def prove(
     """Compare the small program with the silenced original on every (args, kwargs) of `inputs`.
 
     It is compared once more with other weights, on `other` (by default the last of the inputs).
-    Raises WrongError that names the smallest set of groups which shows the difference, or where no
-    output says anything.
+    Raises WrongError that names the smallest set of groups which shows the difference, SilentError
+    where no output says anything.
     """
     require_values(plan.coupling.program.tensors().values(), "a proof")
     proof = compare_twice(plan, small, inputs, other)

@@ -158,7 +158,9 @@ def _stopped(network: Network, plan: str, error: Exception) -> Verdict:
     note = f"{kind}: {error}".splitlines()[0][:150]
     if refused(error):
         return Verdict(network.name, plan, "harmless", "refusal", note)
-    by = {"WrongError": "proof", "ContractError": "contract"}.get(kind, "crash")
+    by = {"WrongError": "proof", "SilentError": "proof", "ContractError": "contract"}.get(
+        kind, "crash"
+    )
     return Verdict(network.name, plan, "found", by, note)
 
 
