@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from compressor import passes, release, report, sealing, writing
+from compressor.beside import Parity
 from compressor.data import Data
 from compressor.evaluate import Evaluation, compared
 from compressor.export import export, operators, simplify
@@ -23,7 +24,7 @@ from compressor.freedom import Sizes
 from compressor.inputs import Called
 from compressor.passes.errors import CompressError
 from compressor.recipe import Recipe
-from compressor.runtime import OnnxModel, Parity, batches_of, parity
+from compressor.runtime import OnnxModel, batches_of, parity
 from compressor.stages import Watch
 from compressor.work import Work, digest, of_program
 

@@ -11,7 +11,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressor.beside import Beside, Parity
+from compressor.beside import Beside
+from compressor.beside import Parity as Parity
 from compressor.inputs import Called, at_batch, at_sizes, fresh, randomised
 from compressor.load.words import reason
 from compressor.passes.errors import CompressError, UsageError

@@ -99,7 +99,8 @@ def _numbers(array: Array) -> Array:
     """In double precision; complex numbers as pairs along a last axis."""
     if array.dtype.kind == "c":
         array = np.stack([array.real, array.imag], -1)
-    return array.astype(np.float64)
+    found: Array = array.astype(np.float64)
+    return found
 
 
 def along(array: Array, axis: int) -> Array:

@@ -114,6 +114,7 @@ class _Probe(Interpreter):
         self, module: GraphModule, layers: dict[Node, View], seed: int, original: bool
     ) -> None:
         super().__init__(module)
+        self._graph_module = module
         self.layers = layers
         self.gains: dict[Node, Tensor] = {}
         self.sums: dict[Node, list[Any]] = {}
@@ -134,7 +135,7 @@ class _Probe(Interpreter):
         with torch.enable_grad():
             outputs = self.run(*fresh(chunk.leaves), enable_io_processing=False)
             if self._original:
-                refuse_nan(self.module, outputs, chunk.batch)
+                refuse_nan(self._graph_module, outputs, chunk.batch)
             loss = own_loss(outputs, self._random)
         nodes = list(self._nudges)
         nudges = [self._nudges[node] for node in nodes]

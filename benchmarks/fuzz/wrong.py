@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from benchmarks.fuzz.check import ONNX_REFUSALS, random_plan
+from benchmarks.fuzz.check import ONNX_REFUSALS, needs_export, random_plan
 from benchmarks.fuzz.network import grown
 from benchmarks.fuzz.trace import traced
 from compressor import passes
@@ -185,7 +185,11 @@ def of_reference(name: str, seed: int = 0, count: int = 1) -> Iterator[Told]:
 def of_random(seed: int, count: int = 1) -> Iterator[Told]:
     """Changes of a random network."""
     network = grown(seed)
-    return attempts(f"seed {seed}", traced(network, network.inputs), seed, count)
+    exported = needs_export(network.genome)
+    program = (
+        passes.capture(network, network.inputs, {}) if exported else traced(network, network.inputs)
+    )
+    return attempts(f"seed {seed}", program, seed, count)
 
 
 def planted(seed: int, count: int, each: int = 3) -> Iterator[Told]:
