@@ -27,6 +27,7 @@ from compressor.load.words import near
 from compressor.metric import refuse_unmeasured
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
+from compressor.passes.overflow import refuse_negative_variances
 from compressor.recipe import Recipe
 from compressor.recipe.idle import asked_of, refuse_idle
 from compressor.stages import Watch
@@ -138,6 +139,7 @@ def prepared(
 
         with watch.stage("capture"):
             (program, sizes), fixed = free_where_possible(given.wished, captured)
+    refuse_negative_variances(program)
     check_ignored(model, program, options.ignore)
     data, judged = _measuring(given, recipe, program)
     with watch.stage("couple"):

@@ -18,6 +18,7 @@ from typing import Any
 from torch import nn
 
 from compressor import passes, release, report, writing
+from compressor.beside import Parity
 from compressor.current import Made
 from compressor.data import Data
 from compressor.evaluate import Evaluation, compared, refuse_drop
@@ -29,7 +30,7 @@ from compressor.onnx_files import check_alone
 from compressor.passes.errors import CompressError, ContractError, UsageError
 from compressor.place import Place
 from compressor.recipe import Recipe
-from compressor.runtime import OnnxModel, Parity, batches_of, parity
+from compressor.runtime import OnnxModel, batches_of, parity
 from compressor.stages import Watch
 from compressor.work import Work, digest, of_program, recalled
 
@@ -59,7 +60,7 @@ class Onnx:
         """What `packed` made."""
         head, _, data = packed.partition(b"\n")
         simplified, note, parity, end = json.loads(head)
-        found = tuple(Parity(**one) for one in parity)
+        found = tuple(map(Parity.of_json, parity))
         return cls(data[:end], simplified, note, found, data[end:])
 
 

@@ -92,6 +92,9 @@ def check_runs(model: nn.Module, call: Called) -> None:
 
     Inputs and buffers stay as they were. Raises UsageError with what the model raises.
     """
+    leaves = [one for one in pytree.tree_leaves(call) if isinstance(one, Tensor)]
+    if any(one.is_floating_point() and bool(torch.isnan(one).any()) for one in leaves):
+        raise UsageError("the example inputs hold NaN", hint="give inputs like those of --data")
     try:
         run(model, call)
     except Exception as error:  # whatever the user's forward raises

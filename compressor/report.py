@@ -21,6 +21,7 @@ from rich.table import Table
 from compressor import passes
 from compressor.environment import environment
 from compressor.headline import finite
+from compressor.passes.alike import merged
 from compressor.passes.text import width
 from compressor.runtime import BATCHES
 from compressor.search import Try, told
@@ -60,6 +61,7 @@ def build(built: "Built") -> dict[str, Any]:
     if sizes := built.file_bytes:
         found["file_bytes"] = sizes
     found["changed"] = built.changed
+    found["uncompared"] = uncompared(built)
     found |= built.measured
     found["warnings"] = warnings(built)
     found["stages"] = {name: round(took, 3) for name, took in built.watch.seconds.items()}
@@ -134,6 +136,7 @@ def warnings(built: "Built") -> list[str]:
             f"{len(built.proof.inexact)} norms take their statistics over fewer channels now "
             f"(first: {built.proof.inexact[0]}); the proof compares them on the kept channels."
         )
+    found += [f"{one}." for one in uncompared(built)]
     if built.original.batch is None:
         found.append("The model fixes its batch size, and so does the exported one.")
     elif left := set(BATCHES) - set(built.batches):
@@ -193,6 +196,22 @@ def _changed(built: "Built") -> list[str]:
 _NAMES = {"accuracy": "Accuracy", "latency": "Latency"}
 
 
+def uncompared(built: "Built") -> list[str]:
+    """The outputs at which proof or parity could compare nothing, and why."""
+    exported = built.exported
+    parity = () if exported is None else exported.parity
+    by = {
+        "the proof": built.proof.outputs,
+        "ONNX Runtime beside PyTorch": merged([one.outputs for one in parity]),
+    }
+    return [
+        f"Nothing was compared at {one.name} by {name}: {one.why}"
+        for name, outputs in by.items()
+        for one in outputs
+        if one.why
+    ]
+
+
 def _searched(found: Mapping[str, Any]) -> str:
     """What a search tried."""
     lines = [told(Try(**one)) for one in found["tries"]]
@@ -204,6 +223,7 @@ def table(found: Mapping[str, Any]) -> Table:
     shown = Table(title=words(f"{found['model']} at {_asked(found['budget'])}"))
     for column in ("", "original", "small", "ratio"):
         shown.add_column(column, justify="left" if not column else "right")
+    shown.caption = "\n".join(found.get("uncompared", ())) or None
     names = {"params": "parameters", "macs": "MACs", "channels": "prunable channels"}
     for kind, name in names.items():
         _add(shown, name, found["cost"][kind], "{:,.0f}")

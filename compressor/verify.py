@@ -16,6 +16,7 @@ import numpy as np
 
 from compressor import onnx_files
 from compressor.load.words import reason
+from compressor.passes import alike
 from compressor.passes.errors import UsageError, WrongError
 from compressor.reading import Arrived
 
@@ -133,14 +134,8 @@ def _difference(session: Any, arrays: dict[str, np.ndarray]) -> float:
 
 
 def gap(wanted: np.ndarray, found: np.ndarray) -> float:
-    """The largest difference over the largest magnitude; infinite where shapes differ."""
-    if wanted.shape != found.shape:
-        return float("inf")
-    if not wanted.size:
-        return 0.0
-    a, b = wanted.astype(np.float64), found.astype(np.float64)
-    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
-        return float("inf")
-    a, b = (np.nan_to_num(one, nan=0.0, posinf=0.0, neginf=0.0) for one in (a, b))
-    difference, scale = float(np.abs(a - b).max()), float(np.abs(a).max())
-    return difference / scale if scale else difference
+    """The largest difference over the largest magnitude; infinite where shapes, NaN or infinities
+    differ. Of whole numbers and flags, the share of entries that differ: rounding may flip few."""
+    if alike.is_exact(wanted) and alike.is_exact(found) and wanted.shape == found.shape:
+        return float(np.mean(wanted != found)) if wanted.size else 0.0
+    return alike.gap(wanted, found).whole

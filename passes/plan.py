@@ -135,6 +135,12 @@ def choose(
             break  # scores cannot tell what rounding costs, and stairs need no rounding
     found = [replace(plan, loss=plan.loss + spent) for plan in found]
     least = min(plan.loss for plan in found)
+    if not all(math.isfinite(plan.loss) for plan in found):
+        raise UsageError(
+            "what the channels cost is no finite number",
+            why="scores or measured losses hold NaN or infinities",
+            hint="look at the weights, at the calibration data, and at the loss of the criterion",
+        )
     return next(plan for plan in found if plan.loss <= least * (1 + WORTH))
 
 

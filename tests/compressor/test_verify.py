@@ -316,13 +316,20 @@ def restated(folder: Path, apart: bool = False, place: str = "", **facts: object
 # ---------------------------------------------------------------------------- of itself
 
 
-@pytest.mark.parametrize("stated", [1e-3, 0.01, 1e9, float("inf"), float("nan"), 0.0, -1.0, 1, "1"])
+@pytest.mark.parametrize("stated", [1e-3, 0.01, 1e9, 0.0, -1.0, 1, "1"])
 def test_a_manifest_may_not_allow_more_than_a_build_would(stated, copy):
     restated(copy, tolerance=stated)
-    with pytest.raises(WrongError, match=r"tolerance|is not a manifest"):
+    with pytest.raises(WrongError, match="tolerance"):
         verify(copy)
     restated(copy, tolerance=1e-4)
     assert verify(copy).parity
+
+
+@pytest.mark.parametrize("stated", [float("inf"), float("nan")])
+def test_a_manifest_of_numbers_that_are_none_is_no_manifest(stated, copy):
+    restated(copy, tolerance=stated)
+    with pytest.raises(WrongError, match="is not a manifest"):
+        verify(copy)
 
 
 @pytest.mark.parametrize(("kind", "most"), [(10, 8 * 2**-10), (16, 8 * 2**-7)])
