@@ -117,6 +117,9 @@ def run_fuzz(
     count: Annotated[int, typer.Option(help="of networks, one for each seed")] = 100,
     onnx: Annotated[int, typer.Option(help="how many of them run in ONNX Runtime too")] = 0,
     inflate: Annotated[int, typer.Option(help="further networks to make wider by hand")] = 0,
+    wrong: Annotated[
+        int, typer.Option(help="further networks, and the reference models, to make wrong")
+    ] = 0,
     jobs: Annotated[int, typer.Option(help="processes")] = 1,
     genomes: Annotated[Path, typer.Option(help="where networks that fail are written")] = Path(
         "tests/fuzz"
@@ -127,10 +130,16 @@ def run_fuzz(
     """Random networks: removing equals silencing in every one, or there is a reason."""
     from benchmarks.fuzz.run import inflated, kept, run
     from benchmarks.fuzz.tally import Tally, show
+    from benchmarks.fuzz.wrong import planted, summary
 
     tally = run(seed, count, onnx, jobs, kept(genomes))
     tally.inflated = inflated(seed, inflate)
     show(tally, Console(width=None if sys.stdout.isatty() else 120))
+    if wrong:
+        told = list(planted(seed, wrong))
+        print(f"planted wrong networks: {summary(told)}")
+        if any(one.kind == "survived" for one in told):
+            sys.exit(1)
     if record:
         if add and (before := recording.recorded("fuzz")):
             tally += Tally.from_json(before)

@@ -10,6 +10,7 @@ built.save("build/net")  model.onnx, weights, plan, report: all of them, or noth
 import fnmatch
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 from torch import nn
@@ -18,7 +19,7 @@ from compressor import criteria, group_weights, passes
 from compressor.built import Built
 from compressor.data import Data, Source
 from compressor.evaluate import Evaluation, evaluations
-from compressor.freedom import other_sizes
+from compressor.freedom import Sizes, free_where_possible, other_sizes
 from compressor.inputs import Inputs, as_call, check_runs
 from compressor.job import Given, Job
 from compressor.load import check_finite
@@ -26,7 +27,9 @@ from compressor.load.words import near
 from compressor.metric import refuse_unmeasured
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
+from compressor.passes.overflow import refuse_negative_variances
 from compressor.recipe import Recipe
+from compressor.recipe.idle import asked_of, refuse_idle
 from compressor.stages import Watch
 from compressor.train.phases import Task, frozen_norms, sparsened
 from compressor.train.settings import Loss, Training
@@ -82,7 +85,25 @@ def compress(
         f"{of}:{axis}={size}" for of, axes in (dynamic or {}).items() for axis, size in axes.items()
     ]
     recipe = Recipe.of(dynamic=free, **options)
+    refuse_idle(asked_of(recipe) | _asked_of(given))
     return prepared(model, example_inputs, given, recipe, name, watch or Watch()).run()
+
+
+def _asked_of(given: Given) -> dict[str, Any]:
+    """What is asked for in Python alone, by the names of the recipe."""
+    named = {
+        "evaluate": given.evaluate,
+        "eval_data": given.eval_data,
+        "train_data": given.train_data,
+        "train_with": given.finetune,
+    }
+    found = {name: value for name, value in named.items() if value is not None}
+    for field in fields(Training):
+        value = getattr(given.training, field.name)
+        if value != field.default:
+            found[{"sparse": "sparse_train"}.get(field.name, field.name)] = value
+    kinds = () if given.budget is None else given.budget.kinds
+    return found | {{"bytes": "bytes_"}.get(kind, kind): True for kind in kinds}
 
 
 OPTIONS = frozenset(
@@ -111,9 +132,14 @@ def prepared(
     args, kwargs = as_call(example_inputs)
     with in_eval_mode(model):
         check_runs(model, (args, kwargs))
+
+        def captured(dynamic: Dynamic) -> tuple[passes.Program, tuple[Sizes, ...]]:
+            program = passes.capture(model, args, kwargs, given.dynamic or dynamic)
+            return program, other_sizes(model, program, (program.args, dict(program.kwargs)))
+
         with watch.stage("capture"):
-            program = passes.capture(model, args, kwargs, given.dynamic)
-            sizes = other_sizes(model, program, (program.args, dict(program.kwargs)))
+            (program, sizes), fixed = free_where_possible(given.wished, captured)
+    refuse_negative_variances(program)
     check_ignored(model, program, options.ignore)
     data, judged = _measuring(given, recipe, program)
     with watch.stage("couple"):
@@ -140,6 +166,7 @@ def prepared(
         task,
         tuple(happened),
         work or Work(),
+        (*given.remarks, *filter(None, [fixed])),
     )
 
 

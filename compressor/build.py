@@ -9,17 +9,20 @@ from compressor.api import prepared
 from compressor.built import Built
 from compressor.inputs import Inputs
 from compressor.job import Given, Job
+from compressor.kept import look_at_operators, look_at_race
 from compressor.latency.final import keep_fastest, operators, raced
 from compressor.latency.meet import refuse_slower
 from compressor.load import load_callable, load_data, load_inputs, load_model, with_code
+from compressor.load.short import wishes
 from compressor.load.words import near
 from compressor.passes.errors import UsageError
 from compressor.recipe import Recipe
+from compressor.recipe.idle import asked_of, refuse_idle
 from compressor.report import amounts, asked, groups
 from compressor.stages import Reached, Watch
 from compressor.swap import alone
 from compressor.train.nets import helper
-from compressor.work import STAGES, Work, digest
+from compressor.work import STAGES, Work, digest, stages_of
 
 
 def build(
@@ -41,19 +44,21 @@ def build(
     if recipe.output is None:
         raise UsageError("there is no directory to write", hint="name one with -o")
     release.check(recipe.output, force=force)
-    work = Work.of(recipe.output, start)
+    key = None if recipe.encrypt_key is None else sealing.read_key(recipe.encrypt_key)
+    work = Work.of(recipe.output, start, key)
     watch.until = until
     try:
         with nullcontext() if helper() else alone(recipe.output):
-            return _kept(recipe, watch, work, force)
+            work.check()
+            return _kept(recipe, watch, work, force, key)
     except Reached:
         return None
 
 
-def _kept(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | None:
+def _kept(recipe: Recipe, watch: Watch, work: Work, force: bool, key: bytes | None) -> Built | None:
     """What is built; the work folder stays only where it was stopped, and can go on."""
     try:
-        built = _built(recipe, watch, work, force)
+        built = _built(recipe, watch, work, force, key)
     except Reached:
         raise
     except Exception:
@@ -64,11 +69,18 @@ def _kept(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | None
     return built
 
 
-def _built(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | None:
+def _built(
+    recipe: Recipe, watch: Watch, work: Work, force: bool, key: bytes | None
+) -> Built | None:
     assert recipe.output is not None
-    key = None if recipe.encrypt_key is None else sealing.read_key(recipe.encrypt_key)
     if recipe.sign is not None:
         sealing.check_key(recipe.sign)
+    if key is not None and recipe.checkpoints is not None:
+        raise UsageError(
+            "checkpoints are not encrypted, and the release is to be",
+            where=str(recipe.checkpoints),
+            hint="leave out --checkpoints, or train first and give the weights by --weights",
+        )
     built = _job(recipe, watch, work).run()
     if helper():
         return None
@@ -76,13 +88,12 @@ def _built(recipe: Recipe, watch: Watch, work: Work, force: bool) -> Built | Non
     with watch.stage("race"):
         parts = {"models": models, "seed": recipe.seed}
         parts |= {"seconds": recipe.bench_seconds, "threads": recipe.threads}
-        found = work.once_json("race", parts, lambda: raced(built))
+        found = work.once_json("race", parts, lambda: raced(built), look_at_race)
         keep_fastest(built, found)
         built.measured["latency"] = found
-        built.measured["operators"] = work.once_json("race", parts | {"of": "operators"},
-                                                     lambda: operators(built))  # fmt: skip
-    small, original = built.onnx.data, built.original_onnx.data
-    built.measured["file_bytes"] = {"original": len(original), "small": len(small)}
+        built.measured["operators"] = work.once_json(
+            "race", parts | {"of": "operators"}, lambda: operators(built), look_at_operators
+        )
     if not recipe.allow_slower:
         refuse_slower(built.measured["latency"], "latency" in built.plan.budget.kinds)
     with watch.stage("write"):
@@ -117,8 +128,31 @@ def expect(recipe: Recipe, watch: Watch) -> Expected:
 def _job(recipe: Recipe, watch: Watch, work: Work | None = None) -> Job:
     with watch.stage("load"):
         recipe = with_code(recipe)
+        for stage in (watch.until, None if work is None else work.start):
+            _check_runs(stage, recipe)
+        refuse_idle(asked_of(recipe))
         model, inputs, given = _loaded(recipe)
-    return prepared(model, inputs, given, recipe, recipe.model or "", watch, work)
+    return prepared(model, inputs, given, recipe, recipe.title, watch, work)
+
+
+def _check_runs(stage: str | None, recipe: Recipe) -> None:
+    """Raise UsageError for a stage that this build does not have."""
+    there = stages_of(recipe)
+    if stage is not None and stage not in there:
+        raise UsageError(
+            f"this build has no stage {stage!r}",
+            why=_WHY.get(stage, ""),
+            hint=f"it has {', '.join(there)}",
+        )
+
+
+_WHY = {
+    "measure": "there is no --data to measure with",
+    "repair": "there is no --data to repair with",
+    "evaluate": "there is no --evaluate",
+    "profile": "nothing is asked of --latency",
+    **dict.fromkeys(("sparse", "distill", "finetune"), "no training of this kind is asked for"),
+}
 
 
 def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
@@ -127,6 +161,8 @@ def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
     budget, dynamic, _ = recipe.budget(), recipe.axes(), recipe.options()  # refused early
     model, namespace = load_model(recipe.model, recipe.weights, trust=recipe.trust)
     inputs = load_inputs(namespace, recipe.input_shape, recipe.inputs)
+    own = recipe.input_shape is None and recipe.inputs is None
+    wished, remarks = wishes(namespace) if own else ({}, ())
     data, eval_data, train_data = (
         None if spec is None else load_data(spec)
         for spec in (recipe.data, recipe.eval_data, recipe.train_data)
@@ -145,5 +181,7 @@ def _loaded(recipe: Recipe) -> tuple[Any, Inputs, Given]:
         finetune=finetune,
         dynamic=dynamic,
         criterion_loss=criterion_loss,
+        wished={} if recipe.dynamic else wished,
+        remarks=remarks,
     )
     return model, inputs, given

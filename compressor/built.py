@@ -1,33 +1,42 @@
 """What a build is: a shrunk network, the evidence that it is right, and how it is deployed.
 
-module            torch, called like the original
+module            torch, called like the original; may be trained further
 onnx              exported, compared with torch, simplified: made when first asked for
 measured          what was measured of both
 save(directory)   all of it as files, or nothing
+
+What is told of the module is told of it as it is: what other weights gave is let go, and made anew
+when it is asked for, or by `save`. The proof is of the surgery, and stays.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from compressor import passes, release, report, sealing, writing
+from compressor import passes, release, report, writing
+from compressor.beside import Parity
+from compressor.current import Made
 from compressor.data import Data
-from compressor.evaluate import Evaluation, compared
+from compressor.evaluate import Evaluation, compared, refuse_drop
 from compressor.export import export, operators, simplify
 from compressor.freedom import Sizes
 from compressor.inputs import Called
-from compressor.passes.errors import CompressError
+from compressor.load.words import reason
+from compressor.onnx_files import check_alone
+from compressor.passes.errors import CompressError, ContractError, UsageError
+from compressor.place import Place
 from compressor.recipe import Recipe
-from compressor.runtime import OnnxModel, Parity, batches_of, parity
+from compressor.runtime import OnnxModel, batches_of, parity
 from compressor.stages import Watch
-from compressor.work import Work, digest, of_program
+from compressor.work import Work, digest, of_program, recalled
 
 _UNSIMPLIFIED = "The model is kept unsimplified, because "
+OF_WEIGHTS = ("accuracy", "latency", "operators")
+"""What is measured of the weights as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +60,7 @@ class Onnx:
         """What `packed` made."""
         head, _, data = packed.partition(b"\n")
         simplified, note, parity, end = json.loads(head)
-        found = tuple(Parity(**one) for one in parity)
+        found = tuple(map(Parity.of_json, parity))
         return cls(data[:end], simplified, note, found, data[end:])
 
 
@@ -79,22 +88,93 @@ class Built:
     work: Work = field(default_factory=Work)
     """Where what takes long is kept until it is all there."""
     measured: dict[str, Any] = field(default_factory=dict)
-    """Accuracy, latency and file sizes, where they were measured."""
+    """Accuracy, latency and file sizes, where they were measured; what happened on the way."""
+    judged: tuple[Evaluation, ...] = ()
+    """What accuracy was measured with."""
+    batches: tuple[int, ...] = ()
+    """Batch sizes that the original takes, among those that are looked at."""
+    remarks: tuple[str, ...] = ()
+    """What there is to say of the inputs."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """Why something that was measured is not told any more, by its name."""
+    _onnx: Onnx | None = field(default=None, init=False, repr=False)
+    _original_onnx: Onnx | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.batches = self.batches or batches_of(self.original, self.call)
+        self._made, self._whole = Made.of(self.small), Made.of(self.original)
+        self._at = self._made.digest
 
     @property
     def module(self) -> nn.Module:
         """The small network: called like the original, trainable, exportable."""
         return self.small.module
 
-    @cached_property
-    def onnx(self) -> Onnx:
-        """The deployable model, exported once and compared with torch in ONNX Runtime."""
-        return self._deployed(self.small, "")
+    @property
+    def changed(self) -> bool:
+        """Whether the module has other weights now than when it was built."""
+        self._look()
+        return self._at != self._made.digest
 
-    @cached_property
+    @property
+    def exported(self) -> Onnx | None:
+        """The deployable model, if the module was exported as it is."""
+        self._look()
+        return self._onnx
+
+    @property
+    def file_bytes(self) -> dict[str, int]:
+        """Of both exported models; nothing where one was not exported."""
+        if (small := self.exported) is None or self._original_onnx is None:
+            return {}
+        return {"original": len(self._original_onnx.data), "small": len(small.data)}
+
+    @property
+    def onnx(self) -> Onnx:
+        """The deployable model, exported once and compared with torch in ONNX Runtime.
+
+        Raises UsageError where the module is in training mode, or another network.
+        """
+        self._look()
+        self._made.check_ready(self.small, self._at)
+        if self._onnx is None:
+            self._onnx = self._deployed(self.small, "")
+            self.watch.reached("export", "parity", "simplify")  # kept from before, maybe
+        return self._onnx
+
+    @property
     def original_onnx(self) -> Onnx:
-        """The original, exported the same way: what the small one is raced against."""
-        return self._deployed(self.original, " original")
+        """The original, exported the same way: what the small one is raced against.
+
+        Raises UsageError where it was changed since, and not exported before.
+        """
+        if self._original_onnx is None:
+            if not self._whole.holds(self.original):
+                raise UsageError(
+                    "the original model was changed after the build",
+                    why="there is nothing to compare the small one with any more",
+                    hint="keep a copy of it, and train that",
+                )
+            self._original_onnx = self._deployed(self.original, " original")
+        return self._original_onnx
+
+    def deploy(self, form: Onnx) -> None:
+        """Take another form of the exported module in its place."""
+        self._look()
+        self._onnx = form
+
+    def _look(self) -> None:
+        """At the module as it is now: what other weights gave is let go.
+
+        Raises UsageError where it is no longer the network that was built.
+        """
+        now = self._made.now(self.small)
+        if now == self._at:
+            return
+        self._at, self._onnx = now, None
+        for name in OF_WEIGHTS:
+            if self.measured.pop(name, None) is not None:
+                self.notes[name] = "it was measured with other weights"
 
     def _deployed(self, program: passes.Program, which: str) -> Onnx:
         if self.work.folder is None:
@@ -105,9 +185,26 @@ class Built:
             "sizes": self.sizes,
         }
         parts |= {"seed": self.options.seed, "batches": self.batches}
-        return Onnx.unpacked(
-            self.work.once("export", parts, lambda: self._exported(program, which).packed())
-        )
+        fresh: list[Onnx] = []
+
+        def made() -> bytes:
+            fresh.append(self._exported(program, which))
+            return fresh[0].packed()
+
+        packed = self.work.once("export", parts, made)
+        if fresh:
+            return fresh[0]
+        found = recalled("export", lambda: self._looked_at(program, Onnx.unpacked(packed)))
+        assert isinstance(found, Onnx)
+        return found
+
+    def _looked_at(self, program: passes.Program, kept: Onnx) -> Onnx:
+        """A model that was kept, with its parity taken anew. Raises where it has none."""
+        if kept.note and (kept.simplified or not kept.note.startswith(_UNSIMPLIFIED)):
+            raise ValueError("its note is not one of ours")
+        for data in filter(None, (kept.data, kept.exported)):
+            check_alone(data)
+        return replace(kept, parity=tuple(self.parity_of(program, kept.data)))
 
     def _exported(self, program: passes.Program, which: str) -> Onnx:
         with self.watch.stage(f"export{which}"):
@@ -116,11 +213,6 @@ class Built:
             found = self.parity_of(program, data)
         with self.watch.stage(f"simplify{which}"):
             return self._simplified(program, data, found)
-
-    @cached_property
-    def batches(self) -> tuple[int, ...]:
-        """Batch sizes that the original takes, among those that are looked at."""
-        return batches_of(self.original, self.call)
 
     def parity_of(self, program: passes.Program, data: bytes) -> list[Parity]:
         """How far ONNX Runtime is from torch; raises GateError where that is too far."""
@@ -142,10 +234,31 @@ class Built:
     def evaluate(self, wanted: Sequence[Evaluation]) -> None:
         """Measure both exported models in ONNX Runtime."""
         small, original = self.onnx.data, self.original_onnx.data
+        self.judged = tuple(wanted)
         with self.watch.stage("evaluate"):
             self.measured["accuracy"] = compared(
                 wanted, OnnxModel(original, self.original), OnnxModel(small, self.small)
             )
+        self.notes.pop("accuracy", None)
+
+    def _evaluate_again(self) -> None:
+        """Measure what was measured with other weights. Raises GateError beyond the limit.
+
+        Where it cannot be measured any more and nothing is limited, the report says why.
+        """
+        if "accuracy" not in self.notes:
+            return
+        try:
+            self.evaluate(self.judged)
+        except ContractError:
+            raise
+        except Exception as error:  # whatever the user's function raises
+            if self.recipe.max_drop is not None:
+                raise
+            self.notes["accuracy"] = f"measured with other weights, and not again: {reason(error)}"
+            return
+        if self.recipe.max_drop is not None:
+            refuse_drop(self.measured["accuracy"], self.recipe.max_drop, self.recipe.metric)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -162,13 +275,13 @@ class Built:
     ) -> Path:
         """Write the release directory; beside its name first, so that it is complete or absent.
 
-        `sign` is the private key for its manifest, `key` the one that it is encrypted with. Raises
-        UsageError where the directory exists (unless `force`) or cannot be written.
+        It is of the module as it is now: what was made of other weights is made anew. `sign` is
+        the private key for its manifest, `key` the one that it is encrypted with. Raises UsageError
+        where the directory exists (unless `force`) or cannot be written, or the module is in
+        training mode or another network; GateError where `max_drop` was asked for and is exceeded.
         """
         with release.prepared(Path(directory), force=force) as folder:
-            writing.write(self, folder)
-            if sign is not None:
-                sealing.sign(folder, sign)
-            if key is not None:
-                sealing.seal(folder, key)
+            self._look()
+            self._evaluate_again()
+            writing.write(self, Place(folder, key), sign)
         return Path(directory)

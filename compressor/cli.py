@@ -11,6 +11,7 @@ import typer
 from compressor import latency_commands, onnx_commands
 from compressor.exits import exits
 from compressor.options import AsJson, Quiet, print_json, stdout_is_ours
+from compressor.passes.errors import UsageError
 from compressor.recipe import Recipe
 from compressor.recipe.options import BUDGET, CHOICE, SUBJECT, takes
 from compressor.showing import say
@@ -50,6 +51,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Write a smaller, proven, measured ONNX model with its report."""
+    _refuse_early_ends(save_config is not None, dry_run, start, until)
     if save_config is not None:
         _save(recipe, save_config, force)
         return
@@ -70,12 +72,23 @@ def build(
         _show_built(built, recipe, quiet, as_json)
 
 
+def _refuse_early_ends(saves: bool, dry_run: bool, start: str | None, until: str | None) -> None:
+    """Raise UsageError for what has no use, because the command ends before it."""
+    ended = "--save-config" if saves else "--dry-run" if dry_run else None
+    given = {"--dry-run": saves and dry_run, "--from": start, "--until": until}
+    for option, value in given.items():
+        if ended is not None and value:
+            raise UsageError(f"{option} would be ignored", why=f"{ended} ends before it",
+                             hint="leave out one of them")  # fmt: skip
+
+
 def _save(recipe: Recipe, path: Path, force: bool) -> None:
     from compressor.files import check_writable, write_file
+    from compressor.recipe.names import for_folder
     from compressor.recipe.toml import commented
 
     check_writable(path, force=force)
-    write_file(path, commented(recipe).encode())
+    write_file(path, commented(for_folder(recipe, path.parent)).encode())
 
 
 def _show_expected(expected: "Expected", quiet: bool, as_json: bool) -> None:
@@ -128,7 +141,8 @@ def init(recipe: Recipe, force: Force = False) -> None:
 
     path = recipe.output or Path(NAME)
     check_writable(path, force=force)
-    write_file(path, first(recipe.model_copy(update={"output": None}), watch(False)).encode())
+    recipe = recipe.model_copy(update={"output": None})
+    write_file(path, first(recipe, watch(False), path.parent).encode())
     say(f"recipe: {path}")
 
 

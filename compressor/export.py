@@ -27,7 +27,7 @@ from compressor.exportable import exportable
 from compressor.load.words import reason
 from compressor.passes.errors import CompressError
 from compressor.passes.free import dynamic_shapes
-from compressor.passes.program import Program
+from compressor.passes.program import Program, shares_batch
 from compressor.passes.quiet import quiet
 
 SIMPLIFY_SECONDS = 300
@@ -36,6 +36,9 @@ SIMPLIFY_MEMORY = 4 << 30
 and has taken 20 GB for a graph of three nodes. On Windows there is no such limit."""
 LARGEST_INLINE = 2_000_000_000
 """Protocol buffers end at 2 GiB."""
+
+BATCH = "batch"
+"""What dimension 0 is called."""
 
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 _HINT = "the pruned torch module is fine: compress(...).module; report this model"
@@ -141,6 +144,8 @@ def named_axes(model: onnx.ModelProto, program: Program) -> onnx.ModelProto:
     names: dict[str, str] = {}
     for position, value in zip(tensors, graph.input, strict=True):
         dims = value.type.tensor_type.shape.dim
+        if shares_batch(leaves[position], program.batch) and dims[0].dim_param:
+            names[dims[0].dim_param] = BATCH  # also where torch sees no call that joins them
         for axis, name in program.axes.get(position, {}).items():
             if not dims[axis].dim_param:
                 raise CompressError(
@@ -165,7 +170,7 @@ def _name_batch(graph: onnx.GraphProto) -> None:
     first = [value.type.tensor_type.shape.dim for value in graph.input]
     symbols = {dims[0].dim_param for dims in first if len(dims) and dims[0].dim_param}
     if len(symbols) == 1:
-        _rename(graph, {symbols.pop(): "batch"})
+        _rename(graph, {symbols.pop(): BATCH})
 
 
 def simplify(data: bytes) -> Simplified:

@@ -1,10 +1,17 @@
 """Single files: read with a message, written as a whole or not at all."""
 
 import os
-import tempfile
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+from compressor import disk
 from compressor.passes.errors import UsageError
+
+BLOCK = 1 << 20
+_NO_WAIT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""A link is not followed, and a pipe not waited for."""
 
 
 def read_file(path: Path) -> bytes:
@@ -13,6 +20,25 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from error
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file of somebody else's, to be read once: all that is read is of one file.
+
+    Raises OSError where it cannot be read, or is a link, a pipe, a device.
+    """
+    number = os.open(path, os.O_RDONLY | _NO_WAIT)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(f"{path} is not a file")
+    return os.fdopen(number, "rb")
+
+
+def blocks(path: Path, size: int = BLOCK) -> Iterator[bytes]:
+    """The same, block by block."""
+    with open_file(path) as file:
+        while block := file.read(size):
+            yield block
 
 
 def check_writable(path: Path, *, force: bool = True) -> None:
@@ -24,24 +50,21 @@ def check_writable(path: Path, *, force: bool = True) -> None:
         raise UsageError(f"{path} exists", hint="name another file with -o, or add --force")
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Beside its name first, then renamed: the file is there as a whole, or as it was.
 
     Folders above it are made. Raises UsageError where it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            try:
-                file.write(data)
-                file.close()
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        disk.made(path.parent)
+        partial = disk.beside(path)
+        try:
+            disk.write(partial, [data], mode)
+            disk.flush(partial)
+            disk.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise UsageError(
             f"cannot write {path}",

@@ -8,21 +8,22 @@ the graph. So every free size is tried, a larger and a smaller one, before anyth
 """
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compressor.inputs import Called, at_sizes, fresh
+from compressor.inputs import Called, at_sizes, run
 from compressor.load.words import reason
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
 from compressor.passes.program import Program
 from compressor.passes.tracing import eager
 
+Captured = TypeVar("Captured")
 Sizes = Mapping[str, int]
 """A size for each of some free axes, by name."""
 
@@ -79,6 +80,24 @@ def other_sizes(model: nn.Module, program: Program, call: Called) -> tuple[Sizes
     return tuple(each)
 
 
+def free_where_possible(
+    wished: Dynamic, found: Callable[[Dynamic], Captured]
+) -> tuple[Captured, str]:
+    """What is captured with these axes free, else with none, and why."""
+    if not wished:
+        return found({}), ""
+    try:
+        return found(wished), ""
+    except UsageError as error:
+        captured = found({})
+        names = sorted({symbol for axes in wished.values() for symbol in axes.values()})
+        why = f"{error.what}{f': {error.why}' if error.why else ''}"
+        return captured, (
+            f"The exported model takes inputs of the example's {' and '.join(names)} alone, "
+            f"because it cannot be free: {why}."
+        )
+
+
 def _larger(size: int) -> list[int]:
     return [size + step for step in _STEPS] + [2 * size, 3 * size]
 
@@ -99,7 +118,7 @@ def _disagreement(model: nn.Module, program: Program, call: Called, sizes: Sizes
     except Exception as error:  # whatever the user's forward raises
         return f"{reason(error)[:200]}{_line(error)}"
     try:
-        found = list(_tensors(_run(program, given)))
+        found = list(_tensors(run(program.module, given)))
         why = "" if _alike(wanted, found) else "its outputs are others"
     except Exception as error:  # the graph has lost a branch
         why = reason(error)[:200]
@@ -111,13 +130,6 @@ def _disagreement(model: nn.Module, program: Program, call: Called, sizes: Sizes
             hint=f"leave '{next(iter(sizes))}' out of what is dynamic, or do not branch on sizes",
         )
     return ""
-
-
-def _run(program: Program, call: Called) -> Any:
-    """What the captured graph gives; its buffers and the inputs stay as they are."""
-    buffers = {name: one.clone() for name, one in program.module.named_buffers()}
-    with torch.no_grad():
-        return torch.func.functional_call(program.module, buffers, *fresh(call))
 
 
 def _line(error: Exception) -> str:

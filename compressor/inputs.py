@@ -79,16 +79,24 @@ def fresh(inputs: Any) -> Any:
     return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
 
 
+def run(module: nn.Module, call: Called) -> Any:
+    """What a module gives, without gradients; its buffers and the inputs stay as they were."""
+    args, kwargs = fresh(call)
+    buffers = {name: one.clone() for name, one in module.named_buffers()}
+    with torch.no_grad():
+        return torch.func.functional_call(module, buffers, args, kwargs)
+
+
 def check_runs(model: nn.Module, call: Called) -> None:
     """One forward pass, so that wrong shapes are reported as what they are.
 
     Inputs and buffers stay as they were. Raises UsageError with what the model raises.
     """
-    args, kwargs = fresh(call)
-    buffers = {name: one.clone() for name, one in model.named_buffers()}
+    leaves = [one for one in pytree.tree_leaves(call) if isinstance(one, Tensor)]
+    if any(one.is_floating_point() and bool(torch.isnan(one).any()) for one in leaves):
+        raise UsageError("the example inputs hold NaN", hint="give inputs like those of --data")
     try:
-        with torch.no_grad():
-            torch.func.functional_call(model, buffers, args, kwargs)
+        run(model, call)
     except Exception as error:  # whatever the user's forward raises
         raise UsageError(
             "the model does not run on the example inputs",

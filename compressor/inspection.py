@@ -9,9 +9,11 @@ from rich.tree import Tree
 
 from compressor import passes
 from compressor.api import check_ignored
-from compressor.freedom import other_sizes
+from compressor.freedom import free_where_possible, other_sizes
 from compressor.inputs import as_call, check_runs
 from compressor.load import load_inputs, load_model, with_code
+from compressor.load.short import wishes
+from compressor.passes.free import Dynamic
 from compressor.passes.text import width
 from compressor.passes.valueless import has_values
 from compressor.recipe import Recipe
@@ -29,13 +31,20 @@ def captured(recipe: Recipe, watch: Watch) -> passes.Program:
             recipe.model, recipe.weights, values=False, trust=recipe.trust
         )
         args, kwargs = as_call(load_inputs(namespace, recipe.input_shape, recipe.inputs))
+        own = recipe.input_shape is None and recipe.inputs is None and not recipe.dynamic
+        wished = wishes(namespace)[0] if own else {}
     runs = all(has_values(tensor) for tensor in (*module.parameters(), *module.buffers()))
     if runs:
         check_runs(module, (args, kwargs))
-    with watch.stage("capture"):
-        program = passes.capture(module, args, kwargs, recipe.axes())
+
+    def found(dynamic: Dynamic) -> passes.Program:
+        program = passes.capture(module, args, kwargs, recipe.axes() or dynamic)
         if runs:
             other_sizes(module, program, (program.args, dict(program.kwargs)))
+        return program
+
+    with watch.stage("capture"):
+        program, _ = free_where_possible(wished, found)
     check_ignored(module, program, recipe.ignore)
     return program
 
@@ -47,7 +56,7 @@ def inspect(recipe: Recipe, watch: Watch) -> dict[str, Any]:
         coupling = passes.couple(program, recipe.ignore)
     costs = {kind: passes.Costs(coupling, kind) for kind in ("params", "macs")}
     return {
-        "model": recipe.model or str(recipe.code),
+        "model": recipe.title,
         "engine": program.engine,
         "operators": sum(1 for _ in program.calls()),
         **{kind: round(one.dense) for kind, one in costs.items()},

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from compressor import criteria, passes
 from compressor import search as searching
 from compressor.built import Built
+from compressor.current import Made, check_in_place
 from compressor.data import Data, Source
 from compressor.evaluate import Evaluation, refuse_drop
 from compressor.freedom import Sizes
 from compressor.inputs import at_sizes, randomised
+from compressor.kept import planned, repaired
 from compressor.latency.meet import Met
 from compressor.latency.timing import Timing
-from compressor.load import check_finite
 from compressor.metric import Pairs, named
 from compressor.passes.curves import Curve
 from compressor.passes.errors import UsageError
@@ -30,13 +31,18 @@ from compressor.passes.rebuild import with_tensors
 from compressor.passes.targets import share as share_of
 from compressor.passes.threads import suited
 from compressor.recipe import Recipe
+from compressor.runtime import batches_of
 from compressor.stages import Watch
 from compressor.train.nets import helper, processes_started
 from compressor.train.phases import Task, trained
 from compressor.train.settings import Loss, Training
-from compressor.work import Work, digest, of_program, planned, repaired
+from compressor.work import STAGES, Work, digest, of_program
 
 Curves = Sequence[Curve] | None
+
+
+ROUNDS = STAGES[STAGES.index("measure") : STAGES.index("evaluate") + 1]
+"""Stages that a search goes through for each size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +58,10 @@ class Given:
     finetune: Callable[[nn.Module], object] | None = None
     dynamic: Dynamic | None = None
     criterion_loss: Loss | None = None
+    wished: Dynamic = field(default_factory=dict)
+    """What is free where the model allows it, and nobody said which axes are."""
+    remarks: tuple[str, ...] = ()
+    """What there is to say of the inputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +82,13 @@ class Job:
     task: Task | None
     happened: tuple[dict[str, Any], ...]
     work: Work
+    remarks: tuple[str, ...] = ()
 
     def run(self) -> Built:
         """What the recipe asks for: a build of one size, or the smallest that is good enough."""
         if self.recipe.search:
-            return self.smallest()
+            with self.watch.rounds(*ROUNDS):
+                return self.smallest()
         met = self._met() if "latency" in self.budget.kinds else None
         plan = self.plan(self.budget) if met is None else met.plan
         plan = replace(plan, budget=self.budget)  # what was asked for, not what was aimed at
@@ -107,11 +119,17 @@ class Job:
             first.append(self._chosen(budget))
             return first[0][0]
 
-        return self.timing.met(self.budget.target("latency"), choose)
+        with self.watch.rounds("measure", "profile", "plan"):
+            return self.timing.met(self.budget.target("latency"), choose)
 
     def expected(self) -> passes.Plan:
         """The plan as far as it is known without building: by the table, if it is about time."""
         return self.plan(self.budget)
+
+    @cached_property
+    def batches(self) -> tuple[int, ...]:
+        """Batch sizes that the original takes, among those that are looked at."""
+        return batches_of(self.program, (self.program.args, dict(self.program.kwargs)))
 
     @cached_property
     def timing(self) -> Timing:
@@ -131,8 +149,11 @@ class Job:
             "options": asdict(self.options),
             "steps": self.recipe.steps,
         }
-        found = planned(self.work, parts, self.coupling, lambda: self._chosen(budget)[0])
-        assert isinstance(found, passes.Plan)
+        least = self.options.least
+        found = planned(
+            self.work, parts, self.coupling, budget, least, lambda: self._chosen(budget)[0]
+        )
+        self.watch.reached("measure", "plan")  # kept from before, maybe
         return found
 
     def _threads(self) -> AbstractContextManager[None]:
@@ -214,9 +235,10 @@ class Job:
             mended,
             self.recipe,
             self.work,
+            batches=self.batches,
+            remarks=self.remarks,
+            _original_onnx=None if like is None else like.original_onnx,
         )
-        if like is not None:
-            built.__dict__["original_onnx"] = like.original_onnx
         if happened:
             built.measured["training"] = {
                 "options": self.given.training.to_json(),
@@ -229,16 +251,12 @@ class Job:
 
     def _repair(self, plan: passes.Plan, small: passes.Program) -> passes.Repaired:
         assert self.data is not None
-        calls = self.data.calls
+        step = passes.Repair(plan, self.data.calls)
         if self.work.folder is None:
-            return passes.mend(passes.Repair(plan, calls), small)
+            return passes.mend(step, small)
         own = (of_program(self.coupling.program), of_program(small))
         parts = {"programs": own, "data": self._contents, "plan": digest(plan.channels)}
-        found = repaired(
-            self.work, parts, small, lambda: passes.mend(passes.Repair(plan, calls), small)
-        )
-        assert isinstance(found, passes.Repaired)
-        return found
+        return repaired(self.work, parts, step, small, lambda: passes.mend(step, small))
 
     def _prove(self, plan: passes.Plan, small: passes.Program) -> passes.Proof:
         own = (self.program.args, dict(self.program.kwargs))
@@ -257,10 +275,7 @@ class Job:
         if self.given.finetune is not None:
             small = with_tensors(small, small.tensors())  # what is known of it stays as it was
             with self.watch.stage("finetune"):
-                self.given.finetune(small.module)
-            small.module.eval()
-            check_finite(small.module)
-            happened.append({"name": "finetune", "by": "the user's function"})
+                happened.append(_by_the_user(self.given.finetune, small))
         return small, happened
 
     def smallest(self) -> Built:
@@ -296,3 +311,18 @@ class Job:
         built.measured["search"] = searching.to_json(tries, limit, kind)
         assert isinstance(built, Built)
         return built
+
+
+def _by_the_user(train: Callable[[nn.Module], object], small: passes.Program) -> dict[str, Any]:
+    """What happened when the user's function trained the network in place.
+
+    Raises UsageError where it is another network afterwards, or the function trained another one.
+    """
+    before = Made.of(small)
+    returned = train(small.module)
+    small.module.eval()
+    now = before.now(small)
+    before.check_ready(small, now)
+    check_in_place(small.module, returned, now != before.digest)
+    same = {} if now != before.digest else {"changed": False}
+    return {"name": "finetune", "by": "the user's function"} | same

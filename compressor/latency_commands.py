@@ -8,7 +8,10 @@ import typer
 
 from compressor.exits import exits
 from compressor.options import AsJson, Quiet, Threads, print_json, stdout_is_ours
+from compressor.passes.errors import UsageError
 from compressor.recipe import Recipe
+from compressor.recipe.idle import asked_of, refuse_idle
+from compressor.recipe.model import option_name
 from compressor.recipe.options import SUBJECT, takes
 from compressor.showing import say
 
@@ -55,6 +58,8 @@ def profile(
         needed = usual(batch)
         if recipe.model is not None or recipe.code is not None:
             needed = wanted(passes.couple(captured(recipe, shown)), batch)
+        else:
+            _refuse_inputs_alone(recipe)
         with shown.stage("profile"):
             table, complete = run(
                 path, needed, Setting(provider, threads), seconds=seconds, progress=shown.advance
@@ -67,6 +72,17 @@ def profile(
               f"measured in {said['seconds']} s")  # fmt: skip
         if not complete:
             say("the time was up: run the same command again to go on")
+
+
+def _refuse_inputs_alone(recipe: Recipe) -> None:
+    """Raise UsageError for what is said of a model, where none is named."""
+    said = [name for name in SUBJECT if name != "trust" and getattr(recipe, name)]
+    if said:
+        raise UsageError(
+            f"--{option_name(said[0])} would be ignored",
+            why="no model is named, and kernels that most networks have are measured",
+            hint="name the model, or leave it out",
+        )
 
 
 @app.command()
@@ -99,7 +115,10 @@ def sweep(
 
 def _swept(recipe: Recipe, ray: str | None, quiet: bool) -> "Front":
     from compressor.latency.sweep import candidates, one_by_one, sweep
+    from compressor.load import with_code
 
+    candidates(recipe)  # refused before anything is written or sent
+    refuse_idle(asked_of(with_code(recipe)))
     if ray is None:
         from compressor.build import build
         from compressor.stages import watch
@@ -112,7 +131,6 @@ def _swept(recipe: Recipe, ray: str | None, quiet: bool) -> "Front":
         if not quiet:
             say(line, sys.stderr)
 
-    candidates(recipe)  # refused before anything is sent
     assert recipe.output is not None
     keys = [key for key in (recipe.sign, recipe.encrypt_key) if key is not None]
     with connected(ray, recipe.output, keys, note) as cluster:

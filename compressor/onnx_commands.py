@@ -272,6 +272,12 @@ def status(
             say(f"{stage}: {kept[stage]:,} bytes kept")
 
 
+ExpectContent = Annotated[
+    str | None,
+    typer.Option(help="`content` that its manifest has to have: no older release, nor another"),
+]
+
+
 @app.command()
 @exits
 def verify(
@@ -282,6 +288,7 @@ def verify(
     encrypt_key: Annotated[
         Path | None, typer.Option(help="file of 32 bytes that it is encrypted with")
     ] = None,
+    expect_content: ExpectContent = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -290,7 +297,7 @@ def verify(
     from compressor import verify as checks
 
     key = None if encrypt_key is None else sealing.read_key(encrypt_key)
-    found = checks.verify(release, public, key)
+    found = checks.verify(release, public, key, expect_content)
     if as_json:
         print_json(found.to_json())
     elif not quiet:
@@ -298,6 +305,32 @@ def verify(
         say("signed by this key" if found.signed else "the signature was not looked at: no --key")
         for name, gap in found.parity.items():
             say(f"parity of {name}: {gap:.1e} of the largest output")
+
+
+@app.command("open")
+@exits
+def open_release(
+    release: Annotated[Path, typer.Argument(help="encrypted directory that `build` wrote")],
+    encrypt_key: Annotated[
+        Path, typer.Option(help="file of 32 bytes that it is encrypted with", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="directory to write", show_default=False)
+    ],
+    public: Annotated[
+        Path | None, typer.Option("--key", help="key that it has to be signed by, PEM")
+    ] = None,
+    expect_content: ExpectContent = None,
+    force: Annotated[bool, typer.Option("--force", help="replace what is there")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decrypt a release, as a whole or not at all, into a directory that only you can read."""
+    from compressor import opening, sealing
+
+    key = sealing.read_key(encrypt_key)
+    names = opening.decrypt(release, output, key, public, expect_content, force=force)
+    if not quiet:
+        print(f"{names} files as the manifest says, decrypted into {output}")
 
 
 def _named(models: list[Path]) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
     safe(path)              the path, after a look: external data stays in the model's folder
     read(path)              the whole model as one serialized proto, external data taken in
+    held(files, name)       the same of files that are in memory: nothing is read from the disk
     external_files(path)    what belongs to the model beside its file
 
 ONNX Runtime and onnx follow what a model names as the place of its tensors. A place that is
@@ -11,7 +12,8 @@ before memory is taken for them.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,47 +113,140 @@ def parsed(data: bytes, path: Path) -> "onnx.ModelProto":
     return model
 
 
-def check(model: "onnx.ModelProto", path: Path) -> None:
-    """Raise UsageError for a tensor outside the model's folder, or of a size that is not there."""
+@dataclass(frozen=True)
+class Held:
+    """A model in memory, and files with tensors of it where they are too large to be in it."""
+
+    data: bytes
+    beside: Mapping[str, bytes]
+    kinds: frozenset[int]
+    """Types of the numbers in it, by onnx's numbers."""
+
+    def session(self, options: Any) -> Any:
+        """In ONNX Runtime, on the CPU. Raises what that raises."""
+        import onnxruntime as ort
+
+        if self.beside:
+            if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+                raise UsageError(
+                    "this onnxruntime cannot take tensors of more than 2 GB from memory",
+                    hint="pip install --upgrade onnxruntime",
+                )
+            options.add_external_initializers_from_files_in_memory(
+                list(self.beside), list(self.beside.values()), list(map(len, self.beside.values()))
+            )
+        return ort.InferenceSession(self.data, options, providers=["CPUExecutionProvider"])
+
+
+def held(files: Mapping[str, bytes], name: str, largest: int = LARGEST) -> Held:
+    """A model whose external data are among `files`. Raises UsageError as `safe` does.
+
+    What fits is taken in. Beyond that tensors of the main graph stay where they are: the runtime is
+    given their files by name.
+    """
+    from onnx.external_data_helper import uses_external_data
+
+    path = Path(name)
+    model = parsed(files[name], path)
+    try:
+        _read_names(model)
+        check(model, path, {place: len(data) for place, data in files.items()})
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not an ONNX file", why=reason(error)) from error
+    every = list(tensors(model))
+    kinds = frozenset({one.data_type for one in every} | set(_types(model)))
+    outside = [one for one in every if uses_external_data(one)]
+    if not outside:
+        return Held(files[name], {}, kinds)
+    stay: list[onnx.TensorProto] = []
+    if model.ByteSize() + sum(len(_bytes_of(one, files)) for one in outside) > largest:
+        main = len(model.graph.initializer)  # they come first
+        stay = [one for one in every[:main] if uses_external_data(one)]
+        outside = [one for one in every[main:] if uses_external_data(one)]
+    for tensor in outside:
+        tensor.raw_data = bytes(_bytes_of(tensor, files))
+        tensor.data_location = tensor.DEFAULT
+        del tensor.external_data[:]
+    beside = {place: files[place] for place in dict.fromkeys(_place(one)[0] for one in stay)}
+    return Held(bytes(model.SerializeToString()), beside, kinds)
+
+
+def _bytes_of(tensor: "onnx.TensorProto", files: Mapping[str, bytes]) -> memoryview:
+    place, offset, length = _place(tensor)
+    whole = memoryview(files[place])[offset:]
+    return whole[:length] if length else whole
+
+
+def check_alone(data: bytes) -> None:
+    """Raise UsageError for a model that takes data from outside its bytes, or is none."""
+    held({"model.onnx": data}, "model.onnx")
+
+
+def _types(model: "onnx.ModelProto") -> Iterator[int]:
+    """Of the inputs and outputs."""
+    for value in (*model.graph.input, *model.graph.output):
+        yield value.type.tensor_type.elem_type
+
+
+def check(model: "onnx.ModelProto", path: Path, files: Mapping[str, int] | None = None) -> None:
+    """Raise UsageError for a tensor outside the model's folder, or of a size that is not there.
+
+    `files` are the sizes of what is there, by name, where it is not to be looked for on the disk.
+    """
     from onnx.external_data_helper import uses_external_data
 
     for tensor in tensors(model):
         if uses_external_data(tensor):
-            _check_place(tensor, path)
+            _check_place(tensor, path, files)
         elif tensor.HasField("raw_data"):
             _check_size(tensor, len(tensor.raw_data), path)
         elif any(n < 0 for n in tensor.dims):
             raise _odd(tensor, path, f"its sizes are {list(tensor.dims)}")
 
 
-def _check_place(tensor: "onnx.TensorProto", path: Path) -> None:
+def _place(tensor: "onnx.TensorProto") -> tuple[str, int, int]:
+    """File, offset and length; 0 for a length that is not said. Raises ValueError."""
     entries = {one.key: one.value for one in tensor.external_data}
-    place = entries.get("location", "")
+    place, offset = entries.get("location", ""), int(entries.get("offset") or 0)
     try:
-        steps = inside(place)
+        inside(place)
     except ValueError as error:
-        raise _odd(tensor, path, f"its data are said to be outside the folder: {error}") from error
-    file = path.parent
-    for step in steps.parts:
-        file = file / step
-        if file.is_symlink():
-            raise _odd(tensor, path, f"its data are in {place!r}, which is a link")
+        raise ValueError(f"its data are said to be outside the folder: {error}") from error
+    length = int(entries.get("length") or 0)
+    if offset < 0 or length < 0:
+        raise ValueError(f"it is said to be at {offset:,} and to have {length:,} bytes")
+    return place, offset, length
+
+
+def _check_place(tensor: "onnx.TensorProto", path: Path, files: Mapping[str, int] | None) -> None:
     try:
-        offset, length = int(entries.get("offset") or 0), int(entries.get("length") or -1)
-        if not file.is_file():
-            raise _odd(tensor, path, f"there is no file {place!r} beside it")
-        stat = file.stat()
-        if stat.st_nlink > 1:
-            raise _odd(tensor, path, f"{place!r} is a hard link, to a file of another name too")
-        there = stat.st_size
+        place, offset, length = _place(tensor)
+        there = _size_beside(tensor, path, place) if files is None else files.get(place)
     except (ValueError, OSError) as error:
         raise _odd(tensor, path, reason(error)) from error
-    length = there - offset if length < 0 else length
-    if offset < 0 or offset + length > there:
+    if there is None:
+        raise _odd(tensor, path, f"there is no file {place!r} beside it")
+    length = length or there - offset
+    if offset + length > there or length < 0:
         raise _odd(
             tensor, path, f"{place!r} has {there:,} bytes, and it ends at {offset + length:,}"
         )
     _check_size(tensor, length, path)
+
+
+def _size_beside(tensor: "onnx.TensorProto", path: Path, place: str) -> int | None:
+    """Bytes of a file beside the model; None where there is none."""
+    file = path.parent
+    for step in inside(place).parts:
+        file = file / step
+        if file.is_symlink():
+            raise _odd(tensor, path, f"its data are in {place!r}, which is a link")
+    if not file.is_file():
+        return None
+    stat = file.stat()
+    if stat.st_nlink > 1:
+        raise _odd(tensor, path, f"{place!r} is a hard link, to a file of another name too")
+    return stat.st_size
 
 
 def _check_size(tensor: "onnx.TensorProto", there: int, path: Path) -> None:

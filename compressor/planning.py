@@ -22,6 +22,8 @@ from compressor.latency.table import load
 from compressor.load.words import listed, near
 from compressor.passes.errors import UsageError
 from compressor.recipe import Recipe
+from compressor.recipe.idle import asked_of, refuse_idle
+from compressor.recipe.options import BUDGET, CHOICE
 from compressor.report import amounts, asked, groups
 from compressor.shards import Checkpoint, cut_of
 from compressor.stages import Watch
@@ -54,6 +56,8 @@ def plan(recipe: Recipe, watch: Watch) -> Planned:
         raise UsageError(
             "a plan needs a budget and a file to write", hint="give --macs 0.5 and -o plan.json"
         )
+    asked = asked_of(recipe)
+    refuse_idle({name: asked[name] for name in (*BUDGET, *CHOICE) if name in asked})
     check_writable(output)
     weighed = None if recipe.sensitivity is None else group_weights.read(recipe.sensitivity)
     checkpoint = Checkpoint(recipe.weights) if recipe.weights is not None else None
@@ -70,7 +74,7 @@ def plan(recipe: Recipe, watch: Watch) -> Planned:
     with watch.stage("write"):
         text = json.dumps(cut_of(found).to_json(), separators=(",", ":")) + "\n"
         write_file(output, text.encode())
-    return Planned(found, recipe.model or str(recipe.code), options)
+    return Planned(found, recipe.title, options)
 
 
 class ByName(Mapping[str, Tensor]):

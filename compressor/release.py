@@ -10,21 +10,26 @@ report.json         everything that was found out
 report.html         the same as a page; summary.md the headline
 manifest.json       SHA-256 and size of every file, versions, seeds, device, source
 
-What is in them is made in `compressor.writing`.
+What is in them is made in `compressor.writing`. Until all of it is on the disk, it lies in a
+private folder beside the output:
+
+    build/.net.0123456789abcdef.partial/new        the release, renamed to build/net at the end
+                                        earlier    what was there before, on its way out
 """
 
-import glob
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from compressor import disk
+from compressor.disk import exchange
 from compressor.load.words import listed
 from compressor.passes.errors import UsageError
-from compressor.swap import exchange, locked, parents, unwritable
+from compressor.swap import aside, left_behind, parents, unwritable
 
+_NEW, _EARLIER = "new", "earlier"
 FILES = (
     *("model.onnx", "model.safetensors", "plan.json", "recipe.toml", "parity"),
     *("report.json", "report.html", "summary.md", "manifest.json"),
@@ -33,60 +38,49 @@ SOMETIMES = ("model.onnx.data", "model.pt2", "manifest.sig")
 
 
 @contextmanager
-def prepared(target: Path, *, force: bool = False) -> Iterator[Path]:
+def prepared(target: Path, *, force: bool = False, private: bool = False) -> Iterator[Path]:
     """A folder to write into, which becomes `target` when the block ends without an error.
 
-    Raises UsageError at once where `target` exists (unless `force`) or cannot be written.
+    It is on the disk before it is there by name. `private`: nobody else may look into it. Raises
+    UsageError at once where `target` exists (unless `force`) or cannot be written.
     """
     check(target, force=force)
     try:
         recover(target)
-        with parents(target), _beside(target, ".partial") as folder:
+        with parents(target), aside(target) as place:
+            folder = place / _NEW
+            os.mkdir(folder, 0o700)
             yield folder
-            os.chmod(folder, 0o755)  # mkdtemp makes it private
-            _publish(folder, target, force)
+            os.chmod(folder, 0o700 if private else 0o755)
+            disk.flush_all(place)
+            _publish(place, target, force)
     except OSError as error:
         raise unwritable(target, error) from error
 
 
-@contextmanager
-def _beside(target: Path, suffix: str) -> Iterator[Path]:
-    """A hidden folder on the same disk as `target`; what is in it at the end is deleted."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=suffix, dir=target.parent))
-    lock = locked(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
 def recover(target: Path) -> None:
-    """Clear what a build that was killed left beside `target`; put back what it had moved away."""
-    for suffix in (".old", ".partial"):
-        for folder in target.parent.glob(f".{glob.escape(target.name)}.*{suffix}"):
-            lock = locked(folder)
-            if lock is None:
-                continue  # its build is running
-            earlier = folder / target.name
-            if suffix == ".old" and earlier.is_dir() and not target.exists():
-                os.rename(earlier, target)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
+    """Clear what a build that was killed left beside `target`; put back what it had moved away.
+
+    Only folders that `aside` made here are touched: what is merely called like them is left alone.
+    """
+    for place in left_behind(target):
+        earlier = place / _EARLIER
+        if earlier.is_dir() and not os.path.lexists(target):
+            disk.move(earlier, target)
 
 
-def _publish(folder: Path, target: Path, force: bool) -> None:
+def _publish(place: Path, target: Path, force: bool) -> None:
     """Rename. An earlier release changes places with it; both are whole at every moment.
 
     Where the system cannot do that at once, the earlier one makes room first. It comes back if
     the second rename fails, and in the next build where a kill came between (see `recover`).
     """
+    folder, earlier = place / _NEW, place / _EARLIER
     if not force or not target.exists():
         try:
-            os.rename(folder, target)  # an empty folder may be there
+            disk.move(folder, target)  # an empty folder may be there
         except OSError as error:
-            if not target.exists():
+            if not target.exists() or not folder.exists():
                 raise
             raise UsageError(
                 f"{target} exists already",
@@ -96,13 +90,13 @@ def _publish(folder: Path, target: Path, force: bool) -> None:
         return
     if not target.is_symlink() and exchange(folder, target):
         return  # what is in `folder` now is deleted
-    with _beside(target, ".old") as aside:
-        os.rename(target, aside / target.name)
-        try:
-            os.rename(folder, target)
-        except BaseException:
-            os.rename(aside / target.name, target)
-            raise
+    disk.move(target, earlier)
+    try:
+        disk.move(folder, target)
+    except BaseException:
+        if folder.exists():
+            disk.move(earlier, target)
+        raise
 
 
 def check(target: Path, *, force: bool = False) -> None:
@@ -132,10 +126,21 @@ def _check_replaceable(target: Path, force: bool) -> None:
         )
     names = {entry.name for entry in target.iterdir()}
     plain = {name.removesuffix(".enc") for name in names}
-    foreign = sorted(plain.difference(FILES, SOMETIMES))
+    foreign = sorted(plain.difference(FILES, SOMETIMES)) or _foreign_below(target)
     if foreign or not plain.issuperset(("model.onnx", "report.json")):
         raise UsageError(
             f"{target} holds something that is not ours, so --force does not replace it",
             why=f"there is {listed(foreign)}" if foreign else "it is not a release",
             hint="name another directory with -o",
         )
+
+
+def _foreign_below(target: Path) -> list[str]:
+    """What a release has not in its folders: there is one, `parity`, with tensors in it."""
+    return sorted(
+        inner.relative_to(target).as_posix()
+        for entry in target.iterdir()
+        if entry.is_dir() and not entry.is_symlink()
+        for inner in entry.iterdir()
+        if not (inner.is_file() and inner.name.removesuffix(".enc").endswith(".safetensors"))
+    )

@@ -1,7 +1,8 @@
 """`compressor.load(directory, module)`: the small network of a release, trainable, from no pickle.
 
 plan.json says which channels go; the module is captured again and cut as in the build, and gets the
-values of model.safetensors. What is read is checked against the manifest first.
+values of model.safetensors. What is read is read once, checked against the manifest, and decrypted
+in memory where the release is encrypted.
 """
 
 from collections.abc import Mapping
@@ -11,34 +12,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor import manifest, passes
+from compressor import passes, sealing
 from compressor.freedom import parse
 from compressor.inputs import Called, Inputs, as_call
-from compressor.load.weights import read_weights
+from compressor.load.weights import read_safetensors
 from compressor.load.words import reason
-from compressor.outside import read_json
 from compressor.passes.errors import UsageError
+from compressor.reading import Arrived
 from compressor.recipe import Recipe
-from compressor.recipe.sources import read as read_recipe
-from compressor.shards import read_plan
-
-NEEDED = ("model.safetensors", "plan.json", "recipe.toml")
+from compressor.recipe.sources import from_text
+from compressor.shards import cut_from, plan_json
 
 
-def load(directory: str | Path, module: nn.Module, example_inputs: Inputs = None) -> nn.Module:
+def load(
+    directory: str | Path,
+    module: nn.Module,
+    example_inputs: Inputs = None,
+    *,
+    key: bytes | str | Path | None = None,
+) -> nn.Module:
     """The small network: called like `module`, with its own copy of every tensor.
 
     `module` is the original, with any values; it is left untouched. `example_inputs` are only
-    needed where the release was made with inputs that are not tensors, numbers and words.
+    needed where the release was made with inputs that are not tensors, numbers and words. `key` is
+    what an encrypted release is encrypted with: 32 bytes, or the file that has them.
 
     Raises WrongError where a file is not what the manifest says, UsageError where the plan is for
-    another model.
+    another model, or the release is encrypted and there is no key.
     """
     folder = Path(directory)
-    manifest.check(folder, manifest.read(folder), only=NEEDED)
-    cut = read_plan(folder / "plan.json")
-    found = read_json((folder / "plan.json").read_bytes())
-    recipe = Recipe.checked(read_recipe(folder / "recipe.toml"), lambda key: str(folder))
+    arrived = Arrived(folder, None if key is None else sealing.as_key(key))
+    path = folder / "plan.json"
+    found = plan_json(arrived.read("plan.json"), path)
+    cut = cut_from(found, path)
+    stored = from_text(arrived.read("recipe.toml"), folder / "recipe.toml")
+    recipe = Recipe.checked(stored, lambda key: str(folder))
     own = example_inputs is None
     call = _call(found.get("call"), folder) if own else as_call(example_inputs)
     program = passes.capture(module, *call, parse(recipe.dynamic))
@@ -55,7 +63,8 @@ def load(directory: str | Path, module: nn.Module, example_inputs: Inputs = None
         )
     small = passes.apply(passes.Shrink(plan), program).program.module
     small.eval()
-    state = read_weights(folder / "model.safetensors")
+    name = "model.safetensors"
+    state = read_safetensors(arrived.read(name), folder / name)
     answer = small.load_state_dict(dict(state), strict=False)
     if answer.missing_keys or answer.unexpected_keys:
         raise UsageError("the weights are for another model", where=str(folder))

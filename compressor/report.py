@@ -21,6 +21,7 @@ from rich.table import Table
 from compressor import passes
 from compressor.environment import environment
 from compressor.headline import finite
+from compressor.passes.alike import merged
 from compressor.passes.text import width
 from compressor.runtime import BATCHES
 from compressor.search import Try, told
@@ -54,9 +55,13 @@ def build(built: "Built") -> dict[str, Any]:
             "samples": built.plan.samples,
             "why": built.plan.why,
         }
-    if "onnx" in built.__dict__:
-        found["parity"] = [asdict(one) for one in built.onnx.parity]
-        found["simplified"] = built.onnx.simplified
+    if (exported := built.exported) is not None:
+        found["parity"] = [asdict(one) for one in exported.parity]
+        found["simplified"] = exported.simplified
+    if sizes := built.file_bytes:
+        found["file_bytes"] = sizes
+    found["changed"] = built.changed
+    found["uncompared"] = uncompared(built)
     found |= built.measured
     found["warnings"] = warnings(built)
     found["stages"] = {name: round(took, 3) for name, took in built.watch.seconds.items()}
@@ -127,7 +132,7 @@ def repair(done: passes.Repaired) -> dict[str, Any]:
 
 def warnings(built: "Built") -> list[str]:
     """What a user should know before deploying, in plain words."""
-    found = []
+    found = [*built.remarks]
     if built.proof.dtype != "float64":
         found.append(
             f"The proof ran in {built.proof.dtype} with tolerance {built.proof.tolerance:g}, "
@@ -138,14 +143,17 @@ def warnings(built: "Built") -> list[str]:
             f"{len(built.proof.inexact)} norms take their statistics over fewer channels now "
             f"(first: {built.proof.inexact[0]}); the proof compares them on the kept channels."
         )
+    found += [f"{one}." for one in uncompared(built)]
     if built.original.batch is None:
         found.append("The model fixes its batch size, and so does the exported one.")
-    elif "batches" in built.__dict__ and (left := set(BATCHES) - set(built.batches)):
+    elif left := set(BATCHES) - set(built.batches):
         found.append(f"The model does not run at a batch of {min(left)}: not compared there.")
-    if "onnx" in built.__dict__ and built.onnx.note:
-        found.append(built.onnx.note)
+    if built.work.note:
+        found.append(built.work.note)
     if built.plan.note:
         found.append(built.plan.note)
+    if (exported := built.exported) is not None and exported.note:
+        found.append(exported.note)
     latency = built.measured.get("latency")
     if latency and latency["low"] <= 1 < latency["high"]:
         found.append("The small model is not faster than the original for sure: see the interval.")
@@ -160,10 +168,16 @@ def warnings(built: "Built") -> list[str]:
         found.append("The race ran out of time before its interval was within 1 %.")
     if "search" in built.measured:
         found.append(_searched(built.measured["search"]))
-    phases = [one["name"] for one in built.measured.get("training", {}).get("phases", ())]
+    happened = built.measured.get("training", {}).get("phases", ())
+    phases = [one["name"] for one in happened]
     if phases and any("dropout" in str(node.target) for node in built.small.calls()):
         found.append("Dropout is captured switched off, and stayed off while it was trained.")
-    if built.repaired is None and not {"distill", "finetune"} & set(phases):
+    if any(one.get("ignored") == "batch_size" for one in happened):
+        found.append("The batch size had no effect: the training data come in batches already.")
+    if any(one.get("changed") is False for one in happened):
+        found.append("The function that trains changed no weight.")
+    found += _changed(built)
+    if built.repaired is None and not ({"distill", "finetune"} & set(phases) or built.changed):
         found.append(
             "The weights are sliced, not repaired: give inputs by --data, or fine-tune the module "
             "before deploying it."
@@ -173,6 +187,38 @@ def warnings(built: "Built") -> list[str]:
     if built.repaired is not None and built.repaired.chosen == "sliced":
         found.append("No repair agreed better with the original than slicing alone.")
     return found
+
+
+def _changed(built: "Built") -> list[str]:
+    """What training after the build means for what is told."""
+    found = []
+    if built.changed:
+        found.append(
+            "The weights were changed after the build: its proof, and what is said of repair and "
+            "training, are of the network before that."
+        )
+    left = {name: why for name, why in built.notes.items() if name in _NAMES}
+    found += [f"{_NAMES[name]} is left out: {why}." for name, why in left.items()]
+    return found
+
+
+_NAMES = {"accuracy": "Accuracy", "latency": "Latency"}
+
+
+def uncompared(built: "Built") -> list[str]:
+    """The outputs at which proof or parity could compare nothing, and why."""
+    exported = built.exported
+    parity = () if exported is None else exported.parity
+    by = {
+        "the proof": built.proof.outputs,
+        "ONNX Runtime beside PyTorch": merged([one.outputs for one in parity]),
+    }
+    return [
+        f"Nothing was compared at {one.name} by {name}: {one.why}"
+        for name, outputs in by.items()
+        for one in outputs
+        if one.why
+    ]
 
 
 def _searched(found: Mapping[str, Any]) -> str:
@@ -186,6 +232,7 @@ def table(found: Mapping[str, Any]) -> Table:
     shown = Table(title=words(f"{found['model']} at {said(found['budget'])}"))
     for column in ("", "original", "small", "ratio"):
         shown.add_column(column, justify="left" if not column else "right")
+    shown.caption = "\n".join(found.get("uncompared", ())) or None
     names = {"params": "parameters", "macs": "MACs", "channels": "prunable channels"}
     for kind, name in names.items():
         _add(shown, name, found["cost"][kind], "{:,.0f}")

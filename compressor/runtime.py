@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,17 @@ import onnxruntime as ort
 import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from torch import Tensor
-from torch.fx import Interpreter
 from torch.utils import _pytree as pytree
 
-from compressor.inputs import Called, at_batch, at_sizes, fresh, randomised
+from compressor.beside import Beside
+from compressor.beside import Parity as Parity
+from compressor.inputs import Called, at_batch, at_sizes, randomised, run
 from compressor.load.words import reason
-from compressor.passes.errors import CompressError, UsageError, WrongError
+from compressor.passes.errors import CompressError, UsageError
 from compressor.passes.program import Program
-from compressor.passes.state import float64_by_default, in_float64, widened
 
 TOLERANCE = 1e-4
-"""Largest difference between ONNX Runtime and torch, over the largest output; see `tolerance`."""
+"""Largest difference between ONNX Runtime and torch, over the largest number; see `tolerance`."""
 
 BATCHES = (1, 5)
 
@@ -108,21 +107,6 @@ class OnnxModel:
         return any(map(_is_array, pytree.tree_leaves(self._example[name])))
 
 
-@dataclass(frozen=True)
-class Parity:
-    """ONNX Runtime beside torch on one batch."""
-
-    inputs: str
-    batch: int
-    sizes: Mapping[str, int]
-    """Of free axes, where they are not those of the example."""
-    max_abs: float
-    max_rel: float
-    """Largest difference over the largest magnitude of the same output."""
-    top1: float | None
-    """Share of rows with the same largest entry, where an output has rows of classes."""
-
-
 def parity(
     program: Program,
     data: bytes,
@@ -133,56 +117,21 @@ def parity(
 ) -> list[Parity]:
     """Compare on the example inputs and on random ones, at `batches` where the batch is dynamic.
 
-    `others` are sizes of free axes to look at as well. Raises WrongError where any difference
-    exceeds `tolerance(program)`, and what torch itself loses to rounding there.
+    `others` are sizes of free axes to look at as well. Further inputs are tried where an output is
+    the same for all of these. Raises WrongError where any difference, of an output or of a slice
+    along its last axis or axis 1, exceeds `tolerance(program)`, and what torch itself loses to
+    rounding there; or where no output changes with the inputs.
     """
     model = OnnxModel(data, program)
-    batches = (1,) if program.batch is None else batches
-    found: list[tuple[Parity, Called]] = []
+    beside = Beside(program, model, tolerance(program))
     for sizes in ({}, *others):
-        for index, batch in enumerate(batches):
+        for index, batch in enumerate((1,) if program.batch is None else batches):
             given = at_batch(at_sizes(call, program, sizes), program.batch, batch)
-            noise = randomised(given, seed + index)
-            for name, inputs in (("example", given), ("random", noise)):
-                found.append((_compare(program, model, inputs, name, batch, sizes), inputs))
-    limit = tolerance(program)
-    for worst, inputs in sorted(found, key=lambda pair: -pair[0].max_rel):
-        if worst.max_rel <= limit or worst.max_rel <= _rounding(program, inputs):
-            continue
-        raise WrongError(
-            f"ONNX Runtime and torch differ by {worst.max_rel:.2g} (limit {limit:.2g})",
-            where=", ".join(
-                [f"{worst.inputs} inputs", f"batch {worst.batch}"]
-                + [f"{symbol} {size}" for symbol, size in worst.sizes.items()]
-            ),
-            hint="report this model; nothing was written",
-        )
-    return [one for one, _ in found]
-
-
-ROUNDINGS, MOST = 8, 1e-2
-"""ONNX Runtime may lose as many times what torch loses to rounding; never more than the second."""
-
-
-def _rounding(program: Program, call: Called) -> float:
-    """How far ONNX Runtime may be from torch where torch itself is far from exact.
-
-    Weights that nearly cancel make any order of adding up look different: torch is compared with
-    itself in float64. 0 where it has no kernels for that.
-    """
-    wide = [widened(leaf) for leaf in pytree.tree_leaves(fresh(call))]
-    try:
-        with torch.no_grad(), float64_by_default():
-            exact = Interpreter(in_float64(program)).run(*wide, enable_io_processing=False)
-    except (RuntimeError, NotImplementedError) as error:
-        if "not implemented for" not in str(error):
-            raise
-        return 0.0
-    wanted = _tensors(exact)
-    with torch.no_grad():
-        own = _tensors(program.module(*fresh(call[0]), **fresh(call[1])))
-    gaps = [_gap(a, b)[1] for a, b in zip(wanted, own, strict=True) if a.is_floating_point()]
-    return min(ROUNDINGS * max(gaps, default=0.0), MOST)
+            beside.compare(given, "example", batch, sizes)
+            beside.compare(randomised(given, seed + index), "random", batch, sizes)
+    batch = 1 if program.batch is None else batches[0]
+    beside.search(at_batch(call, program.batch, batch), batch, seed)
+    return beside.judged()
 
 
 def batches_of(program: Program, call: Called) -> tuple[int, ...]:
@@ -194,10 +143,8 @@ def batches_of(program: Program, call: Called) -> tuple[int, ...]:
         return (1,)
     found = []
     for batch in BATCHES:
-        args, kwargs = at_batch(call, program.batch, batch)
         try:
-            with torch.no_grad():
-                program.module(*fresh(args), **fresh(kwargs))
+            run(program.module, at_batch(call, program.batch, batch))
         except (RuntimeError, IndexError, ValueError):  # not a size for them; the report says so
             continue
         found.append(batch)
@@ -211,56 +158,6 @@ def tolerance(program: Program) -> float:
     """
     floats = {one.dtype for one in program.tensors().values() if one.is_floating_point()}
     return max([TOLERANCE, *(8 * torch.finfo(dtype).eps for dtype in floats)])
-
-
-def _compare(
-    program: Program,
-    model: OnnxModel,
-    call: Called,
-    name: str,
-    batch: int,
-    sizes: Mapping[str, int],
-) -> Parity:
-    args, kwargs = call
-    try:
-        with torch.no_grad():
-            wanted = _tensors(program.module(*fresh(args), **fresh(kwargs)))
-    except Exception as error:
-        raise WrongError(
-            f"the small network does not run at a batch of {batch}, which the original does",
-            why=reason(error),
-            hint="report this model; nothing was written",
-        ) from error
-    found = _tensors(model(*args, **kwargs))
-    if len(wanted) != len(found):
-        raise WrongError(f"the ONNX model gives {len(found)} tensors, torch gives {len(wanted)}")
-    absolute = relative = 0.0
-    rows: list[float] = []
-    for a, b in zip(wanted, found, strict=True):
-        if a.shape != b.shape:
-            raise WrongError(
-                f"ONNX Runtime gives {tuple(b.shape)} where torch gives {tuple(a.shape)}"
-            )
-        if not torch.equal(torch.isfinite(a), torch.isfinite(b)):
-            return Parity(name, batch, sizes, float("inf"), float("inf"), None)
-        gaps = _gap(a, b)
-        absolute, relative = max(absolute, gaps[0]), max(relative, gaps[1])
-        if a.dim() >= 2 and a.shape[-1] > 1:
-            rows.append(float((a.argmax(-1) == b.argmax(-1)).double().mean()))
-    return Parity(name, batch, sizes, absolute, relative, min(rows, default=None))
-
-
-def _gap(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Largest difference of the finite numbers, and over the largest of them."""
-    if not a.numel():
-        return 0.0, 0.0
-    a, b = (torch.nan_to_num(t.double(), nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
-    gap, scale = float((a - b).abs().max()), float(a.abs().max())
-    return gap, gap / scale if scale else gap
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _is_array(leaf: Any) -> bool:

@@ -1,30 +1,39 @@
 """Signatures and encryption, by `cryptography`: `pip install 'compressor[sign]'`.
 
-    sign(folder, key)              manifest.sig: Ed25519 over manifest.json; the key is PEM
-    check_signature(folder, key)   with the public key, or the private one
-    encrypt(source, target, key)   AES-256-GCM in blocks of 1 MiB; the key is 32 bytes
-    decrypt(source, target, key)
+    signature(manifest, key)         Ed25519 over manifest.json; the key is PEM
+    check_signature(...)             with the public key, or the private one
+    encrypted(file, key, name)       AES-256-GCM in blocks of 1 MiB; the key is 32 bytes
+    decrypted(file, key, name)
 
-An encrypted file is a head (magic, a random prefix of 4 bytes) and blocks. Block i has the nonce
-prefix + i and says in its additional data whether it is the last: blocks that are moved, dropped
-or added are found as surely as changed ones. One block is in memory at a time.
+An encrypted file is a head and blocks. The head has a magic, 16 bytes that all files of a release
+share, and a random salt of 32 bytes. The file's own key is HKDF-SHA256 of the release key with that
+salt, for that release and the file's name; so no two files have the same, and the nonce of a block
+is its number. Its additional data are the head, the name, and whether it is the last block: blocks
+that are moved, dropped or added are found as surely as changed ones, and so are files that changed
+places. One block is in memory at a time.
+
+The first format had a nonce of 4 random bytes and the block's number under the release key itself,
+which repeats after some ten thousand files. It is read, and no longer written.
 """
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
+from compressor import disk
 from compressor.files import read_file
-from compressor.manifest import NAME, SIGNATURE
+from compressor.manifest import NAME, SIGNATURE, walk
 from compressor.optional import needed
 from compressor.passes.errors import UsageError, WrongError
 
-MAGIC = b"compressor-aesgcm-1\n"
+MAGIC, FIRST_MAGIC = b"compressor-aesgcm-2\n", b"compressor-aesgcm-1\n"
 BLOCK = 1 << 20
-_TAG = 16
+SUFFIX = ".enc"
+_TAG, _RELEASE, _SALT, _PREFIX = 16, 16, 32, 4
 
 
 def cryptography() -> ModuleType:
@@ -35,9 +44,15 @@ def cryptography() -> ModuleType:
 # ---------------------------------------------------------------------------- signatures
 
 
+def signature(manifest: bytes, key: Path) -> bytes:
+    """Of the bytes of a manifest, by a private key."""
+    found: bytes = _private(key).sign(manifest)
+    return found
+
+
 def sign(folder: Path, key: Path) -> None:
     """Write the signature of a release's manifest."""
-    (folder / SIGNATURE).write_bytes(_private(key).sign((folder / NAME).read_bytes()))
+    disk.write(folder / SIGNATURE, [signature((folder / NAME).read_bytes(), key)])
 
 
 def check_key(key: Path) -> None:
@@ -45,18 +60,15 @@ def check_key(key: Path) -> None:
     _private(key)
 
 
-def check_signature(folder: Path, key: Path) -> None:
-    """Raises WrongError where the manifest is not signed by this key."""
+def check_signature(manifest: bytes, given: bytes | None, key: Path, where: Path) -> None:
+    """Raises WrongError where `given`, what is in manifest.sig, is not by this key."""
     cryptography()
     from cryptography.exceptions import InvalidSignature
 
-    path = folder / SIGNATURE
-    if not path.is_file():
-        raise WrongError(f"{folder} is not signed", why=f"there is no {SIGNATURE}")
-    with path.open("rb") as file:
-        signature = file.read(65)
+    if given is None:
+        raise WrongError(f"{where} is not signed", why=f"there is no {SIGNATURE}")
     try:
-        _public(key).verify(signature, (folder / NAME).read_bytes())
+        _public(key).verify(given, manifest)
     except InvalidSignature as error:
         raise WrongError(
             f"{SIGNATURE} is not by this key", where=str(key), why="or the manifest was changed"
@@ -111,57 +123,138 @@ def _no_key(path: Path, why: str) -> UsageError:
 def read_key(path: Path) -> bytes:
     """32 bytes. Raises UsageError for any other number of them."""
     key = read_file(path) if path.is_file() and path.stat().st_size <= 64 else b""
+    return _sized(key, str(path))
+
+
+def as_key(given: bytes | str | Path) -> bytes:
+    """A key that is given as it is, or by the name of its file. Raises as `read_key` does."""
+    return _sized(given, "what is given") if isinstance(given, bytes) else read_key(Path(given))
+
+
+def _sized(key: bytes, what: str) -> bytes:
     if len(key) != 32:
         raise UsageError(
-            f"{path} is not a key of 32 bytes", hint="head -c 32 /dev/urandom > FILE makes one"
+            f"{what} is not a key of 32 bytes", hint="head -c 32 /dev/urandom > FILE makes one"
         )
     cryptography()
     return key
 
 
-def encrypt(source: Path, target: Path, key: bytes) -> None:
-    """A file into an encrypted one, block by block."""
-    prefix = os.urandom(4)
-    with source.open("rb") as file, target.open("xb") as out:
-        out.write(MAGIC + prefix)
-        for index, block, last in _blocks(file, BLOCK):
-            out.write(_cipher(key).encrypt(_nonce(prefix, index), block, _tail(last)))
+@dataclass(frozen=True)
+class Head:
+    """How an encrypted file begins."""
+
+    magic: bytes
+    salt: bytes
+    release: bytes = b""
+    """The same in every file of a release; the first format has none."""
+
+    @property
+    def kind(self) -> tuple[bytes, bytes]:
+        """What is equal in all files of a release."""
+        return self.magic, self.release
 
 
-def decrypt(source: Path, target: Path, key: bytes) -> None:
-    """The inverse. Raises WrongError for another key, or where anything was changed."""
+def new_release() -> bytes:
+    """What tells the files of one release from those of another under the same key."""
+    return os.urandom(_RELEASE)
+
+
+def encrypted(
+    file: BinaryIO, key: bytes, name: str = "", release: bytes | None = None
+) -> Iterator[bytes]:
+    """What is in an encrypted file, piece by piece. `name` is the file's in its release."""
+    head = Head(MAGIC, os.urandom(_SALT), new_release() if release is None else release)
+    if len(head.release) != _RELEASE:
+        raise ValueError(f"a release is {_RELEASE} bytes, not {len(head.release)}")
+    yield head.magic + head.release + head.salt
+    cipher, data = _cipher(head, key, name), _additional(head, name)
+    for index, block, last in _blocks(file, BLOCK):
+        yield cipher.encrypt(_nonce(head, index), block, data + _tail(last))
+
+
+def decrypted(
+    file: BinaryIO, key: bytes, name: str = "", kind: tuple[bytes, bytes] | None = None
+) -> Iterator[bytes]:
+    """The inverse. `kind` is that of the release which the file has to belong to.
+
+    Raises WrongError for another key or name, or where anything was changed; what came before is
+    sound, and may lack its end.
+    """
     cryptography()
     from cryptography.exceptions import InvalidTag
 
-    with source.open("rb") as file, target.open("xb") as out:
-        head = file.read(len(MAGIC) + 4)
-        if len(head) != len(MAGIC) + 4 or not head.startswith(MAGIC):
-            raise WrongError(f"{source.name} is not an encrypted file of a release")
-        prefix = head[len(MAGIC) :]
-        for index, block, last in _blocks(file, BLOCK + _TAG):
-            try:
-                out.write(_cipher(key).decrypt(_nonce(prefix, index), block, _tail(last)))
-            except InvalidTag as error:
-                raise WrongError(
-                    f"{source.name} cannot be decrypted",
-                    why="the key is another one, or it was changed",
-                ) from error
+    head = read_head(file, name)
+    if kind is not None and head.kind != kind:
+        raise WrongError(
+            f"{name} is of another release", why="it was not encrypted together with the manifest"
+        )
+    cipher, data = _cipher(head, key, name), _additional(head, name)
+    for index, block, last in _blocks(file, BLOCK + _TAG):
+        try:
+            yield cipher.decrypt(_nonce(head, index), block, data + _tail(last))
+        except InvalidTag as error:
+            raise WrongError(
+                f"{name or 'the file'} cannot be decrypted",
+                why="the key is another one, or it was changed, or has another's place",
+            ) from error
 
 
-def is_encrypted(path: Path) -> bool:
-    """Whether a file begins like ours."""
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+def encrypt(
+    source: Path,
+    target: Path,
+    key: bytes,
+    name: str | None = None,
+    release: bytes | None = None,
+) -> None:
+    """A file into an encrypted one, block by block; called as `target` is, if nothing is said."""
+    named = target.name.removesuffix(SUFFIX) if name is None else name
+    with source.open("rb") as file:
+        disk.write(target, encrypted(file, key, named, release))
 
 
-def _cipher(key: bytes) -> Any:
+def decrypt(source: Path, target: Path, key: bytes, name: str | None = None) -> None:
+    """The inverse. Raises WrongError for another key, or where anything was changed."""
+    named = source.name.removesuffix(SUFFIX) if name is None else name
+    try:
+        with source.open("rb") as file:
+            disk.write(target, decrypted(file, key, named), 0o600)
+    except WrongError:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def read_head(file: BinaryIO, name: str) -> Head:
+    """The head of a file that is read from its beginning. Raises WrongError where it has none."""
+    magic = file.read(len(MAGIC))
+    rest = {MAGIC: _RELEASE + _SALT, FIRST_MAGIC: _PREFIX}.get(magic, -1)
+    more = file.read(max(rest, 0))
+    if len(more) != rest:
+        raise WrongError(f"{name or 'the file'} is not an encrypted file of a release")
+    return Head(magic, more[-_SALT:], more[:-_SALT])
+
+
+def _cipher(head: Head, key: bytes, name: str) -> Any:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    return AESGCM(key)
+    if head.magic == FIRST_MAGIC:
+        return AESGCM(key)
+    about = head.magic + head.release + name.encode(errors="surrogateescape")
+    return AESGCM(HKDF(SHA256(), 32, head.salt, about).derive(key))
 
 
-def _nonce(prefix: bytes, index: int) -> bytes:
-    return prefix + index.to_bytes(8, "big")
+def _nonce(head: Head, index: int) -> bytes:
+    if head.magic == FIRST_MAGIC:
+        return head.salt + index.to_bytes(8, "big")
+    return index.to_bytes(12, "big")
+
+
+def _additional(head: Head, name: str) -> bytes:
+    if head.magic == FIRST_MAGIC:
+        return b""
+    return head.magic + head.release + head.salt + name.encode(errors="surrogateescape") + b"\0"
 
 
 def _tail(last: bool) -> bytes:
@@ -179,37 +272,15 @@ def _blocks(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes, bool]]:
         index, block = index + 1, following
 
 
-SUFFIX = ".enc"
+def sealed(data: bytes, key: bytes, name: str, release: bytes | None = None) -> Iterator[bytes]:
+    """The same of bytes that are in memory: they are not on the disk in the clear at any moment."""
+    return encrypted(BytesIO(data), key, name, release)
 
 
 def seal(folder: Path, key: bytes) -> None:
-    """Encrypt every file of a release, in place; names and sizes stay visible."""
-    for path in [path for path in sorted(folder.rglob("*")) if path.is_file()]:
-        encrypt(path, path.with_name(path.name + SUFFIX), key)
+    """Encrypt a release that is there, in place; names and sizes stay visible."""
+    release = new_release()
+    for name in walk(folder):
+        path = folder / name
+        encrypt(path, path.with_name(path.name + SUFFIX), key, name, release)
         path.unlink()
-
-
-@contextmanager
-def opened(folder: Path, key: bytes | None) -> Iterator[Path]:
-    """The release itself, or its decrypted copy in a private folder that is deleted afterwards."""
-    import tempfile
-
-    if not (folder / (NAME + SUFFIX)).exists():
-        if key is not None:
-            raise UsageError(f"{folder} is not encrypted", hint="leave out --encrypt-key")
-        yield folder
-        return
-    if key is None:
-        raise UsageError(f"{folder} is encrypted", hint="give the key with --encrypt-key FILE")
-    with tempfile.TemporaryDirectory(prefix="compressor-") as place:
-        for path in sorted(folder.rglob("*")):
-            if path.is_symlink():
-                raise UsageError(f"{path} is a link", why="a release consists of files")
-            if not path.is_file():
-                continue
-            if path.suffix != SUFFIX:
-                raise WrongError(f"{path.name} is not encrypted, and the others are")
-            target = Path(place) / path.relative_to(folder).with_suffix("")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            decrypt(path, target, key)
-        yield Path(place)

@@ -12,11 +12,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from compressor import disk
 from compressor.load.words import existing_file, listed, near, reason
 from compressor.outside import inside, read_json
 from compressor.passes.errors import UsageError
@@ -182,8 +184,20 @@ def cut_of(plan: "Plan") -> Cut:
 def read_plan(path: Path) -> Cut:
     """A plan.json. Raises UsageError where it is not one."""
     path = existing_file(path)
+    return cut_from(plan_json(path.read_bytes(), path), path)
+
+
+def plan_json(data: bytes, path: Path) -> Any:
+    """What is in a plan.json; it may be no plan. Raises UsageError where it is no JSON."""
     try:
-        found = read_json(path.read_bytes())
+        return read_json(data)
+    except ValueError as error:
+        raise _no_plan(path, error) from error
+
+
+def cut_from(found: Any, path: Path) -> Cut:
+    """A plan as JSON has it. Raises UsageError where it is not one."""
+    try:
         if found["format"] != 1:
             raise ValueError(f"format {found['format']} is not known")
         kept, shapes, tied = (dict(found[key]) for key in ("kept", "shapes", "tied"))
@@ -192,12 +206,16 @@ def read_plan(path: Path) -> Cut:
         if odd := [name for name in kept if not _sound(kept[name], shapes[name])]:
             raise ValueError(f"the kept indices of {odd[0]} are not indices of its dimensions")
         return Cut(kept, shapes, frozenset(found["buffers"]), tied)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UsageError(
-            f"{path} is not a plan",
-            why=reason(error),
-            hint="make one by `compressor plan`, or take that of a release",
-        ) from error
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise _no_plan(path, error) from error
+
+
+def _no_plan(path: Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"{path} is not a plan",
+        why=reason(error),
+        hint="make one by `compressor plan`, or take that of a release",
+    )
 
 
 def _sound(kept: list[Any], shape: list[int]) -> bool:
@@ -279,14 +297,13 @@ def shrink_shards(plan: Cut, source: Path, target: Path, shard_bytes: int = SHAR
     total = sum(sizes.values())
     with release.prepared(target) as folder:
         for file, names in shards.items():
-            with (folder / file).open("xb") as out:
-                _write_header(out, {n: (stored[n].dtype, shapes[n], sizes[n]) for n in names})
-                for name in names:
-                    _write_tensor(out, checkpoint[name], plan.kept.get(name))
+            header = _header({n: (stored[n].dtype, shapes[n], sizes[n]) for n in names})
+            tensors = (_bytes_of(checkpoint[name], plan.kept.get(name)) for name in names)
+            disk.write(folder / file, chain([header], tensors))
         if len(shards) > 1:
             index = {name: file for file, names in shards.items() for name in names}
             text = json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1)
-            (folder / f"model{INDEX}").write_text(text + "\n", encoding="utf-8")
+            disk.write(folder / f"model{INDEX}", [f"{text}\n".encode()])
     before = sum(one.size(one.shape) for one in stored.values())
     smaller = sum(shapes[name] != one.shape for name, one in stored.items())
     return Shrunk(tuple(shards), len(stored), smaller, before, total)
@@ -335,7 +352,7 @@ def _packed(sizes: Mapping[str, int], limit: int) -> dict[str, list[str]]:
     return {f"model-{i:05}-of-{count:05}.safetensors": s for i, s in enumerate(shards, 1)}
 
 
-def _write_header(out: BinaryIO, tensors: Mapping[str, tuple[str, tuple[int, ...], int]]) -> None:
+def _header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]]) -> bytes:
     """The head of a safetensors file: eight bytes of length, then JSON up to a multiple of 8."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
@@ -344,11 +361,12 @@ def _write_header(out: BinaryIO, tensors: Mapping[str, tuple[str, tuple[int, ...
         at += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    out.write(len(text).to_bytes(8, "little") + text)
+    return len(text).to_bytes(8, "little") + text
 
 
-def _write_tensor(out: BinaryIO, tensor: "Tensor", kept: list[Any] | None) -> None:
+def _bytes_of(tensor: "Tensor", kept: list[Any] | None) -> memoryview:
     import torch
 
     small = tensor if kept is None else cut(tensor, kept)
-    out.write(small.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    found: memoryview = small.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return found

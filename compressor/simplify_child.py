@@ -1,4 +1,4 @@
-"""Child process of `export.simplify`: onnxsim reads one model and writes another.
+"""Child process of `export.simplify`: a model comes in by standard input, another goes out.
 
 It runs apart because it is native code that has crashed and hung on strange models. It is given a
 `ModelProto` on standard input, never a path: by path it would follow external data out of the

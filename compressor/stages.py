@@ -46,8 +46,22 @@ class Watch:
             took = self._clock() - start
             self.seconds[name] = self.seconds.get(name, 0.0) + took
             self._end(name, took, done)
-        if name == self.until:
-            raise Reached(name)
+        self.reached(name)
+
+    def reached(self, *names: str) -> None:
+        """Stages that are done, also where what they make was kept from before."""
+        if self.until in names:
+            raise Reached(self.until)
+
+    @contextmanager
+    def rounds(self, *names: str) -> Iterator[None]:
+        """Around stages that come again until all rounds are done; then `names` are reached."""
+        until, self.until = self.until, None
+        try:
+            yield
+        finally:
+            self.until = until
+        self.reached(*names)
 
     def advance(self, done: int, total: int) -> None:
         """How far the present stage is."""

@@ -1,23 +1,32 @@
 """`compressor verify`: is a release what it was when it was made? No torch here.
 
 1. every file as the manifest says, none missing, none added
-2. the signature, where a key is given
+2. the signature, where a key is given; the content, where one is expected
 3. the parity inputs through ONNX Runtime: what torch gave when the release was made
+
+Each file is read once: ONNX Runtime is given the bytes that were checked, not their names.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compressor import manifest, sealing
+from compressor import onnx_files
 from compressor.load.words import reason
-from compressor.onnx_files import safe
+from compressor.passes import alike
 from compressor.passes.errors import UsageError, WrongError
+from compressor.reading import Arrived
 
 PARITY = "parity"
 INPUT, OUTPUT = "input.", "output."
+MODEL = "model.onnx"
+EXACT, STEPS = 1e-4, 8
+"""The tolerance of a build: the first, or so many steps of the coarsest number if that is more."""
+_COARSE = {10: 2.0**-10, 16: 2.0**-7}
+"""A step of float16 and of bfloat16 beside 1, by onnx's number of the type."""
 
 
 @dataclass(frozen=True)
@@ -35,34 +44,56 @@ class Verified:
         return asdict(self)
 
 
-def verify(folder: Path, public: Path | None = None, key: bytes | None = None) -> Verified:
+def verify(
+    folder: Path, public: Path | None = None, key: bytes | None = None, content: str | None = None
+) -> Verified:
     """Check a release. Raises WrongError where anything is not as it was made.
 
-    `public` is the key that it has to be signed by, `key` the one that it is encrypted with.
+    `public` is the key that it has to be signed by, `key` the one that it is encrypted with,
+    `content` the digest of the release that it has to be: a signature fits every older one.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a release", why="there is no such folder")
-    with sealing.opened(folder, key) as place:
-        found = manifest.read(place)
-        if public is not None:
-            sealing.check_signature(place, public)
-        manifest.check(place, found)
-        if "model.onnx" not in found["files"]:
-            raise WrongError(f"{folder} has no model.onnx")
-        limit = found.get("tolerance")
-        if not isinstance(limit, float):
-            raise WrongError("the manifest names no tolerance")
-        parity = _replayed(place, limit)
-        return Verified(found["content"], len(found["files"]), public is not None, parity)
+    arrived = Arrived(folder, key)
+    arrived.must_be(public, content)
+    held = arrived.all(lambda name: name.startswith((MODEL, f"{PARITY}/")))
+    if MODEL not in held:
+        raise WrongError(f"{folder} has no {MODEL}")
+    try:
+        model = onnx_files.held(held, MODEL)
+    except UsageError as error:
+        raise WrongError("the model is not one that a build writes", why=str(error)) from error
+    limit = _tolerance(arrived.manifest.get("tolerance"), model)
+    found = arrived.manifest
+    parity = _replayed(model, held, limit)
+    return Verified(found["content"], len(found["files"]), public is not None, parity)
 
 
-def _replayed(folder: Path, limit: float) -> dict[str, float]:
+def _tolerance(stated: Any, model: onnx_files.Held) -> float:
+    """How far ONNX Runtime may be off. A manifest may not allow more than a build would have.
+
+    Raises WrongError where it does, or allows nothing.
+    """
+    most = max([EXACT, *(STEPS * _COARSE[kind] for kind in model.kinds & _COARSE.keys())])
+    if not isinstance(stated, float):
+        raise WrongError("the manifest names no tolerance")
+    if not 0 < stated <= most:
+        raise WrongError(
+            f"the manifest states a tolerance of {stated:g}",
+            why=f"no build allows more than {most:g} for the numbers in this model",
+        )
+    return stated
+
+
+def _replayed(model: onnx_files.Held, held: Mapping[str, bytes], limit: float) -> dict[str, float]:
     """Run what was recorded. Raises WrongError where a difference exceeds `limit`."""
     import onnxruntime as ort
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
-    recorded = sorted((folder / PARITY).glob("*.safetensors"))
+    recorded = {
+        name.removeprefix(f"{PARITY}/"): data
+        for name, data in sorted(held.items())
+        if name.startswith(f"{PARITY}/") and name.endswith(".safetensors")
+    }
     if not recorded:
         raise WrongError("there is nothing in parity/ to run")
     options = ort.SessionOptions()
@@ -70,11 +101,9 @@ def _replayed(folder: Path, limit: float) -> dict[str, float]:
     options.intra_op_num_threads = 1
     found = {}
     try:
-        model = safe(folder / "model.onnx")
-        session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        for path in recorded:
-            arrays = load_file(path)
-            found[path.name] = _difference(session, arrays)
+        session = model.session(options)
+        for name, data in recorded.items():
+            found[name] = _difference(session, load(data))
     except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
         raise WrongError(
             "the model does not run on its parity inputs", why=reason(error)
@@ -96,6 +125,8 @@ def _replayed(folder: Path, limit: float) -> dict[str, float]:
 def _difference(session: Any, arrays: dict[str, np.ndarray]) -> float:
     feed = {n.removeprefix(INPUT): a for n, a in arrays.items() if n.startswith(INPUT)}
     wanted = {n.removeprefix(OUTPUT): a for n, a in arrays.items() if n.startswith(OUTPUT)}
+    if wanted.keys() != {one.name for one in session.get_outputs()}:
+        raise ValueError("what is recorded is not all that the model gives")
     worst = 0.0
     for name, given in zip(wanted, session.run(list(wanted), feed), strict=True):
         worst = max(worst, gap(wanted[name], np.asarray(given)))
@@ -103,14 +134,8 @@ def _difference(session: Any, arrays: dict[str, np.ndarray]) -> float:
 
 
 def gap(wanted: np.ndarray, found: np.ndarray) -> float:
-    """The largest difference over the largest magnitude; infinite where shapes differ."""
-    if wanted.shape != found.shape:
-        return float("inf")
-    if not wanted.size:
-        return 0.0
-    a, b = wanted.astype(np.float64), found.astype(np.float64)
-    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
-        return float("inf")
-    a, b = (np.nan_to_num(one, nan=0.0, posinf=0.0, neginf=0.0) for one in (a, b))
-    difference, scale = float(np.abs(a - b).max()), float(np.abs(a).max())
-    return difference / scale if scale else difference
+    """The largest difference over the largest magnitude; infinite where shapes, NaN or infinities
+    differ. Of whole numbers and flags, the share of entries that differ: rounding may flip few."""
+    if alike.is_exact(wanted) and alike.is_exact(found) and wanted.shape == found.shape:
+        return float(np.mean(wanted != found)) if wanted.size else 0.0
+    return alike.gap(wanted, found).whole

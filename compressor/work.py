@@ -7,25 +7,52 @@ leaves it, success and an error take it away. Keys hold the network, its tensors
 stage, our source and the versions, so what is found is what would be computed again. Capture and
 coupling are always made anew, and so is a plan by time, or by a loss of the user's. The library
 keeps nothing.
+
+The folder is private, and another one is refused (see `ours`). A release that is encrypted has its
+results encrypted too, by the same key. What is found is looked at again by whoever asked for it
+(see `recalled`): a file in a folder is no proof that this build made it.
 """
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
 from importlib import metadata
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from compressor.files import write_file
+from compressor import disk, ours, sealing
+from compressor.files import open_file, write_file
+from compressor.load.words import reason
 from compressor.manifest import source_digest
+from compressor.passes.errors import CompressError, UsageError, WrongError
+
+if TYPE_CHECKING:
+    from compressor.recipe import Recipe
 
 STAGES = (
-    *("load", "capture", "couple", "measure", "plan", "shrink", "prove", "repair", "distill"),
-    *("finetune", "export", "parity", "simplify", "evaluate", "race", "write"),
+    *("load", "capture", "couple", "sparse", "measure", "profile", "plan", "shrink", "prove"),
+    *("repair", "distill", "finetune", "export", "parity", "simplify", "evaluate", "race", "write"),
 )
 """In the order in which they run; some only where they were asked for."""
+
+
+def stages_of(recipe: "Recipe") -> tuple[str, ...]:
+    """The stages that a build of this recipe has."""
+    has_data = recipe.data is not None
+    where = {
+        "sparse": recipe.sparse_train > 0,
+        "measure": has_data,
+        "profile": recipe.latency is not None,
+        "repair": has_data,
+        "distill": recipe.distill > 0,
+        "finetune": recipe.finetune > 0 or recipe.train_with is not None,
+        "evaluate": bool(recipe.evaluate),
+    }
+    return tuple(stage for stage in STAGES if where.get(stage, True))
+
 
 _PACKAGES = (
     "torch",
@@ -39,56 +66,165 @@ _PACKAGES = (
 )
 
 
+_NOTHING_KEPT = (
+    "Nothing is kept of this build for the next one to go on from, because a new folder beside the "
+    "output is not private:"
+)
+_RELEASE = b"work of a build\0"
+_KIND = (sealing.MAGIC, _RELEASE)
+"""Tells encrypted results from the files of a release."""
+
+
 class Work:
     """Results by stage and key. `start`: the first stage whose results are not taken from here."""
 
-    def __init__(self, folder: Path | None = None, start: str | None = None) -> None:
-        self.folder, self._start = folder, start
+    def __init__(
+        self, folder: Path | None = None, start: str | None = None, key: bytes | None = None
+    ) -> None:
+        self.folder, self.start, self._key = folder, start, key
+        self.note = ""
+        """Why nothing is kept, where the disk has no private folders."""
 
     @classmethod
-    def of(cls, output: Path, start: str | None = None) -> "Work":
-        """The work folder that belongs to an output."""
-        return cls(output.parent / f".{output.name}.work", start)
+    def of(cls, output: Path, start: str | None = None, key: bytes | None = None) -> "Work":
+        """The work folder that belongs to an output; results are encrypted where there is a key."""
+        return cls(output.parent / f".{output.name}.work", start, key)
 
-    def once(self, stage: str, parts: Mapping[str, Any], make: Callable[[], bytes]) -> bytes:
-        """What `make` gives, or gave for the same parts."""
+    def once(
+        self,
+        stage: str,
+        parts: Mapping[str, Any],
+        make: Callable[[], bytes],
+        look: Callable[[bytes], object] | None = None,
+    ) -> bytes:
+        """What `make` gives, or gave for the same parts. `look` raises where that is not right."""
         if self.folder is None:
             return make()
+        self.check()
         path = self.folder / f"{stage}.{_key(stage, parts)}"
         if (found := self._recalled(stage, path)) is not None:
+            if look is not None:
+                recalled(stage, lambda: look(found))
             return found
         made = make()
-        write_file(path, hashlib.sha256(made).digest() + made)
+        self._keep(path, made)
         return made
+
+    def check(self) -> None:
+        """Raise UsageError where the folder is somebody else's, or others may write to it."""
+        if self.folder is None or not os.path.lexists(self.folder):
+            return
+        if why := ours.why_not(self.folder):
+            raise UsageError(
+                f"{self.folder} was not made by a build here",
+                why=f"{why}; what is in it would be released",
+                hint="delete it or move it away, or name another directory with -o",
+            )
+
+    def _keep(self, path: Path, made: bytes) -> None:
+        self._begin()
+        if self.folder is None:
+            return
+        data = hashlib.sha256(made).digest() + made
+        if self._key is not None:
+            data = b"".join(sealing.sealed(data, self._key, path.name, _RELEASE))
+        write_file(path, data, 0o600)
+
+    def _begin(self) -> None:
+        """Make the folder, marked as ours before it has its name: several processes may do so."""
+        assert self.folder is not None
+        if os.path.lexists(self.folder):
+            return
+        try:
+            disk.made(self.folder.parent)
+            partial = disk.beside(self.folder, ".partial")
+            ours.make(partial)
+            if why := ours.why_not(partial):
+                shutil.rmtree(partial)
+                self.folder, self.note = None, f"{_NOTHING_KEPT} {why}."
+                return
+            try:
+                disk.move(partial, self.folder)
+            except OSError:  # another process was faster, or the disk is full
+                shutil.rmtree(partial)
+                if not self.folder.is_dir():
+                    raise
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {self.folder}",
+                why=error.strerror or str(error),
+                hint="name a directory you may write to with -o",
+            ) from error
+        self.check()
 
     def _recalled(self, stage: str, path: Path) -> bytes | None:
         """None where it has to be made: it is not there, is torn, or is not wanted."""
-        if self._start is not None and STAGES.index(stage) >= STAGES.index(self._start):
+        if self.start is not None and STAGES.index(stage) >= STAGES.index(self.start):
             return None
         try:
-            data = path.read_bytes()
+            with open_file(path) as file:
+                why, data = ours.why_open(os.fstat(file.fileno())), file.read()
         except FileNotFoundError:
+            return None
+        except OSError as error:
+            why = error.strerror or str(error)
+        if why:
+            raise UsageError(
+                f"{path} was not made by a build here",
+                why=why,
+                hint=f"delete {path.parent}, and build again",
+            )
+        try:
+            if self._key is not None:
+                data = b"".join(sealing.decrypted(BytesIO(data), self._key, path.name, _KIND))
+        except WrongError:  # another key, or torn
             return None
         return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else None
 
-    def once_json(self, stage: str, parts: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+    def once_json(
+        self,
+        stage: str,
+        parts: Mapping[str, Any],
+        make: Callable[[], Any],
+        look: Callable[[Any], object] | None = None,
+    ) -> Any:
         """The same for plain values."""
-        return json.loads(self.once(stage, parts, lambda: json.dumps(make()).encode()))
+        plain = None if look is None else lambda data: look(json.loads(data))
+        return json.loads(self.once(stage, parts, lambda: json.dumps(make()).encode(), plain))
 
     def forget(self) -> None:
-        """Delete all of it."""
-        if self.folder is not None:
+        """Delete all of it, where it is ours."""
+        if self.folder is not None and ours.is_ours(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def there(self) -> dict[str, int]:
         """Bytes of the results that are kept, by stage."""
         found: dict[str, int] = {}
-        if self.folder is not None and self.folder.is_dir():
+        if self.folder is not None and ours.is_ours(self.folder):
             for path in self.folder.iterdir():
                 stage = path.name.partition(".")[0]
                 if stage in STAGES:
                     found[stage] = found.get(stage, 0) + path.stat().st_size
         return {stage: found[stage] for stage in STAGES if stage in found}
+
+
+def recalled(stage: str, look: Callable[[], Any]) -> Any:
+    """What `look` makes of a result that was kept. Raises WrongError where that is no result."""
+    try:
+        return look()
+    except CompressError as error:
+        refuse(stage, str(error))
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        refuse(stage, reason(error))
+
+
+def refuse(stage: str, why: str) -> NoReturn:
+    """Raise for a result that was kept and is not what this build makes."""
+    raise WrongError(
+        f"what was kept of '{stage}' is not what this build makes",
+        why=why,
+        hint="somebody may have changed the work folder; it is deleted: build again",
+    )
 
 
 def _key(stage: str, parts: Mapping[str, Any]) -> str:
@@ -117,7 +253,7 @@ def digest(*values: Any) -> str:
         if isinstance(leaf, Tensor):
             plain = leaf.detach().cpu().contiguous()
             found.update(f"{plain.dtype}{list(plain.shape)}".encode())
-            found.update(plain.reshape(-1).view(_byte()).numpy().tobytes())
+            found.update(plain.reshape(-1).view(_byte()).numpy().data)
         elif isinstance(leaf, bytes):
             found.update(leaf)
         else:
@@ -143,62 +279,3 @@ def of_program(program: Any) -> str:
         dict(program.kwargs),
         repr((program.batch, axes)),
     )
-
-
-# ---------------------------------------------------------------------------- plan and repair
-
-
-def planned(work: Work, parts: Mapping[str, Any], coupling: Any, make: Callable[[], Any]) -> Any:
-    """A plan, or what was chosen of the same network with the same inputs and options."""
-    from torch import tensor
-
-    from compressor.passes import Budget, Plan, Trial
-
-    fresh: list[Any] = []
-
-    def made() -> dict[str, Any]:
-        fresh.append(make())
-        found = fresh[0]
-        plain = ("dense", "reached", "unit", "loss", "samples", "why", "note")
-        facts = {name: getattr(found, name) for name in plain}
-        facts["budget"] = found.budget.to_json()
-        facts["trials"] = [asdict(one) for one in found.trials]
-        facts["widths"] = [(group.name, width) for group, width in found.widths]
-        return facts | {"channels": found.channels.tolist()}
-
-    facts = work.once_json("plan", parts, made)
-    if fresh:
-        return fresh[0]
-    facts["budget"] = Budget(**facts["budget"])
-    facts["trials"] = tuple(Trial(**one) for one in facts["trials"])
-    groups = {group.name: group for group in coupling.groups}
-    facts["widths"] = tuple((groups[name], width) for name, width in facts["widths"])
-    facts["channels"] = tensor(facts["channels"])
-    return Plan(coupling, **facts)
-
-
-def repaired(work: Work, parts: Mapping[str, Any], small: Any, make: Callable[[], Any]) -> Any:
-    """A repair, or what it gave for the same network and inputs."""
-    from safetensors.torch import load, save
-
-    from compressor.passes import Repaired
-    from compressor.passes.rebuild import with_tensors
-    from compressor.passes.refit import Layer
-
-    fresh: list[Any] = []
-
-    def made() -> bytes:
-        fresh.append(make())
-        found = fresh[0]
-        facts = asdict(replace(found, program=None)) | {"changes": list(found.changes)}
-        tensors = {name: one.detach().clone() for name, one in found.program.tensors().items()}
-        return save(tensors, {"facts": json.dumps(facts)})
-
-    data = work.once("repair", parts, made)
-    if fresh:
-        return fresh[0]
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    facts = json.loads(header["__metadata__"]["facts"])
-    facts["layers"] = tuple(Layer(**one) for one in facts["layers"])
-    facts["changes"] = tuple(facts["changes"])
-    return Repaired(**(facts | {"program": with_tensors(small, load(data))}))

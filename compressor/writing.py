@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressor import headline, manifest, page
+from compressor import headline, manifest, page, sealing
 from compressor.environment import environment
 from compressor.exportable import exportable
-from compressor.inputs import Called, at_batch, fresh, randomised
+from compressor.inputs import Called, at_batch, randomised, run
 from compressor.load.words import reason
 from compressor.passes.free import dynamic_shapes
 from compressor.passes.quiet import quiet
+from compressor.place import Place
 from compressor.recipe.toml import resolved
 from compressor.runtime import OnnxModel, tolerance
 from compressor.shards import cut_of
-from compressor.verify import INPUT, OUTPUT, PARITY
+from compressor.verify import INPUT, MODEL, OUTPUT, PARITY
 
 if TYPE_CHECKING:
     from compressor.built import Built
@@ -28,24 +30,30 @@ if TYPE_CHECKING:
 INLINE = 2_000_000_000
 """Larger models have their tensors in a file of their own: protocol buffers end at 2 GiB."""
 
+APART, _ALIGNED = 1024, 64
+"""Bytes of a tensor that goes there, and what the place of each is a multiple of."""
+
 _META = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
 """Of the nodes of an exported program: they name files of the build machine."""
 
 
-def write(built: "Built", folder: Path) -> None:
-    """All files of a release into `folder`."""
-    _write_onnx(built.onnx.data, folder)
-    _write_tensors(_stored(built), folder / "model.safetensors")
-    note = _write_program(built, folder / "model.pt2")
-    _write_json(folder / "plan.json", _plan(built))
-    _write_text(folder / "recipe.toml", resolved(built.recipe))
-    _write_parity(built, folder / PARITY)
+def write(built: "Built", place: Place, sign: Path | None = None) -> None:
+    """All files of a release. `sign` is the private key for its manifest."""
+    _write_onnx(built.onnx.data, place)
+    place.write("model.safetensors", save(_stored(built)))
+    note = _write_program(built, place)
+    _write_json(place, "plan.json", _plan(built))
+    place.write_text("recipe.toml", resolved(built.recipe))
+    _write_parity(built, place)
     found = built.report
     found["warnings"] += [note] if note else []
-    _write_json(folder / "report.json", found)
-    _write_text(folder / "report.html", page.render(found))
-    _write_text(folder / "summary.md", headline.summary(found))
-    _write_json(folder / manifest.NAME, manifest.make(folder, _facts(built)))
+    _write_json(place, "report.json", found)
+    place.write_text("report.html", page.render(found))
+    place.write_text("summary.md", headline.summary(found))
+    text = _json(manifest.stated(place.entries, _facts(built)))
+    place.write_text(manifest.NAME, text)
+    if sign is not None:
+        place.write(manifest.SIGNATURE, sealing.signature(text.encode(), sign))
 
 
 def _facts(built: "Built") -> dict[str, Any]:
@@ -70,33 +78,23 @@ def _packages(here: Mapping[str, Any]) -> Mapping[str, Any]:
 # ---------------------------------------------------------------------------- models
 
 
-def _write_onnx(data: bytes, folder: Path, inline: int = INLINE) -> None:
+def _write_onnx(data: bytes, place: Place, inline: int = INLINE) -> None:
     """One file, or two where the tensors are too large for one."""
     if len(data) <= inline:
-        (folder / "model.onnx").write_bytes(data)
+        place.write(MODEL, data)
         return
     import onnx
+    from onnx.external_data_helper import set_external_data
 
-    model = onnx.load_model_from_string(data)
-    onnx.save(
-        model,
-        folder / "model.onnx",
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location="model.onnx.data",
-        size_threshold=1024,
-    )
-
-
-def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:  # its words for what the disk says
-        raise OSError(str(error)) from error
-    path.chmod(0o644)  # safetensors keeps it private
+    model, apart = onnx.load_model_from_string(data), bytearray()
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) >= APART:
+            apart += bytes(-len(apart) % _ALIGNED)
+            set_external_data(tensor, f"{MODEL}.data", len(apart), len(tensor.raw_data))
+            apart += tensor.raw_data
+            tensor.ClearField("raw_data")
+    place.write(MODEL, model.SerializeToString(deterministic=True))
+    place.write(f"{MODEL}.data", bytes(apart))
 
 
 def _stored(built: "Built") -> dict[str, Tensor]:
@@ -110,7 +108,7 @@ def _stored(built: "Built") -> dict[str, Tensor]:
     return state
 
 
-def _write_program(built: "Built", path: Path) -> str:
+def _write_program(built: "Built", place: Place) -> str:
     """torch.export's own format, for convenience. Why there is none, where it cannot be made."""
     program = built.small
     module, made = exportable(program), BytesIO()
@@ -126,7 +124,7 @@ def _write_program(built: "Built", path: Path) -> str:
             torch.export.save(exported, made)
     except Exception as error:  # torch raises classes of every kind here; the rest does not need it
         return f"There is no model.pt2: torch.export says {reason(error)[:200]}."
-    path.write_bytes(made.getbuffer())  # by us: torch's writer has no words for a full disk
+    place.write("model.pt2", made.getvalue())
     return ""
 
 
@@ -172,26 +170,23 @@ def structure(call: Called) -> Any:
         return None
 
 
-def _write_parity(built: "Built", folder: Path) -> None:
+def _write_parity(built: "Built", place: Place) -> None:
     """The example inputs and random ones, and what torch gives: what `verify` replays."""
-    folder.mkdir()
     model = OnnxModel(built.onnx.data, built.small, threads=1)
     given = at_batch(built.call, built.small.batch, built.batches[0])
     for name, call in (("example", given), ("random", randomised(given, built.options.seed))):
         feed = {INPUT + key: torch.from_numpy(value) for key, value in model.feed(*call).items()}
-        args, kwargs = fresh(call)
-        with torch.no_grad():
-            outputs = pytree.tree_leaves(built.module(*args, **kwargs))
+        outputs = pytree.tree_leaves(run(built.module, call))
         leaves = [leaf for leaf in outputs if isinstance(leaf, Tensor)]
         wanted = zip(model.outputs, leaves, strict=True)
         found = feed | {OUTPUT + key: leaf.detach().clone() for key, leaf in wanted}
         arrays = {key: one.contiguous().clone() for key, one in found.items()}
-        _write_tensors(arrays, folder / f"{name}.safetensors")
+        place.write(f"{PARITY}/{name}.safetensors", save(arrays))
 
 
-def _write_json(path: Path, value: Any) -> None:
-    _write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+def _write_json(place: Place, name: str, value: Any) -> None:
+    place.write_text(name, _json(value))
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .errors import ContractError as ContractError
     from .errors import GateError as GateError
     from .errors import NothingError as NothingError
+    from .errors import SilentError as SilentError
     from .errors import UsageError as UsageError
     from .errors import WrongError as WrongError
     from .importance import CRITERIA as CRITERIA
@@ -61,7 +62,7 @@ _HOMES = {
     "coupling": ["Axis", "Coupling", "Frozen", "Group", "couple"],
     "errors": [
         *("CompressError", "ContractError", "GateError", "NothingError", "UsageError"),
-        "WrongError",
+        *("SilentError", "WrongError"),
     ],
     "importance": ["CRITERIA"],
     "measure": ["Measured"],

@@ -30,13 +30,32 @@ def distances(wanted: Outputs, found: Outputs) -> list[Tensor]:
     """The same for every row of each output: float64 [rows]."""
     result = []
     for place in range(len(wanted[0])):
-        a = torch.cat([batch[place].double().flatten(1) if batch[place].dim() > 1
-                       else batch[place].double().reshape(1, -1) for batch in wanted])  # fmt: skip
-        b = torch.cat([batch[place].double().flatten(1) if batch[place].dim() > 1
-                       else batch[place].double().reshape(1, -1) for batch in found])  # fmt: skip
+        a, b = (_rows([batch[place] for batch in outputs]) for outputs in (wanted, found))
+        a, b, apart = _finite(a, b)
         scores = all(is_scores(batch[place]) for batch in wanted)
-        result.append(_between_scores(a, b) if scores else _squared(a, b))
+        result.append((_between_scores(a, b) if scores else _squared(a, b)) + apart)
     return result
+
+
+def _rows(parts: Sequence[Tensor]) -> Tensor:
+    """Of each sample a row; of each position, or number, where samples differ in size."""
+    widths = {part.shape[1:].numel() for part in parts}
+    lasts = {part.shape[-1] for part in parts if part.dim() > 1}
+    if min(part.dim() for part in parts) < 2:
+        width = 1
+    elif len(widths) == 1:
+        width = widths.pop()
+    else:
+        width = lasts.pop() if len(lasts) == 1 else 1
+    return torch.cat([part.double().reshape(-1, max(width, 1)) for part in parts])
+
+
+def _finite(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both without what is not finite in `a`: no distance where it is equal, else infinite."""
+    finite = torch.isfinite(a)
+    same = finite | (a == b) | (torch.isnan(a) & torch.isnan(b))
+    apart = torch.where(same.all(1) & torch.isfinite(b).eq(finite).all(1), 0.0, torch.inf)
+    return torch.where(finite, a, 0.0), torch.where(finite, b, 0.0), apart.double()
 
 
 def lead(first: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from .errors import UsageError
+from .overflow import refuse_nan, refuse_overflow
 from .program import Program, shares_batch
 
 CHUNK = 32
@@ -38,6 +39,8 @@ class Chunk:
     """Of their contents: the same inputs are held out in whatever order they come."""
     loss: Callable[[Any], Tensor] | None = None
     """Of the outputs, for gradients; None for the distance from the original's own."""
+    batch: int = 0
+    """Number of the batch that it was part of, from 1."""
 
 
 def chunks_of(calls: Iterable[tuple[Any, Any]], program: Program, most: int = CHUNK) -> list[Chunk]:
@@ -61,10 +64,10 @@ def sampled(
     flags = [shares_batch(example, program.batch) for example in examples]
     found: list[Chunk] = []
     given, count = 0, None
-    for args, kwargs in calls:
+    for number, (args, kwargs) in enumerate(calls, 1):
         leaves = tuple(pytree.tree_leaves((args, dict(kwargs))))
         given += _samples(leaves, flags)
-        found += _parts(leaves, flags, most)
+        found += _parts(leaves, flags, most, number)
         if limit is not None and count is None:
             count = max(limit(found[0]), 2)
         if count is not None and len(found) >= 2 * count:
@@ -72,7 +75,9 @@ def sampled(
     found = _first(found, len(found) if count is None else count)
     if len(found) < SHARE:
         size = max(sum(chunk.samples for chunk in found) // SHARE, 1)
-        pieces = [part for chunk in found for part in _parts(chunk.leaves, flags, size)]
+        pieces = [
+            part for chunk in found for part in _parts(chunk.leaves, flags, size, chunk.batch)
+        ]
         found = _first(pieces, len(pieces))
     if len(found) < 2:
         raise UsageError(
@@ -91,14 +96,14 @@ def _samples(leaves: Sequence[Any], flags: Sequence[bool]) -> int:
     return next((len(leaf) for leaf, flag in zip(leaves, flags, strict=True) if flag), 1)
 
 
-def _parts(leaves: tuple[Any, ...], flags: Sequence[bool], size: int) -> list[Chunk]:
+def _parts(leaves: tuple[Any, ...], flags: Sequence[bool], size: int, batch: int) -> list[Chunk]:
     if not any(flags):
-        return [Chunk(leaves, 1, _key(leaves))]
+        return [Chunk(leaves, 1, _key(leaves), batch=batch)]
     pairs = list(zip(leaves, flags, strict=True))
     found = []
     for at in range(0, _samples(leaves, flags), size):
         part = tuple(leaf[at : at + size] if flag else leaf for leaf, flag in pairs)
-        found.append(Chunk(part, _samples(part, flags), _key(part)))
+        found.append(Chunk(part, _samples(part, flags), _key(part), batch=batch))
     return found
 
 
@@ -120,7 +125,12 @@ def held_out(count: int, share: int = SHARE) -> list[bool]:
 class Strand:
     """One network, run over all chunks; every chunk stands before the same node."""
 
-    def __init__(self, module: GraphModule, chunks: Sequence[Chunk]) -> None:
+    def __init__(
+        self, module: GraphModule, chunks: Sequence[Chunk], *, original: bool = False
+    ) -> None:
+        """Of an `original`, layers have to give finite numbers, and outputs no NaN."""
+        self._module, self._original = module, original
+        self._batches = [chunk.batch for chunk in chunks]
         self.nodes: list[Node] = list(module.graph.nodes)
         self.place = {node.name: index for index, node in enumerate(self.nodes)}
         self.at = 0
@@ -137,14 +147,18 @@ class Strand:
         """Run every chunk up to the node of this number, not included; by default to the end."""
         stop = len(self.nodes) if stop is None else stop
         for node in self.nodes[self.at : stop]:
-            for run in self._runs:
-                self._step(run, node)
+            for run, batch in zip(self._runs, self._batches, strict=True):
+                self._step(run, node, batch)
         self.at = max(self.at, stop)
 
-    def _step(self, run: Interpreter, node: Node) -> None:
+    def _step(self, run: Interpreter, node: Node, batch: int) -> None:
         with torch.no_grad():
             run.env[node] = run.run_node(node)
+        if self._original:
+            refuse_overflow(node, run.env[node], batch)
         if node.op == "output":
+            if self._original:
+                refuse_nan(self._module, run.env[node], batch)
             leaves = pytree.tree_leaves(run.env[node])
             self.outputs.append([leaf for leaf in leaves if isinstance(leaf, Tensor)])
         for done in run.user_to_last_uses.get(node, []):

@@ -6,6 +6,7 @@
     │   │   └── NothingError   nothing of the model can shrink                         exit code 4
     │   └── GateError          a limit of the user's is not kept                       exit code 1
     │       └── WrongError     proof or parity failed: the result is not right         exit code 5
+    │           └── SilentError    they could compare nothing                          exit code 5
     └── ContractError          a pass broke its own promise: traceback, please report
 
 Each says *what* went wrong, *where*, *why*, and what to do next (*hint*); control characters in
@@ -54,6 +55,10 @@ class WrongError(GateError):
     """The result is not equal to what it has to be equal to: proof or parity failed."""
 
     exit_code = 5
+
+
+class SilentError(WrongError):
+    """No output of the model says anything: it would be equal whatever was done to it."""
 
 
 class ContractError(AssertionError):

@@ -86,7 +86,8 @@ class Measured:
         program = coupling.program
         chunks, _ = sampled(calls, program, TOGETHER, lambda chunk: SAMPLES // chunk.samples)
         try:
-            read = readings(coupling, chunks, options.seed)
+            whole = gone is None or not len(gone)
+            read = readings(coupling, chunks, options.seed, original=whole)
         except (RuntimeError, NotImplementedError) as error:
             why = f"it has no gradients: {str(error).splitlines()[0]}"
             return cls(None, _instead(options.criterion, why), why)

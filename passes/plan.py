@@ -7,6 +7,7 @@ Then channels are put back, most important first, where the budget has room for 
 `uniform` only if it is missed otherwise).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -142,6 +143,12 @@ def choose(
     if not found:
         return max(far, key=lambda plan: plan.reached)
     least = min(plan.loss for plan in found)
+    if not all(math.isfinite(plan.loss) for plan in found):
+        raise UsageError(
+            "what the channels cost is no finite number",
+            why="scores or measured losses hold NaN or infinities",
+            hint="look at the weights, at the calibration data, and at the loss of the criterion",
+        )
     return next(plan for plan in found if plan.loss <= least * (1 + WORTH))
 
 

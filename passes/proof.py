@@ -5,31 +5,45 @@
 
 Both run in float64 on the same inputs and must agree to 1e-9, once with the weights of the user and
 once with all of them stirred, at another batch size: no branch that is silent by itself hides a
-mistake. The reference is in `silence.py`.
+mistake. The reference is in `silence.py`; what "agree" means is in `alike.py`.
+
+Differences are over the largest number of their slice, along every axis, plus a thousandth of the
+largest of the output. So there is a floor: in a slice that is a millionth of that largest number a
+mistake of a millionth is just seen, and what is below 1e-12 of the largest number never is.
+
+An output that never changes with the inputs says nothing. Other inputs and other weights are then
+tried; of flags and whole numbers the last numbers before them are compared too (`edges.py`). Where
+no output says anything there is no proof.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter
+from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from .alike import APART, LEAST, Gap, Output, Seen, gap, merged, refuse_nothing
 from .contract import apply
+from .edges import loose, output_names, output_nodes, sources
 from .errors import UsageError, WrongError
+from .labels import Value
 from .plan import Plan
 from .program import Program, where
 from .shrink import Shrink
 from .silence import Silenced, silenced
-from .state import as_it_is, float64_by_default, forget, in_float64, widened
-from .stirring import Called, other_batch, stirred
+from .state import array, as_it_is, float64_by_default, forget, in_float64, widened
+from .stirring import Called, moved, other_batch, stirred
 from .valueless import require_values
 
 TOLERANCE = 1e-9
 TOLERANCE_FLOAT32 = 1e-4
 """Only where the model cannot run in float64; the report then says so."""
+
+SCALES = (4.0, 1 / 16, -1.0, 64.0, 1e-3)
+"""Of the inputs, tried in turn while some output does not change with them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,8 @@ class Proof:
     tolerance: float
     inexact: tuple[str, ...]
     """Norms whose statistics now run over fewer channels, by the user's module path and line."""
+    outputs: tuple[Output, ...] = ()
+    """The same for each output, and where nothing was compared."""
 
     @property
     def holds(self) -> bool:
@@ -55,10 +71,13 @@ def prove(
     """Compare the small program with the silenced original on every (args, kwargs) of `inputs`.
 
     It is compared once more with other weights, on `other` (by default the last of the inputs).
-    Raises WrongError that names the smallest set of groups which shows the difference.
+    Raises WrongError that names the smallest set of groups which shows the difference, SilentError
+    where no output says anything.
     """
     require_values(plan.coupling.program.tensors().values(), "a proof")
     proof = compare_twice(plan, small, inputs, other)
+    if proof.holds and any(one.why for one in proof.outputs):
+        proof = _searched(proof, plan, small, inputs[-1] if other is None else other)
     if not proof.holds:
         _refuse_chance(plan.coupling.program, inputs)
         guilty = _bisect(plan, inputs, other)
@@ -68,6 +87,7 @@ def prove(
             why="removing these channels is not the same as silencing them",
             hint="keep them with --ignore and report the model: this is a bug in the compressor",
         )
+    refuse_nothing(proof.outputs, "the proof")
     return proof
 
 
@@ -79,7 +99,7 @@ def _refuse_chance(program: Program, inputs: Sequence[tuple[Any, Mapping[str, An
         first, second = (
             _tensors(runner.run(*_fresh(leaves), enable_io_processing=False)) for _ in range(2)
         )
-    if any(not torch.equal(a, b) for a, b in zip(first, second, strict=True)):
+    if any(gap(array(a), array(b)).absolute for a, b in zip(first, second, strict=True)):
         raise UsageError(
             "the model gives other outputs each time it runs on the same inputs",
             why="random numbers are drawn in its forward, in eval mode too",
@@ -95,13 +115,39 @@ def compare_twice(
     if not own.holds:
         return own
     program = plan.coupling.program
-    weights = stirred(program)
     given = inputs[-1] if other is None else other
-    try:
-        again = compare(plan, small, [other_batch(program, given)], weights)
-    except (RuntimeError, IndexError):  # the original runs at its own batch size only
-        again = compare(plan, small, [given], weights)
-    return max(own, again, key=lambda proof: proof.max_rel)
+    larger = other_batch(program, given)
+    tried = ([larger, moved(larger, 0.5)], [larger], [given, moved(given, 0.5)])
+    for calls in tried:
+        try:
+            return _both(own, compare(plan, small, calls, stirred(program)))
+        except NOT_A_CALL:  # the original runs at its own batch size, or on such inputs, only
+            continue
+    return _both(own, compare(plan, small, [given], stirred(program)))
+
+
+NOT_A_CALL = (RuntimeError, IndexError, ValueError)
+"""What a network raises for inputs that it cannot take."""
+
+
+def _searched(proof: Proof, plan: Plan, small: Program, given: Called) -> Proof:
+    """The proof after other inputs and other weights, until every output changes with them."""
+    program = plan.coupling.program
+    for seed, scale in enumerate(SCALES, 1):
+        calls = [moved(given, scale, seed), moved(given, scale / 2, seed + 1)]
+        for weights in (None, stirred(program, seed)):
+            try:
+                proof = _both(proof, compare(plan, small, calls, weights))
+            except NOT_A_CALL:  # not inputs for this network
+                continue
+            if not proof.holds or not any(one.why for one in proof.outputs):
+                return proof
+    return proof
+
+
+def _both(first: Proof, second: Proof) -> Proof:
+    worst = max(first, second, key=lambda proof: proof.max_rel)
+    return replace(worst, outputs=merged([first.outputs, second.outputs]))
 
 
 def compare(
@@ -124,56 +170,155 @@ def compare(
             and sizes.shape(coupling.trace.calls[node].x) != coupling.trace.calls[node].x.shape
         )
     )
+    before = sources(coupling.program.module, _fresh(pytree.tree_leaves(inputs[0])))
     try:
         with float64_by_default():
-            absolute, relative = _difference(plan, small, inputs, tensors, in_float64, widened)
+            double = _Comparison(plan, before, inputs, in_float64, widened, TOLERANCE)
+            outputs = double.run(small, tensors)
     except (RuntimeError, NotImplementedError) as error:
         if "not implemented for" not in str(error):
             raise
-        absolute, relative = _difference(plan, small, inputs, tensors, as_it_is, lambda leaf: leaf)
-        return Proof(absolute, relative, "float32", TOLERANCE_FLOAT32, inexact)
-    return Proof(absolute, relative, "float64", TOLERANCE, inexact)
+        single = _Comparison(plan, before, inputs, as_it_is, lambda leaf: leaf, TOLERANCE_FLOAT32)
+        return _proof(single.run(small, tensors), "float32", TOLERANCE_FLOAT32, inexact)
+    return _proof(outputs, "float64", TOLERANCE, inexact)
 
 
-def _difference(
-    plan: Plan,
-    small: Program,
-    inputs: Sequence[tuple[Any, Mapping[str, Any]]],
-    tensors: Mapping[str, Tensor] | None,
-    copy: Callable[..., GraphModule],
-    convert: Callable[[Any], Any],
-) -> tuple[float, float]:
-    coupling, sizes = plan.coupling, plan.sizes
-    silent = copy(coupling.program, silenced(coupling, sizes, tensors))
-    wanted = list(_outputs(Silenced(coupling, sizes, silent), inputs, convert))
-    forget(silent)  # two networks in double precision need not be in memory together
-    own = {name: sizes.cut(one, coupling.state[name]) for name, one in (tensors or {}).items()}
-    candidate = copy(small, {**small.tensors(), **own})
-    found = _outputs(Interpreter(candidate), inputs, convert)
-    absolute = relative = 0.0
-    try:
-        for theirs, ours in zip(wanted, found, strict=True):
-            for a, b in zip(theirs, ours, strict=True):
-                gaps = _gap(a, b)
-                absolute, relative = max(absolute, gaps[0]), max(relative, gaps[1])
-    except (RuntimeError, IndexError) as error:
-        if "not implemented for" in str(error):
-            raise
-        return float("inf"), float("inf")  # it does not even run
-    finally:
-        forget(candidate)
-    return absolute, relative
+def _proof(
+    outputs: tuple[Output, ...], dtype: str, tolerance: float, inexact: tuple[str, ...]
+) -> Proof:
+    absolute = max((one.max_abs for one in outputs), default=0.0)
+    relative = max((one.max_rel for one in outputs), default=0.0)
+    return Proof(absolute, relative, dtype, tolerance, inexact, outputs)
 
 
-def _outputs(
-    runner: Interpreter,
-    inputs: Sequence[tuple[Any, Mapping[str, Any]]],
-    convert: Callable[[Any], Any],
-) -> Iterator[list[Tensor]]:
-    for given in inputs:
-        leaves = [convert(leaf) for leaf in pytree.tree_leaves(given)]
+class _Comparison:
+    """Small beside silenced, output by output, in one precision."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        before: Sequence[tuple[str, ...]],
+        inputs: Sequence[Called],
+        copy: Callable[..., GraphModule],
+        convert: Callable[[Any], Any],
+        limit: float,
+    ) -> None:
+        self._plan, self._copy, self._limit = plan, copy, limit
+        self._leaves = [[convert(leaf) for leaf in pytree.tree_leaves(one)] for one in inputs]
+        self._least = LEAST if limit == TOLERANCE else 1.0  # in float32 only the largest counts
+        self._before = before
+        known = dict.fromkeys(name for names in before for name in names)
+        results = {node.name: value for node, value in plan.coupling.trace.results.items()}
+        values = {name: results.get(name) for name in known}
+        self._values = {n: value for n, value in values.items() if isinstance(value, Value)}
+        self._names = output_names(plan.coupling.program.module)
+
+    def _kept(self, name: str, result: Tensor) -> Tensor | None:
+        """What stays of a result of the original; None where it has no such axes now: heads that
+        are folded into a batch of another size."""
+        sizes = self._plan.sizes
+        value = self._values[name]
+        fits = result.dim() == value.rank and all(
+            size == now or sizes.extent(value, axis) == size
+            for axis, (size, now) in enumerate(zip(value.shape, result.shape, strict=True))
+        )
+        return sizes.cut(result, value) if fits else None
+
+    def run(self, small: Program, tensors: Mapping[str, Tensor] | None) -> tuple[Output, ...]:
+        """What came of each output."""
+        coupling, sizes = self._plan.coupling, self._plan.sizes
+        silent = self._copy(coupling.program, silenced(coupling, sizes, tensors))
+        names = {node.name for node in small.module.graph.nodes}
+        probes = [name for name in self._values if name in names]
+        _also(silent, probes)
+        wanted = list(_outputs(Silenced(coupling, sizes, silent), self._leaves))
+        forget(silent)  # two networks in double precision need not be in memory together
+        own = {name: sizes.cut(one, coupling.state[name]) for name, one in (tensors or {}).items()}
+        candidate = self._copy(small, {**small.tensors(), **own})
+        _also(candidate, probes)
+        try:
+            return self._compared(wanted, candidate, probes)
+        except (RuntimeError, IndexError) as error:
+            if "not implemented for" in str(error):
+                raise
+            # it does not even run
+            return (Output("the network", float("inf"), float("inf")),)
+        finally:
+            forget(candidate)
+
+    def _compared(
+        self, wanted: list[list[Any]], candidate: GraphModule, probes: list[str]
+    ) -> tuple[Output, ...]:
+        count = len(self._names)
+        names = [*self._names, *probes]
+        gaps = [[Gap(0.0, 0.0, 0.0)] for _ in names]
+        seen = [Seen() for _ in names]
+        tensors: set[int] = set()
+        found = _outputs(Interpreter(candidate), self._leaves)
+        for leaves, theirs, ours in zip(self._leaves, wanted, found, strict=True):
+            for place, (a, b) in enumerate(zip(theirs, ours, strict=True)):
+                kept = self._kept(names[place], a) if place >= count else a
+                if not isinstance(kept, Tensor):
+                    continue
+                a = kept
+                tensors.add(place)
+                seen[place].add(array(a))
+                far = self._gap(a, b)
+                if far == APART and place < count and self._before[place]:
+                    far = self._flips(candidate, leaves, place, a, b)
+                gaps[place].append(far)
+        made = {place: Output(name, max(one.absolute for one in gaps[place]),
+                              max(one.slices for one in gaps[place]), seen[place].why)
+                for place, name in enumerate(names) if place in tensors}  # fmt: skip
+        probed = {name: made[count + place] for place, name in enumerate(probes)
+                  if count + place in made}  # fmt: skip
+        return tuple(self._with_probes(made[p], self._before[p], probed)
+                     for p in sorted(tensors) if p < count)  # fmt: skip
+
+    def _gap(self, a: Tensor, b: Any) -> Gap:
+        if not isinstance(b, Tensor) or a.dtype != b.dtype:
+            return APART
+        return gap(array(a), array(b), least=self._least)
+
+    def _flips(
+        self, candidate: GraphModule, leaves: list[Any], place: int, a: Tensor, b: Any
+    ) -> Gap:
+        """No difference where nothing but rounding decides about the entries that differ."""
+        if not isinstance(b, Tensor) or a.dtype != b.dtype or a.shape != b.shape:
+            return APART
+        free = loose(candidate, leaves, self._before[place], self._limit)[place]
+        same = free is not None and not bool(((a != b).cpu() & ~free).any())
+        return Gap(0.0, 0.0, 0.0) if same else APART
+
+    def _with_probes(
+        self, one: Output, before: tuple[str, ...], probed: Mapping[str, Output]
+    ) -> Output:
+        """An output that is a step, with what the numbers before it say."""
+        mine = [probed[name] for name in before if name in probed]
+        if not mine:
+            return one
+        said = any(not probe.why for probe in mine)
+        return replace(
+            one,
+            max_abs=max(one.max_abs, *(probe.max_abs for probe in mine)),
+            max_rel=max(one.max_rel, *(probe.max_rel for probe in mine)),
+            why="" if said else one.why,
+            note="the numbers before it were compared as well" if said else "",
+        )
+
+
+def _also(module: GraphModule, names: Sequence[str]) -> None:
+    """Let a graph give these results as well, behind its own."""
+    output = next(node for node in module.graph.nodes if node.op == "output")
+    nodes: dict[str, Node] = {node.name: node for node in module.graph.nodes}
+    output.args = ((*output_nodes(module), *(nodes[name] for name in names)),)
+
+
+def _outputs(runner: Interpreter, inputs: Sequence[list[Any]]) -> Iterator[list[Any]]:
+    for leaves in inputs:
         with torch.no_grad():
-            yield _tensors(runner.run(*_fresh(leaves), enable_io_processing=False))
+            result = runner.run(*_fresh(leaves), enable_io_processing=False)
+        yield pytree.tree_leaves(result)
 
 
 def _fresh(leaves: list[Any]) -> list[Any]:
@@ -183,40 +328,6 @@ def _fresh(leaves: list[Any]) -> list[Any]:
 
 def _tensors(output: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
-
-
-def _gap(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Largest difference, absolute and relative; infinite where shapes, types or NaNs differ."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return float("inf"), float("inf")
-    if a.numel() == 0:
-        return 0.0, 0.0
-    if not a.is_floating_point():
-        return (1.0, float("inf")) if bool((a != b).any()) else (0.0, 0.0)
-    if not torch.equal(torch.isfinite(a), torch.isfinite(b)):
-        return float("inf"), float("inf")
-    a, b = (torch.nan_to_num(t, nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
-    gap, size = (a - b).abs(), a.abs()
-    return float(gap.max()), _relative(gap, size)
-
-
-_LEAST = {torch.float64: 1e-3}
-"""Share of the largest output below which an output counts as that large: it may be a difference
-of large ones. In single precision only the largest counts."""
-
-
-def _relative(gap: Tensor, size: Tensor) -> float:
-    """The largest difference, over the magnitude of its own slice along every axis."""
-    largest = float(size.max())
-    if not largest:
-        return float(gap.max())
-    worst = float(gap.max()) / largest
-    least = _LEAST.get(gap.dtype, 1.0) * largest
-    for axis in range(gap.dim()):
-        far, high = (one.movedim(axis, 0).flatten(1) if one.dim() > 1 else one[:, None]
-                     for one in (gap, size))  # fmt: skip
-        worst = max(worst, float((far.amax(1) / (high.amax(1) + least)).max()))
-    return worst
 
 
 def _bisect(plan: Plan, inputs: Sequence[Called], other: Called | None) -> list[str]:

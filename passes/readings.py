@@ -31,6 +31,7 @@ from .agreement import is_scores
 from .coupling import Coupling
 from .duet import Chunk, fresh
 from .labels import Value
+from .overflow import refuse_nan, refuse_overflow
 from .program import shape_of
 from .rules.regressions import Contraction, Convolution, View
 from .views import view
@@ -68,8 +69,13 @@ class Reading:
         return torch.cat([classes for classes, _ in self.made])
 
 
-def readings(coupling: Coupling, chunks: Sequence[Chunk], seed: int = 0) -> list[Reading]:
-    """Everything that the layers of the original read, from these inputs."""
+def readings(
+    coupling: Coupling, chunks: Sequence[Chunk], seed: int = 0, *, original: bool = True
+) -> list[Reading]:
+    """Everything that the layers read, from these inputs.
+
+    Raises UsageError where an `original` computes no finite numbers.
+    """
     program = coupling.program
     tensors = program.tensors()
     layers: dict[Node, View] = {}
@@ -78,7 +84,7 @@ def readings(coupling: Coupling, chunks: Sequence[Chunk], seed: int = 0) -> list
             found = view(node, tensors, len(shape_of(node)))
             if isinstance(found, View):
                 layers[node] = found
-    probe = _Probe(program.module, layers, seed)
+    probe = _Probe(program.module, layers, seed, original)
     for chunk in chunks:
         probe.measure(chunk, len(chunks))
     samples = sum(chunk.samples for chunk in chunks)
@@ -105,8 +111,11 @@ def readings(coupling: Coupling, chunks: Sequence[Chunk], seed: int = 0) -> list
 class _Probe(Interpreter):
     """Runs the original with gradients, and sums up what goes by."""
 
-    def __init__(self, module: GraphModule, layers: dict[Node, View], seed: int) -> None:
+    def __init__(
+        self, module: GraphModule, layers: dict[Node, View], seed: int, original: bool
+    ) -> None:
         super().__init__(module)
+        self._graph_module = module
         self.layers = layers
         self.gains: dict[Node, Tensor] = {}
         self.sums: dict[Node, list[Any]] = {}
@@ -116,14 +125,18 @@ class _Probe(Interpreter):
         self._seen: dict[Node, tuple[Tensor, Tensor]] = {}
         self.silenced: dict[Node, Tensor] = {}
         self._share = self._samples = 1
+        self._original, self._batch = original, 0
         self.spreads: dict[Node, list[Any]] = {}
         """Samples, and sums of the means over positions and of squares, whole and of the means."""
 
     def measure(self, chunk: Chunk, count: int) -> None:
         """One chunk forwards and backwards."""
         self._nudges, self._seen, self._share, self._samples = {}, {}, count, chunk.samples
+        self._batch = chunk.batch
         with torch.enable_grad():
             outputs = self.run(*fresh(chunk.leaves), enable_io_processing=False)
+            if self._original:
+                refuse_nan(self._graph_module, outputs, chunk.batch)
             loss = own_loss(outputs, self._random)
         nodes = list(self._nudges)
         nudges = [self._nudges[node] for node in nodes]
@@ -157,6 +170,8 @@ class _Probe(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
+        if self._original:
+            refuse_overflow(n, result, self._batch)
         layer = self.layers.get(n)
         if layer is not None:
             self._seen[n] = self.env[layer.x].detach(), result.detach()
@@ -227,6 +242,7 @@ def own_loss(outputs: Any, random: torch.Generator) -> Tensor | None:
     for out in pytree.tree_leaves(outputs):
         if not isinstance(out, Tensor) or not out.requires_grad:
             continue
+        out = torch.where(torch.isfinite(out), out, 0.0)  # what is masked, stays as it is
         noise = torch.randn(out.shape, generator=random).to(out)
         flat = out.detach().flatten(1) if out.dim() > 1 else out.detach().reshape(1, -1)
         if is_scores(out):  # what all classes share changes nothing

@@ -76,7 +76,7 @@ class Duet:
         self.small, self.held, self.statistics, self._each = small, held, statistics, rows
         self.coupling: Coupling = plan.coupling
         self.sizes: Sizes = plan.sizes
-        self.teacher = Strand(plan.coupling.program.module, chunks)
+        self.teacher = Strand(plan.coupling.program.module, chunks, original=True)
         self.pupil = Strand(small.module, chunks)
         self.layers: list[Layer] = []
         self.moments = 0

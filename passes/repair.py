@@ -77,14 +77,7 @@ class Repair:
                 raise ContractError(f"{name} is not as this plan cuts it")
 
     def run(self, before: Program) -> Repaired:
-        original = self.plan.coupling.program
-        each = [0]
-
-        def limit(chunk: Chunk) -> int:
-            each[0] = frontier(original.module, chunk) + frontier(before.module, chunk)
-            return self.memory // max(each[0], 1)
-
-        chunks, given = sampled(self.calls, original, limit=limit)
+        chunks, given, each = self._sampled(before)
         held = held_out(len(chunks))
         refit = Duet(self.plan, clone(before), chunks, held)
         refit.run()
@@ -116,13 +109,39 @@ class Repair:
                 "used": sum(chunk.samples for chunk in chunks),
                 "held_out": sum(c.samples for c, out in zip(chunks, held, strict=True) if out),
             },
-            each[0] * len(chunks) + refit.moments,
+            each * len(chunks) + refit.moments,
         )
 
     def metadata(self, result: PassResult) -> Mapping[str, Any]:
         """Which version was taken; its values are those of the release's tensors."""
         assert isinstance(result, Repaired)
         return {"chosen": result.chosen, "samples": dict(result.samples)}
+
+    def _sampled(self, small: Program) -> tuple[list[Chunk], int, int]:
+        """Inputs that memory has room for, how many were given, and bytes for a chunk."""
+        original = self.plan.coupling.program
+        each = [0]
+
+        def limit(chunk: Chunk) -> int:
+            each[0] = frontier(original.module, chunk) + frontier(small.module, chunk)
+            return self.memory // max(each[0], 1)
+
+        chunks, given = sampled(self.calls, original, limit=limit)
+        return list(chunks), given, each[0]
+
+    def judged(self, programs: Sequence[Program]) -> list[float]:
+        """How far programs are from the original, on the inputs that nothing is fitted to.
+
+        The first is the one that was to be repaired.
+        """
+        chunks, _, _ = self._sampled(programs[0])
+        ours = [c for c, out in zip(chunks, held_out(len(chunks)), strict=True) if out]
+        outputs = []
+        for program in (self.plan.coupling.program, *programs):
+            strand = Strand(program.module, ours)
+            strand.advance()
+            outputs.append(strand.outputs)
+        return [divergence(outputs[0], one) for one in outputs[1:]]
 
     def ensures(self, before: Program, after: Program) -> None:
         old, new = before.tensors(), after.tensors()

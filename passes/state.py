@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule
@@ -60,6 +61,14 @@ def widened(tensor: Any) -> Any:
     """Floating-point tensors in float64; anything else as it is."""
     floating = isinstance(tensor, Tensor) and tensor.is_floating_point()
     return tensor.detach().double() if floating else tensor
+
+
+def array(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """The values, in a form that numpy has: it knows none of the short formats."""
+    tensor = tensor.detach().cpu()
+    short = tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64)
+    found: np.ndarray[Any, Any] = (tensor.float() if short else tensor).resolve_conj().numpy()
+    return found
 
 
 def in_float64(program: Program, state: Mapping[str, Tensor] | None = None) -> GraphModule:

@@ -76,3 +76,27 @@ def other_batch(program: Program, given: Called) -> Called:
 
     args, kwargs = pytree.tree_map(resized, (given[0], dict(given[1])))
     return args, kwargs
+
+
+def moved(given: Called, scale: float, seed: int = 0) -> Called:
+    """Inputs of the same sizes that are others: shuffled, and numbers times `scale`.
+
+    Whole numbers stay among those that there are, and 0 and 1 where all are alike: they may be
+    looked up. Flags stay.
+    """
+    random = torch.Generator().manual_seed(seed)
+
+    def other(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or leaf.dtype == torch.bool or leaf.numel() == 0:
+            return leaf
+        flat = leaf.detach().reshape(-1)
+        order = torch.randperm(len(flat), generator=random).to(leaf.device)
+        if leaf.is_floating_point() or leaf.is_complex():
+            return (flat[order] * scale).reshape(leaf.shape)
+        if bool((flat == flat[0]).all()):
+            flip = torch.rand(len(flat), generator=random).to(leaf.device) < 0.5
+            return torch.where(flip, flat, (flat == 0).to(flat)).reshape(leaf.shape)
+        return flat[order].reshape(leaf.shape)
+
+    args, kwargs = pytree.tree_map(other, (given[0], dict(given[1])))
+    return args, kwargs

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import RESULTS, app
 from benchmarks.fuzz import check as checking
-from benchmarks.fuzz import inflate, reduce
+from benchmarks.fuzz import inflate, reduce, wrong
 from benchmarks.fuzz.check import Found, check, due
 from benchmarks.fuzz.genome import Genome, Step, parse
 from benchmarks.fuzz.inflate import check_pair
@@ -22,6 +22,7 @@ from benchmarks.fuzz.steps import STEPS
 from benchmarks.fuzz.tally import Tally, merged
 from benchmarks.fuzz.trace import traced
 from compressor import passes
+from models.catalog import CATALOG
 
 KEPT = sorted(Path(__file__).with_name("fuzz").glob("*.txt"))
 PLAIN = """seed = 3
@@ -283,3 +284,33 @@ def test_the_command_runs_and_shows_what_was_found(tmp_path):
     assert "2 networks (seeds 40 to 41)" in done.stdout
     assert {path: path.read_bytes() for path in RESULTS.glob("*")} == before
     assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------- wrong networks
+
+
+@pytest.mark.parametrize("name", ["chain", "vit", "tagger"])
+def test_a_changed_operator_is_found_in_a_reference_model(name):
+    told = list(wrong.of_reference(name, seed=1, count=3))
+    assert len(told) == 3
+    assert "survived" not in {one.kind for one in told}
+    assert any(one.kind in ("proof", "parity") for one in told)
+
+
+@pytest.mark.parametrize("seed", [1, 4, 5])
+def test_a_changed_operator_is_found_in_a_random_network(seed):
+    assert "survived" not in {one.kind for one in wrong.of_random(seed, count=2)}
+
+
+def test_a_wrong_network_that_only_onnx_runtime_meets_is_found_by_parity(monkeypatch):
+    monkeypatch.setattr(wrong.passes, "prove", lambda *_: passes.Proof(0, 0, "float64", 1, ()))
+    told = list(wrong.of_reference("chain", seed=2, count=4))
+    assert {one.kind for one in told} <= {"parity", "harmless"}
+    assert any(one.kind == "parity" for one in told)
+
+
+@pytest.mark.slow
+def test_changed_operators_are_found_in_all_reference_models_and_fifty_random_networks():
+    told = list(wrong.planted(0, 50))
+    assert len(told) >= 3 * len(CATALOG) + 50
+    assert not [one for one in told if one.kind == "survived"]

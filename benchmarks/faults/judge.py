@@ -158,7 +158,8 @@ def _stopped(network: Network, plan: str, error: Exception) -> Verdict:
     note = f"{kind}: {error}".splitlines()[0][:150]
     if refused(error):
         return Verdict(network.name, plan, "harmless", "refusal", note)
-    by = {"WrongError": "proof", "ContractError": "contract"}.get(kind, "crash")
+    names = {"WrongError": "proof", "SilentError": "proof", "ContractError": "contract"}
+    by = names.get(kind, "crash")
     return Verdict(network.name, plan, "found", by, note)
 
 

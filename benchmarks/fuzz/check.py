@@ -71,6 +71,8 @@ def check(genome: Genome, *, onnx: bool = False, plans: int = 1) -> Found:
     found = Found(genome.seed)
     try:
         _check(genome, found, onnx, plans)
+    except passes.SilentError as error:  # what it gives does not depend on its inputs
+        found.outcome, found.why = "refused", error.what
     except (passes.GateError, Wrong) as error:
         found.outcome, found.why = "wrong", _line(error)
         found.trace = traceback.format_exc()

@@ -144,6 +144,7 @@ def writer_kills(folder: Path, count: int, seed: int = 0) -> Iterator[Trial]:
     for name in release.FILES:
         if name == "parity":
             (source / name).mkdir()
+            (source / name / "random.safetensors").write_bytes(rng.randbytes(2000))
         else:
             (source / name).write_bytes(rng.randbytes(2000))
     for _ in range(count):

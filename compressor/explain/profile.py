@@ -4,7 +4,6 @@ ONNX Runtime's profile is of the graph that really runs: fused, and in the kerne
 is silent about weights that were packed for their kernel; these are read off that graph.
 """
 
-import json
 import math
 import statistics
 from collections import defaultdict
@@ -17,10 +16,10 @@ import numpy as np
 
 from compressor.bench.inputs import asked_inputs, random_feeds
 from compressor.bench.sessions import CPU
-from compressor.children import scratch
 from compressor.limit import LEAST, Limit
 from compressor.onnx_files import safe
 from compressor.passes.errors import UsageError
+from compressor.scratch import Scratch
 
 if TYPE_CHECKING:
     import onnx
@@ -84,20 +83,18 @@ def profile(
 
     if runs < 1 or warmup < 0:
         raise UsageError(f"{runs} runs after {warmup}: there must be one at least")
-    with scratch() as folder:
+    with Scratch() as scratch:
         options = ort.SessionOptions()
-        options.enable_profiling = True
-        options.profile_file_prefix = str(folder / "profile")
+        cpu = list(providers or [CPU]) == [CPU]  # others may compile parts that cannot be written
+        scratch.ask(options, graph=cpu)
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
-        graph = _Graph(folder) if list(providers or [CPU]) == [CPU] else None
-        if graph is not None:  # others may compile parts that cannot be written
-            graph.ask(options)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         source = model if isinstance(model, bytes) else str(safe(model))
         try:
             session = ort.InferenceSession(source, options, providers=list(providers or [CPU]))
+            scratch.begun()
             wanted = asked_inputs(session)
             feeds = inputs or random_feeds(wanted, batch, np.random.default_rng(seed))
             with Limit(time_limit) as limit:
@@ -110,8 +107,8 @@ def profile(
             raise UsageError(
                 "ONNX Runtime cannot run this model", why=str(error).strip().splitlines()[0][:300]
             ) from error
-        events = json.loads(Path(session.end_profiling()).read_text())
-        nodes = {} if graph is None else graph.nodes()
+        events = scratch.events(session.end_profiling)
+        nodes = _nodes(scratch.graph()) if cpu else {}
     return _operators(events, warmup, nodes)
 
 
@@ -134,32 +131,18 @@ class _Node:
         return tuple(found), sum(math.prod(shape) * size for shape, size in packed)
 
 
-@dataclass(frozen=True)
-class _Graph:
-    """The graph that runs, which ONNX Runtime writes into a folder, weights apart."""
+def _nodes(graph: Any) -> dict[str, _Node]:
+    """The nodes of the graph that runs, by name."""
+    import onnx
 
-    folder: Path
-
-    def ask(self, options: Any) -> None:
-        """Have it written."""
-        options.optimized_model_filepath = str(self.folder / "graph.onnx")
-        prefix = "session.optimized_model_external_initializers_"
-        options.add_session_config_entry(f"{prefix}file_name", "weights.bin")
-        options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
-
-    def nodes(self) -> dict[str, _Node]:
-        """By name."""
-        import onnx
-
-        graph = onnx.load(self.folder / "graph.onnx", load_external_data=False).graph
-        known = {one.name: (tuple(one.dims), _bytes(onnx, one)) for one in graph.initializer}
-        return {
-            node.name: _Node(
-                {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute},
-                tuple(known.get(name) for name in node.input if name),
-            )
-            for node in graph.node
-        }
+    known = {one.name: (tuple(one.dims), _bytes(onnx, one)) for one in graph.initializer}
+    return {
+        node.name: _Node(
+            {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute},
+            tuple(known.get(name) for name in node.input if name),
+        )
+        for node in graph.node
+    }
 
 
 def _bytes(onnx: Any, tensor: "onnx.TensorProto") -> int:

@@ -95,6 +95,9 @@ def check(
     """
     _refuse_nonsense(max_regression=max_regression, max_growth=max_growth,
                      max_macs_growth=max_macs_growth, max_drop=max_drop)  # fmt: skip
+    if metric is not None and max_drop is None:
+        raise UsageError("--metric would be ignored", why="it says what --max-drop is about",
+                         hint="give --max-drop, or leave it out")  # fmt: skip
     pair = {"baseline": baseline, "new": new}
     limit = limit_of(max_seconds) if time_limit is None else time_limit
     accuracy = limits.metrics(new, baseline, evaluate, limit) if evaluate else {}

@@ -20,6 +20,7 @@ from compressor.latency.timing import Timing, faster
 from compressor.passes.errors import CompressError
 from compressor.runtime import OnnxModel
 from compressor.sums import SUMS, with_sums
+from compressor.work import refuse
 
 UNSIMPLIFIED = "unsimplified"
 NO_LARGER = (UNSIMPLIFIED, SUMS)
@@ -66,10 +67,12 @@ def keep_fastest(built: Built, found: Mapping[str, Any]) -> None:
     chosen = found.get("form")
     if chosen is None or not chosen["kept"]:
         return
-    data = forms(built.onnx)[chosen["name"]]
+    data = forms(built.onnx).get(chosen["name"])
+    if data is None:  # of a race that was kept
+        refuse("race", f"there is no form {chosen['name']!r} of this model to deploy")
     simplified = built.onnx.simplified and chosen["name"] != UNSIMPLIFIED
     parity = tuple(built.parity_of(built.small, data))
-    built.__dict__["onnx"] = replace(built.onnx, data=data, simplified=simplified, parity=parity)
+    built.deploy(replace(built.onnx, data=data, simplified=simplified, parity=parity))
 
 
 def _note(form: str, sums: bool) -> str:

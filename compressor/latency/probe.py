@@ -9,23 +9,21 @@ out. Where the profile is not of the kernels (a device that computes while the h
 kernel runs in a session of its own, and whole runs are timed.
 """
 
-import json
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compressor.bench.denormals import denormals_flushed
 from compressor.bench.sessions import CPU, DEVICES
-from compressor.children import scratch
 from compressor.latency.snippets import Graph, numbers_held
 from compressor.passes.errors import CompressError
 from compressor.passes.work import Kernel
+from compressor.scratch import Scratch
 
 REFERENCE = Kernel(
     "conv",
@@ -119,14 +117,14 @@ def _profiled(
 ) -> tuple[dict[str, list[float]], dict[str, int], list[float]]:
     """Microseconds of every kernel in every run, by what the names of its nodes begin with; how
     many nodes that are; and the CPU time of every run."""
-    with scratch() as folder:
-        session, binding = _session(graph, setting, str(folder / "profile"))
+    with Scratch() as scratch:
+        session, binding = _session(graph, setting, scratch)
         cpu = []
         for _ in range(WARMUP + RUNS):
             start = time.thread_time_ns()
             session.run_with_iobinding(binding)
             cpu.append((time.thread_time_ns() - start) / 1e3)
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = scratch.events(session.end_profiling)
     found: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
@@ -140,13 +138,12 @@ def _profiled(
     return times, {prefix: len(nodes) for prefix, nodes in found.items()}, cpu[WARMUP:]
 
 
-def _session(graph: Graph, setting: Setting, profile: str = "") -> tuple[Any, Any]:
+def _session(graph: Graph, setting: Setting, scratch: Scratch | None = None) -> tuple[Any, Any]:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    if profile:
-        options.enable_profiling = True
-        options.profile_file_prefix = profile
+    if scratch is not None:
+        scratch.ask(options)
     options.intra_op_num_threads = setting.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -155,6 +152,8 @@ def _session(graph: Graph, setting: Setting, profile: str = "") -> tuple[Any, An
     session = ort.InferenceSession(
         graph.model(), options, providers=[setting.provider], enable_fallback=0
     )
+    if scratch is not None:
+        scratch.begun()
     if session.get_providers()[0] != setting.provider:
         raise CompressError(
             f"{setting.provider} cannot run kernels here",

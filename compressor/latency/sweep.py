@@ -130,7 +130,7 @@ def _written(
     """The front as far as it is known, as files."""
     assert recipe.output is not None
     known = {asked: reports[asked] for asked in order if asked in reports}
-    front = Front.of(recipe.model or str(recipe.code), recipe.metric, known)
+    front = Front.of(recipe.title, recipe.metric, known)
     write_file(recipe.output / "front.json", _text(front.to_json()).encode())
     write_file(recipe.output / "front.html", page(front).encode())
     return front

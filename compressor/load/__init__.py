@@ -33,11 +33,16 @@ if TYPE_CHECKING:
 
 class _Callable(ModuleType):
     def __call__(
-        self, directory: "str | Path", module: "nn.Module", example_inputs: Any = None
+        self,
+        directory: "str | Path",
+        module: "nn.Module",
+        example_inputs: Any = None,
+        *,
+        key: "bytes | str | Path | None" = None,
     ) -> "nn.Module":
         from compressor.reload import load
 
-        return load(directory, module, example_inputs)
+        return load(directory, module, example_inputs, key=key)
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -2,6 +2,7 @@
 
     package.module:callable     looked up from the current folder, then among what is installed
     path/file.py:callable       that file; it may import from the current folder and from its own
+    folder/./module:callable    either, looked up from another folder: names in a recipe there
 
 A file of code is Python source, `.py`, and is compiled anew: neither bytecode nor a native module
 is taken in its place. The folders are importable only while the user's code runs: an installed
@@ -27,7 +28,7 @@ from typing import Any
 
 from compressor.passes.errors import CompressError, ContractError, UsageError
 
-from .words import existing_file, kind_of, near, reason, shown
+from .words import existing_file, file_of, kind_of, listed, near, reason, shown
 
 _BUILD = "name the Python callable that builds the model: path/file.py:callable"
 
@@ -46,6 +47,18 @@ _NOT_CODE = {
 
 _COMPILED = frozenset({*all_suffixes(), ".pyo", ".pyw", ".pyd", ".so", ".dll", ".dylib"}) - {".py"}
 """Endings of code that is not source, here or on other systems."""
+
+
+HOME = "/./"
+"""Ends the folder that a name is looked up from."""
+
+
+def apart(source: str) -> tuple[Path | None, str, str]:
+    """The folder that a source is looked up from, if it names one; its file, or else its module."""
+    home, mark, rest = source.rpartition(HOME)
+    ending = Path(rest).suffix.lower()
+    is_file = ending in {".py", *_COMPILED, *_NOT_CODE} or "/" in rest or "\\" in rest
+    return Path(home) if mark else None, rest if is_file else "", "" if is_file else rest
 
 
 @dataclass(frozen=True)
@@ -95,21 +108,21 @@ def find(spec: str) -> Found:
             why="expected module:callable or path/file.py:callable",
             hint=f"for example {spec if spec.endswith('.py') else 'models/net.py'}:resnet",
         )
-    folders: tuple[Path, ...]
-    if Path(source).suffix.lower() in {".py", *_COMPILED} or "/" in source or "\\" in source:
+    home, file, module = apart(source)
+    if file:
         path = _source(Path(source))
-        folders = _folders(path)
+        folders = _folders(path, home)
         namespace = _import_file(path, folders)
     else:
-        folders = (Path.cwd(),)
-        namespace = _import_module(source, folders)
+        folders = (Path.cwd(),) if home is None else (home.resolve(), Path.cwd())
+        namespace = _import_module(module, folders)
     return Found(spec, _attribute(namespace, name, source), namespace, folders)
 
 
-def find_file(path: Path) -> ModuleType:
+def find_file(source: str) -> ModuleType:
     """Import a Python file of the user's, for what is in it."""
-    path = _source(path)
-    return _import_file(path, _folders(path))
+    path = _source(Path(source))
+    return _import_file(path, _folders(path, apart(source)[0]))
 
 
 def _source(path: Path) -> Path:
@@ -126,8 +139,19 @@ def _source(path: Path) -> Path:
     return there
 
 
-def _folders(path: Path) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys((Path.cwd(), path.parent)))
+def folders_of(namespace: ModuleType) -> tuple[Path, ...]:
+    """What the code of a module may import from."""
+    own = Path(file_of(namespace)).resolve().parent
+    return _IMPORTED.get(namespace.__name__, (Path.cwd(), own))
+
+
+_IMPORTED: dict[str, tuple[Path, ...]] = {}
+"""What each module that was found here may import from, by its name, like `sys.modules`."""
+
+
+def _folders(path: Path, home: Path | None) -> tuple[Path, ...]:
+    first = Path.cwd() if home is None else home.resolve()
+    return tuple(dict.fromkeys((first, path.parent, Path.cwd())))
 
 
 # ---------------------------------------------------------------------------- finding
@@ -153,6 +177,7 @@ def _import_file(path: Path, folders: Sequence[Path]) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
+    _IMPORTED[name] = tuple(folders)
     sys.modules[name] = module  # dataclasses and pickles look their module up
     try:
         with running(f"cannot import {shown(path)}", folders):
@@ -171,25 +196,43 @@ def _import_module(name: str, folders: Sequence[Path]) -> ModuleType:
         )
     with running(f"cannot import {name}", folders):
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             missing = error.name or ""
             if missing != name and not name.startswith(f"{missing}."):
                 raise  # the module is there, something that it imports is not
             raise UsageError(
                 f"no such module: {name}",
-                where=f"looked in {Path.cwd()} and among what is installed",
+                where=f"looked in {listed(map(str, folders))} and among what is installed",
                 why=str(error),
-                hint=near(name, _modules_beside(name)) or "a file is named path/file.py:callable",
+                hint=near(name, _modules_beside(name, folders[0]))
+                or "a file is named path/file.py:callable",
             ) from error
+    _check_from(name, module, folders[0])
+    _IMPORTED[name] = tuple(folders)
+    return module
 
 
-def _modules_beside(name: str) -> list[str]:
-    """Modules and packages in the part of the current folder where `name` would be."""
+def _check_from(name: str, module: ModuleType, folder: Path) -> None:
+    """Raise UsageError for a module of this name from elsewhere, where `folder` has one too."""
+    file = getattr(module, "__file__", None)
+    stem = folder.joinpath(*name.split("."))
+    forms = (stem.with_name(f"{stem.name}.py"), stem / "__init__.py")
+    own = [one for one in forms if one.is_file()]
+    if file is not None and own and not any(one.samefile(file) for one in own):
+        raise UsageError(
+            f"two modules are called {name}",
+            why=f"{shown(Path(file))} was imported before {shown(own[0])} could be",
+            hint="name the file: path/file.py:callable",
+        )
+
+
+def _modules_beside(name: str, home: Path) -> list[str]:
+    """Modules and packages in the part of the folder where `name` would be."""
     package = name.rpartition(".")[0]
-    folder = Path.cwd().joinpath(*package.split("."))
+    folder = home.joinpath(*package.split("."))
     if not folder.is_dir():
-        package, folder = "", Path.cwd()
+        package, folder = "", home
     stems = {entry.stem for entry in folder.glob("*.py")}
     stems |= {entry.parent.name for entry in folder.glob("*/*.py")}
     return [f"{package}.{stem}".lstrip(".") for stem in sorted(stems) if stem.isidentifier()]
@@ -237,6 +280,16 @@ def _needed_arguments(value: Callable[..., Any]) -> list[str]:
     ]
 
 
+@functools.cache
+def _offered(folders: tuple[Path, ...]) -> dict[str, Path]:
+    """The modules and packages that an import finds there, by name."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in (*folder.glob("*.py"), *folder.glob("*/__init__.py")):
+            found.setdefault(path.stem if path.parent == folder else path.parent.name, path)
+    return found
+
+
 # ---------------------------------------------------------------------------- running
 
 
@@ -249,8 +302,15 @@ def running(what: str, folders: Sequence[Path]) -> Iterator[None]:
 
 @contextmanager
 def _importable(folders: Sequence[Path]) -> Iterator[None]:
-    """Put `folders` first on the import path, for this long."""
+    """Put `folders` first on the import path, for this long.
+
+    Modules of the same names that came from the user's other folders make room meanwhile.
+    """
     added = [str(folder) for folder in folders]
+    others = _namesakes(folders)
+    for name in others:
+        del sys.modules[name]
+    sys.modules.update(_OWN.get(folders[0], {}))
     sys.path[:0] = added
     importlib.invalidate_caches()
     try:
@@ -259,6 +319,33 @@ def _importable(folders: Sequence[Path]) -> Iterator[None]:
         for folder in added:
             with suppress(ValueError):  # the user's code may have taken it out
                 sys.path.remove(folder)
+        if others:
+            own = {name: sys.modules[name] for name in others if name in sys.modules}
+            _OWN.setdefault(folders[0], {}).update(own)
+            sys.modules.update(others)
+
+
+_OWN: dict[Path, dict[str, ModuleType]] = {}
+"""Modules of a folder whose names others had before."""
+
+
+def _namesakes(folders: Sequence[Path]) -> dict[str, ModuleType]:
+    """Modules that came from other folders of the user's, where an import would find these."""
+    known = {folder for own in _IMPORTED.values() for folder in own}
+    found: dict[str, ModuleType] = {}
+    if known <= set(folders):
+        return found
+    for top, path in _offered(tuple(folders)).items():
+        file = getattr(sys.modules.get(top), "__file__", None)
+        if file is None or Path(file) == path or not Path(file).is_file() or path.samefile(file):
+            continue
+        if known.intersection(Path(file).parents) and "site-packages" not in file:
+            found |= {
+                name: module
+                for name, module in sys.modules.items()
+                if name == top or name.startswith(f"{top}.")
+            }
+    return found
 
 
 @contextmanager

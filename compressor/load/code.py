@@ -36,12 +36,12 @@ def with_code(recipe: "Recipe") -> "Recipe":
     """
     model, code = recipe.model, recipe.code
     if model is not None and model.endswith(".py"):
-        if code not in (None, Path(model)):
+        if code is not None and Path(code) != Path(model):
             raise UsageError(
                 f"{model} does not say which callable to use",
                 hint=f"write {model}:callable, or leave out --code",
             )
-        code, model = Path(model), None
+        code, model = model, None
     if code is None and model is None:
         raise UsageError(
             "no model is given",
@@ -53,7 +53,7 @@ def with_code(recipe: "Recipe") -> "Recipe":
     found: dict[str, Any] = {}
     for function in _functions(code):
         option = FUNCTIONS[function]
-        spec = f"{code.as_posix()}:{function}"
+        spec = f"{code}:{function}"
         if not getattr(recipe, option) and not _served(recipe, option):
             found[option] = (spec,) if option == "evaluate" else spec
     model = model or found.pop("model", None)
@@ -71,7 +71,7 @@ def _served(recipe: "Recipe", option: str) -> bool:
     return option == "train_with" and recipe.finetune > 0
 
 
-def _functions(code: Path) -> list[str]:
+def _functions(code: str) -> list[str]:
     namespace = find_file(code)
     there = [name for name in FUNCTIONS if hasattr(namespace, name)]
     if not there:

@@ -1,14 +1,13 @@
 """Example inputs: from a shape, from something the user names, or from the model's own file."""
 
 import re
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from compressor.passes.errors import UsageError
 from compressor.room import check_fits
 
-from .callables import Found, find
+from .callables import Found, find, folders_of
 from .words import file_of, kind_of, near
 
 if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need it do
@@ -45,14 +44,22 @@ def load_inputs(
 
 
 def load_data(spec: str) -> Any:
-    """What the callable that `spec` names returns: batches, in whatever form."""
-    return find(spec).call_without_arguments()
+    """What the callable that `spec` names returns: batches, in whatever form.
+
+    Raises UsageError where that is nothing: somebody named data, and there are none.
+    """
+    found = find(spec).call_without_arguments()
+    if found is None:
+        raise UsageError(
+            f"{spec} returned None, and no data",
+            hint="does it end without `return`? it has to return a tensor, batches or a Dataset",
+        )
+    return found
 
 
 def _own_example(namespace: ModuleType) -> Found:
-    file = file_of(namespace)
-    folders = (Path.cwd(), Path(file).resolve().parent)
-    return Found(f"{file}:example_inputs", namespace.example_inputs, namespace, folders)
+    spec, value = f"{file_of(namespace)}:example_inputs", namespace.example_inputs
+    return Found(spec, value, namespace, folders_of(namespace))
 
 
 def _checked(found: Found) -> Any:

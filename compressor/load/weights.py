@@ -123,6 +123,17 @@ def _read_safetensors(path: Path) -> "State":
         raise _unreadable(path, error) from error
 
 
+def read_safetensors(data: bytes, path: Path) -> "State":
+    """The same of a file that is in memory."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise _unreadable(path, error) from error
+
+
 def _read_pickle(path: Path) -> object:
     import torch
 

@@ -1,5 +1,6 @@
 """The first recipe of a model: written after a look at it, with what was seen as comments."""
 
+from pathlib import Path
 from typing import Any
 
 from compressor.inspection import inspect
@@ -8,13 +9,14 @@ from compressor.passes.errors import NothingError
 from compressor.stages import Watch
 
 from .model import Recipe
+from .names import for_folder
 from .toml import commented
 
 HALF = 0.5
 
 
-def first(recipe: Recipe, watch: Watch) -> str:
-    """A recipe for half of the MACs (of the parameters, where nothing multiplies).
+def first(recipe: Recipe, watch: Watch, folder: Path) -> str:
+    """A recipe for half of the MACs (of the parameters, where nothing multiplies), for `folder`.
 
     Raises NothingError where no group can shrink.
     """
@@ -27,7 +29,8 @@ def first(recipe: Recipe, watch: Watch) -> str:
         )
     kind = "macs" if found["macs"] else "params"
     recipe = recipe.model_copy(update={kind: HALF})
-    return commented(recipe, lambda key: _notes(found, recipe).get(key, ""))
+    notes = _notes(found, recipe)
+    return commented(for_folder(recipe, folder), lambda key: notes.get(key, ""))
 
 
 def _notes(found: dict[str, Any], recipe: Recipe) -> dict[str, str]:

@@ -54,7 +54,7 @@ class Recipe(BaseModel):
     model: str | None = None
     """module:callable or path/file.py:callable that returns the model, path/file.py with a function
     load_model, or timm:NAME, torchvision:NAME, hf:PATH"""
-    code: Path | None = None
+    code: str | None = None
     """file with any of load_model, example_inputs, calibration_data, evaluate, finetune"""
     weights: Path | None = None
     """state dict to load: .safetensors, or .pt read weights-only"""
@@ -181,6 +181,11 @@ class Recipe(BaseModel):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             raise _refusal(error, values, place) from error
+
+    @property
+    def title(self) -> str:
+        """What the model is called in reports."""
+        return (self.model or self.code or "").replace("/./", "/")
 
     def budget(self) -> "Budget | None":
         """How much may stay; None where a search has to find out."""

@@ -20,7 +20,7 @@ from .sources import resolve
 
 SUBJECT = ("model", "code", "weights", "input_shape", "inputs", "dynamic", "trust")
 """What is looked at."""
-BUDGET = ("latency", "macs", "params", "channels", "bytes_", "memory", "device", "threads")
+BUDGET = ("latency", "macs", "params", "channels", "bytes_", "memory", "device")
 CHOICE = ("criterion", "uniform", "round_to", "min_channels", "ignore", "sensitivity", "seed")
 """How channels are chosen."""
 

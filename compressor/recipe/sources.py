@@ -4,7 +4,8 @@
     pyproject.toml                     the same under [tool.compressor]
     COMPRESSOR_MAX_DROP=0.01           numbers and words as on the command line, lists with commas
 
-Names of files and callables are looked up from the current folder, as on the command line.
+Names of files and callables in a file are looked up beside it (`names.py`), those in the
+environment from the current folder, as on the command line.
 """
 
 import os
@@ -18,6 +19,7 @@ from compressor.load.words import near
 from compressor.passes.errors import UsageError
 
 from .model import ONLY_FLAGS, Recipe, option_name
+from .names import folder_of, from_here
 
 NAME, PYPROJECT = "compressor.toml", "pyproject.toml"
 PREFIX = "COMPRESSOR_"
@@ -33,9 +35,12 @@ LARGEST = 1_000_000
 """Bytes of a recipe that are read."""
 
 
-def resolve(flags: Mapping[str, Any], config: Path | None = None) -> Recipe:
+def resolve(
+    flags: Mapping[str, Any], config: Path | None = None, folder: Path | None = None
+) -> Recipe:
     """The recipe of a command. `flags` has what was given on the command line, by key.
 
+    Names in the recipe are looked up in `folder`, by default where it lies.
     Without `config` and without a model, the recipe of the current folder is read; what it names is
     not run then, nor what the environment names beside it, unless the flags say `trust`. Raises
     UsageError for an unknown key or a value that cannot be used, and says where it stands.
@@ -43,6 +48,8 @@ def resolve(flags: Mapping[str, Any], config: Path | None = None) -> Recipe:
     found = config is None and "model" not in flags
     config = _here() if found else config
     stored = {} if config is None else read(config)
+    if config is not None:
+        stored = from_here(stored, folder or folder_of(config, stored))
     environment = from_environment(os.environ)
     values = {**stored, **environment, **flags}
 
@@ -111,11 +118,17 @@ def _toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from error
+    return from_text(data, path)
+
+
+def from_text(data: bytes, path: Path) -> dict[str, Any]:
+    """What a recipe file with these bytes says, not yet checked; `path` is for errors."""
+    try:
         if len(data) > LARGEST:
             raise UsageError(f"{path} is larger than {LARGEST:,} bytes", why="it is no recipe")
         return tomllib.loads(data.decode())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML", why=str(error).splitlines()[0]) from error
     except RecursionError:

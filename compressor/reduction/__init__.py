@@ -22,6 +22,7 @@ from compressor.load.words import reason
 from compressor.passes.errors import CompressError, UsageError
 from compressor.recipe import Recipe
 from compressor.recipe.model import option_name
+from compressor.recipe.names import for_folder
 from compressor.recipe.sources import resolve
 from compressor.recipe.toml import resolved
 from compressor.stages import Watch
@@ -111,7 +112,8 @@ def read(path: Path) -> Case:
     }
     config = given.get("config")
     if config is not None and not Path(config).is_file():
-        config = path / Path(config).name  # the copy that the reproducer has
+        copy = path / Path(config).name  # what the reproducer has
+        return Case(command, resolve(flags, copy, Path(config).parent))
     return Case(command, resolve(flags, config))
 
 
@@ -226,7 +228,7 @@ def _write(found: Reduced, command: str, folder: Path) -> None:
     line = ["compressor", command, "-c", str(folder / "recipe.toml"), "-o", "out"]
     line += ["--trust"] * found.recipe.trust
     files = {
-        "recipe.toml": resolved(found.recipe),
+        "recipe.toml": resolved(for_folder(found.recipe, folder)),
         "command.txt": shlex.join(line) + "\n",
         "failure.txt": found.failure.text,
         "reduced.json": json.dumps(found.to_json(), indent=1) + "\n",

@@ -3,11 +3,12 @@
     distill/step-000120/    model.safetensors, optimizer.bin, ...   accelerate's
                             best.safetensors, progress.json         ours
 
-Written beside its name and renamed, so it is complete or absent; the one before goes afterwards.
+Written beside its name, flushed and renamed, so it is complete or absent; the one before goes
+afterwards. Nothing else in the folder is touched.
 """
 
 import json
-import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from torch import Tensor
 
+from compressor import disk
 from compressor.load.words import reason
 from compressor.outside import read_json
 from compressor.passes.errors import UsageError
@@ -24,6 +26,10 @@ from .settings import Training
 
 if TYPE_CHECKING:
     from .loop import History
+
+
+_NAME = re.compile(r"epoch-[0-9]{4,}-batch-[0-9]{6,}|\.epoch-[0-9]{4,}-batch-[0-9]{6,}\.partial")
+"""Of a checkpoint, and of one that is not complete."""
 
 
 @dataclass
@@ -57,26 +63,27 @@ class Checkpoint:
         folder = self._folder
         if folder is None:
             return
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         name = f"epoch-{progress.epoch:04d}-batch-{progress.batch:06d}"
         partial, final = folder / f".{name}.partial", folder / name
         if self.accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            disk.made(partial)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(partial), safe_serialization=True)
         if self.accelerator.is_main_process:
-            save_file(
-                {key: one.contiguous() for key, one in best.items()}, partial / "best.safetensors"
-            )
+            tensors = save({key: one.contiguous() for key, one in best.items()})
+            disk.write(partial / "best.safetensors", [tensors])
             record = {"run": self._run(), "epoch": progress.epoch, "batch": progress.batch,
                       "history": asdict(progress.history)}  # fmt: skip
-            (partial / "progress.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-            shutil.rmtree(final, ignore_errors=True)
-            os.rename(partial, final)
+            disk.write(partial / "progress.json", [f"{json.dumps(record)}\n".encode()])
+            disk.flush_all(partial)
+            if not (final.exists() and disk.exchange(partial, final)):
+                shutil.rmtree(final, ignore_errors=True)
+                disk.move(partial, final)
             for old in folder.iterdir():
-                if old != final:
+                if old != final and _NAME.fullmatch(old.name):
                     shutil.rmtree(old, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
@@ -116,7 +123,8 @@ class Checkpoint:
         folder = self._folder
         if folder is None or not folder.is_dir():
             return None
-        whole = [one for one in folder.iterdir() if not one.name.startswith(".")]
+        found = (one for one in folder.iterdir() if _NAME.fullmatch(one.name))
+        whole = [one for one in found if not one.name.startswith(".")]
         return max(whole, key=lambda one: one.name, default=None)
 
     def _run(self) -> dict[str, Any]:

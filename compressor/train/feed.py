@@ -48,6 +48,8 @@ class Feed:
             (program.args, dict(program.kwargs)), program.batch, program.axes
         )
         self._batch_size, self._seed = batch_size, seed
+        self.makes_batches = False
+        """Whether `batch_size` has an effect: the source has samples, not batches of its own."""
         self._parts = self._split(_called(source), hold_out)
         first = next(self.epoch(0), None)
         if first is None:
@@ -79,17 +81,19 @@ class Feed:
         """What is trained on, and what is held out."""
         samples = self._samples(source)
         if samples is not None:
+            self.makes_batches = True
             ones, rest = _apart(len(samples), hold_out, self._seed)  # type: ignore[arg-type]
             return self._loader(samples, ones, True), self._loader(samples, rest, False)
         if isinstance(source, DataLoader):
             return _split_loader(source, hold_out, self._seed)
         if isinstance(source, IterableDataset):
+            self.makes_batches = True
             source = DataLoader(source, self._batch_size)
             return _split_loader(source, hold_out, self._seed)
         if not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
             raise UsageError(f"the training data are {kind_of(source)}", hint=_HINT)
         batches = list(source)
-        if hold_out and len(batches) < 2:
+        if hold_out and len(batches) == 1:
             raise _cannot("one batch")
         ones, rest = _apart(len(batches), hold_out, self._seed)
         return [batches[i] for i in ones], [batches[i] for i in rest]

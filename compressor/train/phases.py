@@ -119,7 +119,9 @@ def _run(
     with watch.stage(name):
         state, history = Run(phase, settings, watch).finish()
     names = program.tensors()
-    return with_tensors(program, {key: state[key] for key in names}), [asdict(history)]
+    idle = not feed.makes_batches and settings.batch_size != Training.batch_size
+    told = asdict(history) | ({"ignored": "batch_size"} if idle else {})
+    return with_tensors(program, {key: state[key] for key in names}), [told]
 
 
 def _labelled(task: Task, program: Program) -> Labelled:

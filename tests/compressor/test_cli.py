@@ -272,8 +272,8 @@ def test_an_interrupt_ends_a_process_with_130_and_leaves_nothing(process, tmp_pa
 def test_an_interrupt_while_writing_leaves_only_what_it_goes_on_from(
     command, fast, monkeypatch, tmp_path
 ):
-    def interrupted(built, folder):
-        (folder / "model.onnx").write_bytes(b"half")
+    def interrupted(built, place, sign):
+        place.write("model.onnx", b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(writing, "write", interrupted)
@@ -302,8 +302,8 @@ def test_our_own_mistake_ends_with_70_and_asks_for_a_report(error, command, monk
 
 
 def test_a_full_disk_is_not_called_our_mistake(command, fast, monkeypatch, tmp_path):
-    def full(built, folder):
-        (folder / "model.onnx").write_bytes(b"half")
+    def full(built, place, sign):
+        place.write("model.onnx", b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writing, "write", full)

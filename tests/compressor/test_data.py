@@ -219,3 +219,82 @@ def test_a_build_with_data_repairs_itself_and_says_so():
         near = (built.module(fresh) - wanted).square().mean()
         assert near < (plain.module(fresh) - wanted).square().mean()
     assert built.proof.holds
+
+
+# ---------------------------------------------------------------------------- data that are none
+
+NOTHING = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def net():
+    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4))
+
+
+def forgot():
+    torch.randn(64, 16).split(8)
+
+
+def no_list():
+    return []
+
+
+def no_generator():
+    yield from ()
+
+
+def no_rows():
+    return torch.zeros(0, 16)
+
+
+def no_samples():
+    return DataLoader(TensorDataset(torch.zeros(0, 16)))
+
+
+def nothings():
+    return [None, None]
+
+
+def some():
+    return [(torch.randn(8, 16), torch.zeros(8, dtype=torch.long))] * 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("callable_", "option"),
+    [
+        *((one, "--data nothing.py:{}") for one in ("no_list", "no_generator", "no_rows")),
+        *((one, "--train-data nothing.py:{} --distill 1") for one in ("no_list", "nothings")),
+        ("forgot", "--data nothing.py:{}"),
+        ("forgot", "--train-data nothing.py:{} --distill 1"),
+        ("forgot", "--data nothing.py:some --evaluate accuracy --eval-data nothing.py:{}"),
+        ("no_samples", "--data nothing.py:some --evaluate accuracy --eval-data nothing.py:{}"),
+    ],
+)
+def test_a_callable_that_returns_no_data_is_an_error(callable_, option, command, project):
+    (project / "nothing.py").write_text(NOTHING)
+    line = f"build nothing.py:net --input-shape 1,16 --macs 0.5 -o out {option.format(callable_)}"
+    done = command(line)
+    assert done.exit_code == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "returned None" in done.stderr or callable_ != "forgot"
+    assert not (project / "out").exists()
+
+
+def test_a_file_of_functions_that_returns_no_data_is_an_error(command, project):
+    text = NOTHING + "def load_model():\n    return net()\ndef calibration_data():\n    forgot()\n"
+    (project / "forgetful.py").write_text(text)
+    done = command("build forgetful.py --input-shape 1,16 --macs 0.5 -o out")
+    assert done.exit_code == 2
+    assert "forgetful.py:calibration_data returned None" in done.stderr
+    for option in ("--inputs nothing.py:forgot", "--inputs nothing.py:no_list"):
+        (project / "nothing.py").write_text(NOTHING)
+        assert command(f"build nothing.py:net {option} --macs 0.5 -o out").exit_code == 2
+
+
+@pytest.mark.parametrize("source", [[], (), iter(()), lambda: None, list, {}])
+def test_empty_data_from_python_are_an_error(source):
+    with pytest.raises(UsageError):
+        compress(samples.net(), samples.example_inputs(), budget=Budget(macs=0.5), data=source)

@@ -40,7 +40,7 @@ def exported() -> Built:
     x = torch.randn(2, 3, 6, 6)
     built = compress(Net().eval(), x, budget=Budget(channels=0.5), round_to=1, bench_seconds=0.1)
     assert built.original_onnx.data
-    built.__dict__["onnx"] = replace(built.onnx, exported=bytes(bytearray(built.onnx.data)))
+    built.deploy(replace(built.onnx, exported=bytes(bytearray(built.onnx.data))))
     return built
 
 

@@ -307,7 +307,7 @@ def test_a_checkpoint_of_transformers_has_a_short_name(tmp_path):
     transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")
     model, namespace = load_model(f"hf:{tmp_path}/bert")
     assert type(model).__name__ == "BertForSequenceClassification"
-    assert list(namespace.example_inputs) == ["input_ids"]
+    assert list(namespace.example_inputs) == ["input_ids", "attention_mask"]
 
 
 def test_a_library_that_is_not_installed_is_named(monkeypatch):

@@ -109,7 +109,7 @@ def test_a_release_appears_when_the_block_ends(tmp_path):
     with release.prepared(target) as folder:
         write(folder)
         assert not target.exists()
-        assert folder.parent == target.parent
+        assert folder.parent.parent == target.parent
     assert everything(tmp_path) == {
         "new",
         "new/deep",
@@ -160,7 +160,7 @@ def test_an_earlier_release_comes_back_if_the_new_one_cannot_take_its_place(tmp_
     target, rename = earlier(tmp_path / "out"), os.rename
 
     def failing(source, destination):
-        if str(source).endswith(".partial"):
+        if Path(source).name == "new":
             raise OSError(28, "No space left on device")
         rename(source, destination)
 
@@ -209,7 +209,7 @@ if sys.argv[2] == "moving":
     release.exchange = lambda one, other: False
     rename = os.rename
     def once(source, to):
-        if str(source).endswith(".partial"):
+        if pathlib.Path(source).name == "new":
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, to)
     os.rename = once

@@ -9,7 +9,7 @@ import pytest
 from compressor.passes.errors import UsageError
 
 from benchmarks.reliability.disks import on_disk, possible
-from compressor import release, swap
+from compressor import disk, release, swap
 from tests.compressor.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="made of what Linux has")
@@ -32,7 +32,8 @@ def dying(one, other):
     return done
 release.exchange = dying
 if moment == "deleting":
-    release.shutil.rmtree = lambda *args, **kwargs: die()
+    import shutil
+    shutil.rmtree = lambda *args, **kwargs: die()
 with release.prepared(target, force=True) as folder:
     for name in release.FILES:
         (folder / name).write_text("new")
@@ -86,14 +87,14 @@ def test_two_folders_change_places(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
-    if not swap.exchange(tmp_path / "a", tmp_path / "b"):
+    if not disk.exchange(tmp_path / "a", tmp_path / "b"):
         pytest.skip("this disk cannot")
     assert [(tmp_path / name / "file").read_text() for name in "ab"] == ["b", "a"]
 
 
 def test_what_is_not_there_does_not_change_places(tmp_path):
     (tmp_path / "a").mkdir()
-    assert not swap.exchange(tmp_path / "a", tmp_path / "b")
+    assert not disk.exchange(tmp_path / "a", tmp_path / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -158,7 +159,7 @@ def test_a_lock_that_was_deleted_while_it_was_waited_for_is_taken_again(tmp_path
         flock(file, how)
         monkeypatch.setattr(swap.fcntl, "flock", flock)
         path.unlink()
-        path.write_text("of another one")
+        path.write_text("1\n")
 
     monkeypatch.setattr(swap.fcntl, "flock", late)
     with swap.alone(tmp_path / "out"):

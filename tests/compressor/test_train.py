@@ -438,6 +438,15 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(steps, after, built, p
     assert_same(finished, whole)
 
 
+def test_what_else_is_in_the_folder_of_checkpoints_stays(built, pictures, tmp_path):
+    for name in ("mine", ".mine", "epoch-notes"):
+        (tmp_path / "distill" / name).mkdir(parents=True)
+    run(built, pictures, distill=1, checkpoints=tmp_path)
+    left = {path.name for path in (tmp_path / "distill").iterdir()}
+    assert {"mine", ".mine", "epoch-notes"} < left
+    assert len(left) == 4
+
+
 def test_checkpoints_of_another_run_are_refused(built, pictures, tmp_path):
     run(built, pictures, distill=1, checkpoints=tmp_path)
     with pytest.raises(UsageError, match="checkpoints of another run"):

@@ -4,10 +4,14 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from compressor.passes.errors import UsageError, WrongError
@@ -15,10 +19,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 import compressor
-from compressor import manifest, sealing
+from compressor import files, manifest, onnx_files, reading, sealing
+from compressor.place import Place
 from compressor.verify import verify
+from compressor.writing import _write_onnx
 from tests.compressor import samples
 from tests.compressor.conftest import ROOT
 
@@ -174,7 +181,10 @@ def test_a_link_is_refused(copy, tmp_path):
         verify(copy)
 
 
-@pytest.mark.parametrize("name", ["../net.py", "/etc/passwd", "a/../../b", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["../net.py", "/etc/passwd", "a/../../b", "", "a//b", "./a", "a/", "a\nb", "manifest.sig"],
+)
 def test_a_manifest_that_names_a_file_elsewhere_is_refused(name, copy):
     found = json.loads((copy / "manifest.json").read_text())
     found["files"][name] = {"sha256": "0" * 64, "bytes": 1, "measured": True}
@@ -185,20 +195,180 @@ def test_a_manifest_that_names_a_file_elsewhere_is_refused(name, copy):
 
 def test_a_model_that_gives_something_else_is_found(copy):
     """All digests fit: only running it shows that it is another model."""
-    import onnx
-
     model = onnx.load(copy / "model.onnx")
     bias = next(one for one in model.graph.initializer if list(one.dims) == [10])
     values = onnx.numpy_helper.to_array(bias) + 1
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
     onnx.save(model, copy / "model.onnx")
-    facts = {
-        key: value
-        for key, value in manifest.read(copy).items()
-        if key not in ("format", "content", "files")
-    }
-    (copy / "manifest.json").write_text(json.dumps(manifest.make(copy, facts)))
+    restated(copy)
     with pytest.raises(WrongError, match="gives something else"):
+        verify(copy)
+
+
+# ---------------------------------------------------------------------------- what is no file
+
+
+@pytest.mark.skipif(os.name == "nt", reason="made of what POSIX has")
+@pytest.mark.parametrize("kind", ["folder", "deep folder", "pipe", "socket", "link", "loose link"])
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_what_no_manifest_can_name_is_refused(kind, encrypted, copy, keys, monkeypatch):
+    key = sealing.read_key(keys / "aes") if encrypted else None
+    if key is not None:
+        sealing.seal(copy, key)
+    monkeypatch.chdir(copy)  # names of sockets are short
+    path = Path("parity", "more.enc")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "deep folder":
+        (path / "deeper" / "deepest").mkdir(parents=True)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(path))
+    else:
+        path.symlink_to("nowhere" if kind == "loose link" else "example.safetensors")
+    with pytest.raises((WrongError, UsageError)) as caught:
+        verify(copy, None, key)
+    assert "more.enc" in str(caught.value)
+    with pytest.raises((WrongError, UsageError)):
+        compressor.load(copy, samples.net(), key=key)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="made of what POSIX has")
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sig", "model.onnx"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(name, copy, keys):
+    sealing.sign(copy, keys / "a.pem")
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with pytest.raises((WrongError, UsageError)):
+        verify(copy, keys / "a.pub")
+
+
+def test_what_is_changed_after_it_was_checked_changes_nothing(copy, monkeypatch):
+    """Every file is read once: ONNX Runtime gets the bytes that the manifest was compared with."""
+    opened: list[str] = []
+    really = files.blocks
+
+    def read_and_spoilt(path, *more):
+        opened.append(path.name)
+        yield from really(path, *more)
+        path.write_bytes(b"another")
+
+    monkeypatch.setattr(reading, "blocks", read_and_spoilt)
+    names = [path.name for path in copy.rglob("*") if path.is_file()]
+    assert verify(copy).files == len(names) - 1
+    assert sorted(opened) == sorted(names)
+
+
+def test_tensors_beside_the_model_are_read_once_too(copy, monkeypatch):
+    restated(copy, apart=True)
+    data = (copy / "model.onnx.data").read_bytes()
+    checked = reading.Arrived.all
+
+    def spoilt_afterwards(self, keep):
+        found = checked(self, keep)
+        (copy / "model.onnx.data").write_bytes(bytes(len(data)))
+        return found
+
+    monkeypatch.setattr(reading.Arrived, "all", spoilt_afterwards)
+    assert verify(copy).files == len(manifest.read(copy)["files"])
+
+
+def test_tensors_that_do_not_fit_into_one_file_come_from_memory(copy):
+    restated(copy, apart=True)
+    files = {name: (copy / name).read_bytes() for name in ("model.onnx", "model.onnx.data")}
+    whole, apart = (onnx_files.held(files, "model.onnx", most) for most in (10**9, 1000))
+    assert (list(whole.beside), list(apart.beside)) == ([], ["model.onnx.data"])
+    shutil.rmtree(copy)
+    x = {"x": np.ones((2, 3, 8, 8), np.float32)}
+    found = [one.session(ort.SessionOptions()).run(None, x)[0] for one in (whole, apart)]
+    assert np.array_equal(*found)
+
+
+@pytest.mark.parametrize("place", ["../secret", "summary.md", "nowhere", "/etc/passwd"])
+def test_a_model_of_a_release_takes_nothing_from_elsewhere(place, copy):
+    (copy.parent / "secret").write_bytes(bytes(10**6))
+    restated(copy, apart=True, place=place)
+    with pytest.raises(WrongError, match="not one that a build writes"):
+        verify(copy)
+
+
+def restated(folder: Path, apart: bool = False, place: str = "", **facts: object) -> None:
+    """A manifest that fits the files again, with other facts; perhaps with tensors apart."""
+    if apart:
+        data = (folder / "model.onnx").read_bytes()
+        (folder / "model.onnx").unlink()
+        _write_onnx(data, Place(folder), inline=1000)
+    if place:
+        model = onnx.load(folder / "model.onnx", load_external_data=False)
+        for tensor in model.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = place
+        (folder / "model.onnx").write_bytes(model.SerializeToString())
+    old = manifest.read(folder)
+    kept = {key: value for key, value in old.items() if key not in ("format", "content", "files")}
+    found = manifest.make(folder, kept | facts)
+    (folder / "manifest.json").write_text(json.dumps(found))
+
+
+# ---------------------------------------------------------------------------- of itself
+
+
+@pytest.mark.parametrize("stated", [1e-3, 0.01, 1e9, 0.0, -1.0, 1, "1"])
+def test_a_manifest_may_not_allow_more_than_a_build_would(stated, copy):
+    restated(copy, tolerance=stated)
+    with pytest.raises(WrongError, match="tolerance"):
+        verify(copy)
+    restated(copy, tolerance=1e-4)
+    assert verify(copy).parity
+
+
+@pytest.mark.parametrize("stated", [float("inf"), float("nan")])
+def test_a_manifest_of_numbers_that_are_none_is_no_manifest(stated, copy):
+    restated(copy, tolerance=stated)
+    with pytest.raises(WrongError, match="is not a manifest"):
+        verify(copy)
+
+
+@pytest.mark.parametrize(("kind", "most"), [(10, 8 * 2**-10), (16, 8 * 2**-7)])
+def test_coarse_numbers_allow_as_much_as_a_build_of_them_states(kind, most):
+    from compressor.verify import _tolerance
+
+    assert _tolerance(most, onnx_files.Held(b"", {}, frozenset({1, kind}))) == most
+    with pytest.raises(WrongError, match="states a tolerance"):
+        _tolerance(most * 1.01, onnx_files.Held(b"", {}, frozenset({1, kind})))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("model.onnx", {"measured": True}),
+        ("report.json", {"measured": False}),
+        ("model.onnx", {"bytes": -1}),
+        ("model.onnx", {"bytes": True}),
+        ("model.onnx", {"bytes": 1e3}),
+        ("model.onnx", {"sha256": "0" * 63}),
+        ("model.onnx", {"sha256": "G" * 64}),
+        ("model.onnx", {"measured": 0}),
+    ],
+)
+def test_a_manifest_says_of_files_what_a_build_says(name, change, copy):
+    found = json.loads((copy / "manifest.json").read_text())
+    found["files"][name] |= change
+    found["content"] = manifest.content(found["files"])
+    (copy / "manifest.json").write_text(json.dumps(found))
+    with pytest.raises(WrongError, match="is not a manifest"):
+        verify(copy)
+
+
+def test_what_is_recorded_of_one_output_does_not_stand_for_all(copy):
+    path = copy / "parity" / "random.safetensors"
+    arrays = {key: one for key, one in load_file(path).items() if not key.startswith("output.")}
+    save_file(arrays, path)
+    restated(copy)
+    with pytest.raises(WrongError, match="does not run on its parity inputs"):
         verify(copy)
 
 
@@ -248,7 +418,7 @@ def test_a_file_comes_back_as_it_was_and_no_block_may_move(size, tmp_path):
     sealing.decrypt(sealed, back, key)
     assert back.read_bytes() == whole
     data = sealed.read_bytes()
-    step, head = sealing.BLOCK + 16, len(sealing.MAGIC) + 4
+    step, head = sealing.BLOCK + 16, len(sealing.MAGIC) + 16 + 32
     spoilt = [data[:-1], data + b"0", data[:head]]
     if size > 2 * sealing.BLOCK:
         first, second = data[head : head + step], data[head + step : head + 2 * step]
@@ -300,11 +470,8 @@ def test_a_changed_plan_is_not_loaded(copy):
 
 
 def test_a_model_over_the_limit_has_its_tensors_beside_it(release, tmp_path):
-    from compressor import onnx_files
-    from compressor.writing import _write_onnx
-
     data = (release.folder / "model.onnx").read_bytes()
-    _write_onnx(data, tmp_path, inline=1000)
+    _write_onnx(data, Place(tmp_path), inline=1000)
     assert (tmp_path / "model.onnx.data").stat().st_size > 10_000
     onnx_files.safe(tmp_path / "model.onnx")
     assert len(onnx_files.read(tmp_path / "model.onnx")) > 10_000
