@@ -106,7 +106,8 @@ def _numbers(array: Array) -> Array:
 def along(array: Array, axis: int) -> Array:
     """The largest number of each slice along an axis."""
     flat: Array = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
-    return flat.max(1, initial=0.0)
+    found: Array = flat.max(1, initial=0.0)
+    return found
 
 
 # ---------------------------------------------------------------------------- what says something

@@ -21,6 +21,7 @@ from compressor.align.widths import widths_of
 from compressor.bench import Race, race
 from compressor.bench.contest import Progress
 from compressor.bench.inputs import asked_inputs, random_feeds
+from compressor.passes.alike import gap
 from compressor.passes.errors import UsageError, WrongError
 
 UNITS = (4, 8, 16, 32)
@@ -153,11 +154,7 @@ def _checked(
     given = inputs or random_feeds(wanted, batch, np.random.default_rng(seed))
     worst = 0.0
     for a, b in zip(*(session.run(None, dict(given)) for session in sessions), strict=True):
-        if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
-            worst = float("inf")
-        elif a.size:
-            gap = np.abs(np.nan_to_num(a).astype(np.float64) - np.nan_to_num(b)).max()
-            worst = max(worst, float(gap / max(np.abs(np.nan_to_num(a)).max(), 1e-30)))
+        worst = max(worst, gap(np.asarray(a), np.asarray(b)).whole)
     if not worst <= TOLERANCE:
         raise WrongError(
             f"the padded model differs from the original by {worst:.2g} (limit {TOLERANCE:g})",
