@@ -18,9 +18,11 @@ from torch.utils import _pytree as pytree
 
 from compressor.inputs import Called, at_sizes, run
 from compressor.load.words import reason
+from compressor.passes.alike import gap
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
 from compressor.passes.program import Program
+from compressor.passes.state import array
 from compressor.passes.tracing import eager
 
 Captured = TypeVar("Captured")
@@ -152,7 +154,4 @@ def _alike(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
 
 
 def _near(a: Tensor, b: Tensor) -> bool:
-    if not a.is_floating_point():
-        return bool(torch.equal(a, b))
-    a, b = (torch.nan_to_num(one.double(), nan=0.0, posinf=0.0, neginf=0.0) for one in (a, b))
-    return float((a - b).abs().max()) <= AGREE * max(float(a.abs().max()), 1e-30)
+    return gap(array(a), array(b)).whole <= AGREE

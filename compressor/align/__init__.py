@@ -22,6 +22,7 @@ from compressor.bench import Race, race
 from compressor.bench.contest import Progress
 from compressor.bench.inputs import asked_inputs, random_feeds
 from compressor.limit import limit_of, run_within
+from compressor.passes.alike import gap
 from compressor.passes.errors import UsageError, WrongError
 
 UNITS = (4, 8, 16, 32)
@@ -161,11 +162,7 @@ def _checked(
     worst = 0.0
     outputs = [run_within(session, given, limit, "model") for session in sessions]
     for a, b in zip(*outputs, strict=True):
-        if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
-            worst = float("inf")
-        elif a.size:
-            gap = np.abs(np.nan_to_num(a).astype(np.float64) - np.nan_to_num(b)).max()
-            worst = max(worst, float(gap / max(np.abs(np.nan_to_num(a)).max(), 1e-30)))
+        worst = max(worst, gap(np.asarray(a), np.asarray(b)).whole)
     if not worst <= TOLERANCE:
         raise WrongError(
             f"the padded model differs from the original by {worst:.2g} (limit {TOLERANCE:g})",
