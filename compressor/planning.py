@@ -68,8 +68,8 @@ def plan(recipe: Recipe, watch: Watch) -> Planned:
     if weighed is not None:
         options = weighed.options(options, coupling)
     with watch.stage("plan"):
-        on_device = "latency" in budget.kinds and recipe.device is not None
-        time = load(recipe.device).cost(coupling) if on_device else None
+        device = recipe.device if "latency" in budget.kinds else None
+        time = None if device is None else load(device).cost(coupling)
         found = passes.choose(coupling, budget, options, scores, time=time)
     with watch.stage("write"):
         text = json.dumps(cut_of(found).to_json(), separators=(",", ":")) + "\n"

@@ -92,4 +92,5 @@ def _entry(found: Mapping[str, Any]) -> Entry:
         raise ValueError(f"what {name} says of itself is no mapping")
     if not isinstance(changes, list) or not all(isinstance(one, str) for one in changes):
         raise ValueError(f"the changes of {name} are no lines")
-    return Entry(name, version, *plain, tuple(changes))
+    options, metadata, evidence = plain
+    return Entry(name, version, options, metadata, evidence, tuple(changes))

@@ -9,9 +9,8 @@ from torch.utils import _pytree as pytree
 
 from .edges import output_names
 from .errors import UsageError
-from .program import Program, fetch, variances, where
+from .program import Program, by_name, fetch, variances, where
 from .valueless import has_values
-from .views import by_name
 
 aten = torch.ops.aten
 

@@ -140,15 +140,15 @@ def choose(
         (far if plan.note else found).append(replace(plan, loss=plan.loss + spent))
         if found and (curves is None or aim.stairs):
             break  # scores cannot tell what rounding costs, and stairs need no rounding
-    if not found:
-        return max(far, key=lambda plan: plan.reached)
-    least = min(plan.loss for plan in found)
-    if not all(math.isfinite(plan.loss) for plan in found):
+    if not all(math.isfinite(plan.loss) for plan in (*found, *far)):
         raise UsageError(
             "what the channels cost is no finite number",
             why="scores or measured losses hold NaN or infinities",
             hint="look at the weights, at the calibration data, and at the loss of the criterion",
         )
+    if not found:
+        return max(far, key=lambda plan: plan.reached)
+    least = min(plan.loss for plan in found)
     return next(plan for plan in found if plan.loss <= least * (1 + WORTH))
 
 

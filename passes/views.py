@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from .rules import RULES
-from .rules.regressions import View
+from .rules.regressions import Contraction, View
 
 
 def view(node: Node, tensors: Mapping[str, Tensor], rank: int) -> View | str:
@@ -19,13 +19,13 @@ def view(node: Node, tensors: Mapping[str, Tensor], rank: int) -> View | str:
     return "" if isinstance(found, list) else found
 
 
-def recurrent(node: Node, tensors: Mapping[str, Tensor]) -> list[View]:
+def recurrent(node: Node, tensors: Mapping[str, Tensor]) -> list[Contraction]:
     """The weights with which a recurrent call reads its input, one for each direction."""
     found = _asked(node, tensors, 0)
     return found if isinstance(found, list) else []
 
 
-def _asked(node: Node, tensors: Mapping[str, Tensor], rank: int) -> View | list[View] | str:
+def _asked(node: Node, tensors: Mapping[str, Tensor], rank: int) -> View | list[Contraction] | str:
     row = RULES.get(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
     regression = None if row is None else row.regression
     return "" if regression is None else regression(node, tensors, rank)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from compressor.passes.alike import gap
-from compressor.passes.duet import clone
+from compressor.passes.rebuild import clone
 from compressor.passes.state import array, float64_by_default, in_float64, widened
 from compressor.passes.stirring import moved, stirred
 from torch import Tensor

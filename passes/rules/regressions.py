@@ -59,7 +59,7 @@ class View:
         raise NotImplementedError
 
 
-Regression = Callable[[Node, Mapping[str, Tensor], int], "View | list[View] | str"]
+Regression = Callable[[Node, Mapping[str, Tensor], int], "View | list[Contraction] | str"]
 """A call as regressions, from the node, the tensors of its network by name, and the rank of its
 result: one, or one for each direction; or why it is none, "" where it has no weight at all."""
 
@@ -212,7 +212,7 @@ class Contraction(View):
         return math.prod(x.shape[self.xs.index(a)] for a in self._kinds()[1])
 
 
-def recurrent(node: Node, tensors: Mapping[str, Tensor], rank: int) -> list[View]:
+def recurrent(node: Node, tensors: Mapping[str, Tensor], rank: int) -> list[Contraction]:
     """The weights with which a recurrent call reads its input, one for each direction."""
     given = by_name(node)
     if "batch_sizes" in given:  # a packed sequence: rows are there for every step alike
@@ -222,7 +222,7 @@ def recurrent(node: Node, tensors: Mapping[str, Tensor], rank: int) -> list[View
     params = list(given["params"])
     directions = 2 if given["bidirectional"] else 1
     each = len(params) // (directions * int(given["num_layers"]))
-    found: list[View] = []
+    found = []
     for direction in range(directions):
         own = params[direction * each : (direction + 1) * each]
         bias = own[2] if given["has_biases"] else None

@@ -1182,7 +1182,8 @@ class TwoSteps(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.prepared(x)
-        h = torch.zeros(x.shape[0], self.cell.hidden_size)
+        size: Any = self.cell.hidden_size
+        h = torch.zeros(x.shape[0], size)
         state: Any = (h, h) if isinstance(self.cell, nn.LSTMCell) else h
         for step in range(2):
             state = self.cell(x[:, step], state)

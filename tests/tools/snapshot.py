@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def subjects() -> Iterator[tuple[str, Callable[[], Built]]]:
     if available():
         yield "resnet20", _resnet20
     for name in VISION:
-        yield name, lambda name=name: _half(name)
+        yield name, partial(_half, name)
 
 
 def _demo() -> Built:
