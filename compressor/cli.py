@@ -156,12 +156,28 @@ def schema() -> None:
 @app.command()
 @exits
 @takes(*SUBJECT, "ignore")
-def inspect(recipe: Recipe, quiet: Quiet = False, as_json: AsJson = False) -> None:
+def inspect(
+    recipe: Recipe,
+    program: Annotated[
+        bool, typer.Option("--program", help="print the captured graph instead, a line a value")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
     """Show which channels stand or fall together, and what must stay and why."""
+    from compressor.inspection import captured, tree
     from compressor.inspection import inspect as run
-    from compressor.inspection import tree
+    from compressor.passes import program_to_text
     from compressor.stages import watch, wide_console
 
+    if program:
+        if as_json:
+            raise UsageError("the graph is text", hint="leave --json or --program out")
+        with stdout_is_ours(True):
+            text = program_to_text(captured(recipe, watch(quiet)))
+        for line in text.splitlines():
+            say(line)
+        return
     with stdout_is_ours(as_json):
         found = run(recipe, watch(quiet or as_json))
     if as_json:

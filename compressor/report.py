@@ -22,6 +22,8 @@ from compressor import passes
 from compressor.environment import environment
 from compressor.headline import finite
 from compressor.passes.alike import merged
+from compressor.passes.log import Entry, Log
+from compressor.passes.spec import options_of
 from compressor.passes.text import width
 from compressor.runtime import BATCHES
 from compressor.search import Try, told
@@ -61,6 +63,7 @@ def build(built: "Built") -> dict[str, Any]:
     if sizes := built.file_bytes:
         found["file_bytes"] = sizes
     found["changed"] = built.changed
+    found["passes"] = ran(built)
     found["uncompared"] = uncompared(built)
     found |= built.measured
     found["warnings"] = warnings(built)
@@ -69,6 +72,17 @@ def build(built: "Built") -> dict[str, Any]:
     plain = finite(found)
     assert isinstance(plain, dict)
     return plain
+
+
+def ran(built: "Built") -> dict[str, Any]:
+    """Which passes made the network, as a spec, and what shows that each was right."""
+    proof = built.proof
+    evidence = {"max_rel": proof.max_rel, "tolerance": proof.tolerance, "dtype": proof.dtype}
+    log = Log().then(Entry("prune", 1, options_of(built.options), evidence=evidence))
+    if built.repaired is not None:
+        divergences = dict(built.repaired.divergences)
+        log = log.then(Entry("repair", 1, evidence={"divergence": divergences}))
+    return {"spec": str(log), "evidence": {one.name: one.evidence for one in log}}
 
 
 def asked(plan: passes.Plan) -> dict[str, Any]:

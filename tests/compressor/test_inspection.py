@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from compressor.passes.errors import UsageError
 from rich.console import Console
+from typer.testing import CliRunner
 
+from compressor.cli import app
 from compressor.inspection import inspect, tree
 from compressor.load import load_model
 from compressor.recipe import Recipe
@@ -122,3 +124,14 @@ def test_the_tree_has_every_group_and_every_frozen_axis(found):
         assert f"{group['name']}  {group['width']}  {group['params_share']:.1%}" in text
     for one in found["frozen"]:
         assert f"{one['axis']} ({one['size']}): {one['why']}" in text
+
+
+def test_the_captured_graph_is_printed_a_line_a_value():
+    path = f"{ROOT}/{CATALOG['residual']}"
+    done = CliRunner().invoke(app, ["inspect", path, "--program", "--quiet"])
+    assert done.exit_code == 0, done.stderr
+    first, *_, last = done.stdout.splitlines()
+    assert first.startswith("%0 = float32[n0, ")
+    assert last.startswith("return [%")
+    assert "conv2d(%0, " in done.stdout
+    assert CliRunner().invoke(app, ["inspect", path, "--program", "--json"]).exit_code == 2
