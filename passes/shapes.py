@@ -16,6 +16,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import snapshot_fake
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from .errors import ContractError
@@ -92,12 +93,13 @@ def _run(module: GraphModule) -> Iterator[tuple[Node, Any]]:
 
 
 def _mode_of(inputs: list[Node]) -> FakeTensorMode:
-    """The mode that the inputs were captured in: it knows their symbols."""
+    """The mode that the inputs were captured in, if it knows symbols: theirs, and sizes that only
+    the data have."""
     for node in inputs:
         for leaf in pytree.tree_leaves(node.meta.get("val")):
-            if isinstance(leaf, FakeTensor):
+            if isinstance(leaf, FakeTensor) and leaf.fake_mode.shape_env is not None:
                 return leaf.fake_mode
-    return FakeTensorMode()
+    return FakeTensorMode(shape_env=ShapeEnv())
 
 
 class _Numberless(Interpreter):

@@ -25,7 +25,8 @@ def test_the_groups_of_a_network_read_as_written(name, golden):
 def test_no_golden_is_left_over(golden):
     from tests.passes.conftest import GOLDEN
 
-    assert {file.stem for file in GOLDEN.iterdir()} == set(NETWORKS)
+    couplings = {file.stem for file in GOLDEN.iterdir() if not file.stem.endswith(".program")}
+    assert couplings == set(NETWORKS)
 
 
 def test_the_same_program_is_coupled_in_the_same_way_twice():

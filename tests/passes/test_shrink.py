@@ -100,7 +100,9 @@ def test_a_step_that_breaks_its_promise_is_found_out(monkeypatch):
     plan = random_plan(coupled("odd"), seed=1)
     cut = passes.sizes.Sizes.cut
     monkeypatch.setattr(passes.sizes.Sizes, "cut", lambda *args: cut(*args)[:-1])
-    with pytest.raises(passes.ContractError, match=r"mm at \S+ does not fit what it is given"):
+    with pytest.raises(
+        passes.ContractError, match=r"linear at second .* does not fit what it is given"
+    ):
         passes.apply(passes.Shrink(plan), plan.coupling.program)
 
 
