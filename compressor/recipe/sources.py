@@ -80,7 +80,7 @@ def _code(key: str, value: Any) -> Iterator[str]:
     several = value if isinstance(value, tuple) else (value,)
     for text in (str(one) for one in several if isinstance(one, str | Path)):
         harmless = is_short(text) if key == "model" else key == "evaluate" and text.isidentifier()
-        if key not in _RUN_NOTHING and not harmless:
+        if text and key not in _RUN_NOTHING and not harmless:
             yield text
 
 

@@ -62,12 +62,17 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+def _told_to_end() -> None:
+    """Also where the tests run under nohup, which ignores it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def started(code: str) -> "tuple[subprocess.Popen[str], int]":
     """A process of ours, and its child once that has read what it is given."""
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(Path("tmp").absolute())},
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, preexec_fn=_told_to_end,
     )  # fmt: skip
     until(Path("pid").exists)
     return process, int(Path("pid").read_text().split()[0])

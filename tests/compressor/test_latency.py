@@ -198,7 +198,7 @@ BROKEN = {
     "no caches": (lambda text: text.replace("caches", "cash"), "'caches' is missing"),
     "caches that shrink": (lambda text: text.replace("8000000.0,", "99000000.0,"), "ascend"),
     "reading in no time": (lambda text: text.replace("[0.0,1e-06]", "[0.0,-1e-06]"), "0 or more"),
-    "no threads": (lambda text: text.replace('"threads":1', '"threads":0'), "1 thread at least"),
+    "no threads": (lambda text: text.replace('"threads":1', '"threads":0'), "by 1 to 4096 threads"),
     "words for numbers": (lambda text: text.replace("[1.0,4.0", '["a",4.0'), "could not convert"),
 }
 

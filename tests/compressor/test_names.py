@@ -155,10 +155,10 @@ def test_a_module_is_imported_from_beside_the_recipe(place):
 
 
 def test_a_module_that_was_imported_from_elsewhere_is_not_taken_for_it(place, monkeypatch):
-    (place / "other" / "glue.py").write_text(NET)
-    monkeypatch.setitem(sys.modules, "glue", samples)
-    with pytest.raises(UsageError, match="two modules are called glue"):
-        width(resolve({}, write("other", "model = 'glue:make'")))
+    (place / "other" / "found_twice.py").write_text(NET)
+    monkeypatch.setitem(sys.modules, "found_twice", samples)
+    with pytest.raises(UsageError, match="two modules are called found_twice"):
+        width(resolve({}, write("other", "model = 'found_twice:make'")))
 
 
 def test_what_a_flag_names_imports_from_where_the_user_stands(place):
