@@ -133,15 +133,15 @@ MOVEMENT = [
     Fault(
         "permute is ignored",
         "rules/movement.py",
-        "    aten.permute.default: row(rerun),\n",
-        "    aten.permute.default: row(lambda call, array: array),\n",
+        "    aten.permute.default: part(rerun),\n",
+        "    aten.permute.default: part(lambda call, array: array),\n",
         ("case:permute", "network:encoder", "case:window_partition", "model:window"),
     ),
     Fault(
         "transpose is ignored",
         "rules/movement.py",
-        "    aten.transpose.int: row(rerun),\n",
-        "    aten.transpose.int: row(lambda call, array: array),\n",
+        "    aten.transpose.int: part(rerun),\n",
+        "    aten.transpose.int: part(lambda call, array: array),\n",
         ("case:transpose", "network:encoder", "network:grouped_query"),
     ),
     Fault(

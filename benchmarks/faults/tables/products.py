@@ -157,14 +157,14 @@ RECURRENT = [
     Fault(
         "gates of a recurrent layer are dealt like cards",
         "rules/recurrent.py",
-        "ledger.tie(_vector(value, 0).reshape(gates, -1), hidden)",
-        "ledger.tie(_vector(value, 0).reshape(-1, gates).t(), hidden)",
+        "ledger.tie(own.reshape(gates, -1), hidden)",
+        "ledger.tie(own.reshape(-1, gates).t(), hidden)",
     ),
     Fault(
         "only the first gate of a recurrent layer is tied",
         "rules/recurrent.py",
-        "ledger.tie(_vector(value, 0).reshape(gates, -1), hidden)",
-        "ledger.tie(_vector(value, 0).reshape(gates, -1)[0], hidden)",
+        "ledger.tie(own.reshape(gates, -1), hidden)",
+        "ledger.tie(own.reshape(gates, -1)[0], hidden)",
     ),
     Fault(
         "the input of a recurrent layer is not tied",

@@ -358,9 +358,9 @@ SHRINK = [
     ),
     Fault(
         "other names of tied tensors are lost",
-        "shrink.py",
-        "        for alias, name in before.aliases.items():\n"
-        "            attach(module, alias, state[name])\n",
+        "rebuild.py",
+        "    for alias, name in program.aliases.items():\n"
+        "        attach(module, alias, state[name])\n",
         "",
         ("case:embedding_tied",),
     ),
