@@ -156,7 +156,7 @@ def test_a_module_is_imported_from_beside_the_recipe(place):
 
 def test_a_module_that_was_imported_from_elsewhere_is_not_taken_for_it(place, monkeypatch):
     (place / "other" / "found_twice.py").write_text(NET)
-    monkeypatch.setitem(sys.modules, "found_twice", samples)
+    monkeypatch.setitem(sys.modules, "found_twice", pytest)  # what is installed makes no room
     with pytest.raises(UsageError, match="two modules are called found_twice"):
         width(resolve({}, write("other", "model = 'found_twice:make'")))
 
