@@ -164,14 +164,18 @@ def test_markdown_has_one_line_a_row_and_no_markup(evil):
     assert "<script>" not in text
     assert not any(line.startswith("#") for line in text.splitlines())
     assert_plain(markdown(EVIL))
-    assert_plain(headline.summary({"model": EVIL, "budget": {"kind": "macs", "amount": 0.5},
+    assert_plain(headline.summary({"model": EVIL, "budget": {"kind": "macs", "amount": 0.5, "unit": "share"},
                                    "warnings": [EVIL]}))  # fmt: skip
     assert_plain(formats.history(evil, EVIL))
 
 
 def test_pages_have_no_control_characters():
     text = page.render(
-        {"model": EVIL, "budget": {"kind": "macs", "amount": 0.5}, "warnings": [EVIL]}
+        {
+            "model": EVIL,
+            "budget": {"kind": "macs", "amount": 0.5, "unit": "share"},
+            "warnings": [EVIL],
+        }
     )
     text.encode()
     assert_plain(text)
