@@ -164,8 +164,8 @@ def test_markdown_has_one_line_a_row_and_no_markup(evil):
     assert "<script>" not in text
     assert not any(line.startswith("#") for line in text.splitlines())
     assert_plain(markdown(EVIL))
-    assert_plain(headline.summary({"model": EVIL, "budget": {"kind": "macs", "amount": 0.5, "unit": "share"},
-                                   "warnings": [EVIL]}))  # fmt: skip
+    budget = {"kind": "macs", "amount": 0.5, "unit": "share"}
+    assert_plain(headline.summary({"model": EVIL, "budget": budget, "warnings": [EVIL]}))
     assert_plain(formats.history(evil, EVIL))
 
 
