@@ -45,8 +45,8 @@ def test_half_the_time_is_met_and_measured(project):
     best = found["budget_rounds"]["rounds"][found["budget_rounds"]["best"]]
     assert best["measured"] <= 0.5
     assert found["cost"]["macs"]["small"] <= 0.9 * found["cost"]["macs"]["original"]
-    widths = [group["kept"] for group in found["groups"]]
-    assert all(width % 4 == 0 for width in widths), widths  # a busy machine blurs finer stairs
+    assert all(0 < group["kept"] <= group["size"] for group in found["groups"])
+    assert any(group["kept"] < group["size"] for group in found["groups"])
     assert (project / "out" / "model.onnx").exists()
     assert list((project / "cache" / "compressor").glob("device-*.json"))
     # the table is there now: the plan alone takes no measuring
