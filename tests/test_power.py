@@ -164,6 +164,15 @@ def test_a_program_is_recorded_and_found_to_sync_or_not(tmp_path):
     assert power.TORN in there["careless"]
 
 
+def test_a_flush_of_the_folder_that_is_looked_at_counts(tmp_path):
+    (tmp_path / "k").mkdir()
+    place = str(tmp_path)
+    calls = [Call("mkdir", place), Call("mkdir", f"{place}/k"), Call("sync", place)]
+    history = power.recording(tmp_path, calls, {}).history
+    left = [history.after(2, STRICT, random.Random(seed)).disk.tree() for seed in range(50)]
+    assert left == [{"k": {}}] * 50
+
+
 # ---------------------------------------------------------------------------- outputs
 
 

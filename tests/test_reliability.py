@@ -12,7 +12,10 @@ from benchmarks.reliability import builds, hostile, malformed, run, spoil
 from benchmarks.reliability.readers import Reader
 from benchmarks.reliability.release_readers import READERS
 
-LIGHT = ("weights", "shards", "plan", "group weights", "recipe")
+LIGHT = (
+    *("weights", "shards", "index of shards", "plan", "group weights", "recipe", "reproducer"),
+    *("device table", "input shape", "onnx, checked"),
+)
 """Readers whose good files are made at once."""
 
 

@@ -109,7 +109,8 @@ def record(folder: Path, kinds: Iterable[str] = writers.KINDS) -> list[Recording
 
 def recording(place: Path, calls: Iterable[syscalls.Call], outputs: Mapping[str, str]) -> Recording:
     """Of the calls in one folder; it begins where `BEGIN` is made, or with the first."""
-    inside = [one for one in calls if _is_in(one.path, place) and one.path != str(place)]
+    synced = syscalls.Call("sync", str(place))  # its own making is no change inside it
+    inside = [one for one in calls if one == synced or _is_in(one.path, place)]
     starts = [i for i, one in enumerate(inside) if one.path == f"{place}/{writers.BEGIN}"]
     start = starts[0] + 1 if starts else 0
     before = History(Disk(), inside[:start], str(place)).now

@@ -56,7 +56,7 @@ def command(*words: str) -> None:
     if odd := _CONTROL.search(text):
         raise Fault(f"it wrote the control character {odd[0]!r}")
     if code not in (0, 1, 3):
-        raise UsageError(f"exit {code}")
+        raise UsageError(f"exit {code}", why=text.strip()[-400:])
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.reliability import writers
 from benchmarks.reliability.readers import FILES, Fault, Reader, command
-from compressor import manifest
+from compressor import manifest, ours
 
 _BUILD = ["build", "net.py", "--macs=0.5", "--bench-seconds=0.1", "--allow-slower", "--quiet"]
 _SEALED = ["--encrypt-key=secret", "--sign=key.pem"]
@@ -241,7 +241,7 @@ def _kept(folder: Path) -> Reader:
         _run("-o", "out", "--until=race")
     work = folder / ".out.work"
     places: dict[str, str] = {}
-    for path in sorted(work.iterdir()):
+    for path in sorted(one for one in work.iterdir() if one.name != ours.MARK):
         data = path.read_bytes()
         sound = hashlib.sha256(data[32:]).digest() == data[:32]
         kind = "json" if data[32:33] in b"[{" and data.rstrip()[-1:] in b"]}" else "bin"
@@ -253,7 +253,8 @@ def _kept(folder: Path) -> Reader:
 
     def read(path: Path) -> None:
         there = path.parent / ".out.work"
-        shutil.copytree(work, there)
+        ours.make(there)
+        shutil.copytree(work, there, ignore=lambda *_: [ours.MARK], dirs_exist_ok=True)
         data = path.read_bytes()
         sound = path.name == places[path.name]
         head = b"" if sound else hashlib.sha256(data).digest()

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime as ort
 
 from compressor.align.pad import padded
-from compressor.align.widths import widths_of
+from compressor.align.widths import constants_of, widths_of
 from compressor.bench import Race, race
 from compressor.bench.contest import Progress
 from compressor.bench.inputs import asked_inputs, random_feeds
@@ -125,6 +125,7 @@ def _parsed(data: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
         onnx.checker.check_model(model)
+        constants_of(model.graph)  # what the checker does not read: types of tensors in attributes
     except Exception as error:  # protobuf and onnx raise classes of their own
         raise UsageError(
             "this is no valid ONNX model", why=str(error).strip().splitlines()[0][:200]

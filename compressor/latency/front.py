@@ -50,10 +50,9 @@ class Front:
         `metric` says which point is better; None: the first of the reports. Raises UsageError
         where it was not measured, or it is not known whether less of it is better.
         """
-        points = [_point(asked, report) for asked, report in reports.items()]
+        points = [point_of(asked, report) for asked, report in reports.items()]
         known = [report for report in reports.values() if not isinstance(report, str)]
-        accuracy = known[0].get("accuracy", {}) if known else {}
-        original = {name: float(pair["original"]) for name, pair in accuracy.items()}
+        original = _metrics(known[0], "original") if known else {}
         decides = deciding(original, metric) if original else None
         return cls(model, original, tuple(_marked(point, points, decides) for point in points))
 
@@ -74,21 +73,32 @@ class Front:
         return plain
 
 
-def _point(asked: str, report: dict[str, Any] | str) -> Point:
+def point_of(asked: str, report: dict[str, Any] | str) -> Point:
+    """What a report, or why there is none, says. Raises ValueError and its like for no report."""
     if isinstance(report, str):
         return Point(asked, why=report)
     latency, cost = report["latency"], report["cost"]
+    times = [float(latency[name]) for name in ("ratio", "low", "high")]
+    if (
+        not all(map(math.isfinite, times))
+        or _metrics(report, "original").keys() != (metrics := _metrics(report, "small")).keys()
+    ):
+        raise ValueError("its times or metrics are not of two models")
     return Point(
         asked,
-        latency["ratio"],
-        latency["low"],
-        latency["high"],
-        report["file_bytes"]["small"],
+        ratio,
+        low,
+        high,
+        int(report["file_bytes"]["small"]),
         cost["macs"]["small"] / max(cost["macs"]["original"], 1),
         cost["params"]["small"] / max(cost["params"]["original"], 1),
-        {name: float(pair["small"]) for name, pair in report.get("accuracy", {}).items()},
+        metrics,
         processor=report.get("environment", {}).get("processor"),
     )
+
+
+def _metrics(report: Mapping[str, Any], side: str) -> dict[str, float]:
+    return {name: float(pair[side]) for name, pair in report.get("accuracy", {}).items()}
 
 
 def _marked(point: Point, points: Sequence[Point], metric: Metric | None) -> Point:

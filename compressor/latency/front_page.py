@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from compressor.page import Scale, template
 
-from .front import Front
+from .front import Front, Point
 
 HEIGHT = 280
 """Of a picture, in pixels."""
@@ -44,11 +44,8 @@ class Picture(NamedTuple):
     @classmethod
     def of(cls, name: str, front: Front) -> "Picture":
         """Of what is built, as far as its values are finite: others have no place."""
-        points = [
-            (float(one.file_bytes or 0) if name == "bytes" else (one.metrics or {})[name], one)
-            for one in front.points
-            if one.ratio is not None
-        ]
+        known = [one for one in front.points if one.ratio is not None]
+        points = [(_value(one, name), one) for one in known]
         built = [one for value, one in points if math.isfinite(value)]
         values = [value for value, _ in points if math.isfinite(value)]
         original = front.original.get(name)
@@ -65,6 +62,13 @@ class Picture(NamedTuple):
         start = None if original is None else (across.at(1), _height(up.at(original)))
         ticks = [(_height(at), text) for at, text in up.ticks()]
         return cls(across, ticks, dots, list(pairwise(best)), start)
+
+
+def _value(point: Point, name: str) -> float:
+    """NaN where it was not measured."""
+    if name == "bytes":
+        return float(point.file_bytes or 0)
+    return (point.metrics or {}).get(name, math.nan)
 
 
 def _around(values: list[float]) -> Scale:

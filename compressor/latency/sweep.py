@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from compressor.files import read_file, write_file
+from compressor.load.words import reason
 from compressor.outside import inside, read_json
 from compressor.passes.errors import CompressError, UsageError
 from compressor.recipe import Recipe
 from compressor.swap import alone
 
-from .front import Front
+from .front import Front, point_of
 from .front_page import page
 
 Build = Callable[[Recipe], object]
@@ -115,10 +116,11 @@ def _report(recipe: Recipe) -> dict[str, Any]:
         found = read_json(read_file(path))
         if not isinstance(found, dict):
             raise ValueError("it is no table")
-    except ValueError as error:
+        point_of("", found)
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
         raise UsageError(
             f"{path} is not a report",
-            why=str(error),
+            why=reason(error),
             hint=f"remove {path.parent}: it is built anew",
         ) from error
     return found

@@ -7,6 +7,7 @@ Written beside its name, flushed and renamed, so it is complete or absent; the o
 afterwards. Nothing else in the folder is touched.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -76,15 +77,16 @@ class Checkpoint:
             tensors = save({key: one.contiguous() for key, one in best.items()})
             disk.write(partial / "best.safetensors", [tensors])
             record = {"run": self._run(), "epoch": progress.epoch, "batch": progress.batch,
-                      "history": asdict(progress.history)}  # fmt: skip
+                      "history": asdict(progress.history),
+                      "files": _digests(partial)}  # fmt: skip
             disk.write(partial / "progress.json", [f"{json.dumps(record)}\n".encode()])
             disk.flush_all(partial)
             if not (final.exists() and disk.exchange(partial, final)):
-                shutil.rmtree(final, ignore_errors=True)
+                _remove(final)
                 disk.move(partial, final)
-            for old in folder.iterdir():
-                if old != final and _NAME.fullmatch(old.name):
-                    shutil.rmtree(old, ignore_errors=True)
+            for old in [one for one in folder.iterdir() if one != final]:
+                if _NAME.fullmatch(old.name):
+                    _remove(old)
         self.accelerator.wait_for_everyone()
 
     def load(self) -> tuple[Progress, dict[str, Tensor]] | None:
@@ -101,22 +103,23 @@ class Checkpoint:
 
         try:
             record = read_json((found / "progress.json").read_bytes())
+            if record["files"] != _digests(found):  # some of its readers go on without a file
+                raise ValueError("its files are not those that were written")
             best = load_file(found / "best.safetensors")
             history, known = History(**record["history"]), record["run"]
             progress = Progress(history, int(record["epoch"]), int(record["batch"]))
         except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
-            raise UsageError(
-                f"{found} is not a checkpoint of ours",
-                why=reason(error),
-                hint="name another folder with --checkpoints, or delete this one",
-            ) from error
+            raise _not_ours(found, error) from error
         if known != self._run():
             raise UsageError(
                 f"{found.parent} holds checkpoints of another run",
                 why="its options or its widths were other ones",
                 hint="name another folder with --checkpoints, or delete this one",
             )
-        self.accelerator.load_state(str(found))
+        try:
+            self.accelerator.load_state(str(found))
+        except Exception as error:  # each of its files has a reader with errors of its own
+            raise _not_ours(found, error) from error
         return progress, best
 
     def _last(self) -> Path | None:
@@ -133,6 +136,33 @@ class Checkpoint:
         for name in ("checkpoints", "checkpoint_steps", "loss"):
             del options[name]
         return {"options": options, "shapes": _shapes(self.state)}
+
+
+def _remove(old: Path) -> None:
+    """Delete a checkpoint; until it is gone it has a name that is not one of a complete one."""
+    gone = old
+    if old.is_dir() and not old.name.startswith("."):
+        gone = old.with_name(f".{old.name}.partial")
+        shutil.rmtree(gone, ignore_errors=True)
+        disk.move(old, gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file but the record, by name."""
+    found = {}
+    for path in sorted(one for one in folder.iterdir() if one.name != "progress.json"):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _not_ours(found: Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"{found} is not a checkpoint of ours",
+        why=reason(error),
+        hint="name another folder with --checkpoints, or delete this one",
+    )
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, list[int]]:

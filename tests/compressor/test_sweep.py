@@ -125,6 +125,36 @@ def test_what_was_built_is_not_built_again(tmp_path):
     assert len(front.points) == 3
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        lambda report: report.pop("file_bytes"),
+        lambda report: report["file_bytes"].pop("small"),
+        lambda report: report.update(latency="fast"),
+        lambda report: report["latency"].update(ratio=None),
+        lambda report: report.update(accuracy={"top1": {"original": 1.0}}),
+        lambda report: report["cost"]["macs"].update(small="few"),
+        lambda report: report.update(environment=[]),
+    ],
+)
+def test_a_report_that_says_something_else_is_refused_with_what_to_do(tmp_path, spoilt):
+    swept(recipe(tmp_path, "0.8,0.5"), Builder())
+    path = tmp_path / "0.8" / "report.json"
+    report = json.loads(path.read_text())
+    spoilt(report)
+    path.write_text(json.dumps(report))
+    with pytest.raises(UsageError, match="is not a report") as refused:
+        swept(recipe(tmp_path, "0.8,0.5"), Builder())
+    assert "built anew" in refused.value.hint
+
+
+def test_builds_that_measured_other_metrics_share_a_front(tmp_path):
+    swept(recipe(tmp_path, "0.8,0.65"), measuring("r2", 0.5, {"0.8": 0.4, "0.65": 0.3}))
+    front = swept(recipe(tmp_path), Builder())
+    assert [set(one.metrics) for one in front.points[:2]] == [{"r2"}, {"r2"}]
+    assert "r2" in (tmp_path / "front.html").read_text()
+
+
 def test_a_time_that_no_build_meets_says_why(tmp_path):
     front = swept(recipe(tmp_path), Builder(refused=("0.65",)))
     assert front.points[1].ratio is None

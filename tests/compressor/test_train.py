@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -451,6 +452,24 @@ def test_checkpoints_of_another_run_are_refused(built, pictures, tmp_path):
     run(built, pictures, distill=1, checkpoints=tmp_path)
     with pytest.raises(UsageError, match="checkpoints of another run"):
         run(built, pictures, distill=2, checkpoints=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "random_states_0.pkl"])
+def test_a_checkpoint_with_a_spoilt_file_is_refused(built, pictures, tmp_path, name):
+    run(built, pictures, distill=1, checkpoints=tmp_path)
+    (file,) = tmp_path.rglob(name)
+    file.write_bytes(b"\x93" + file.read_bytes()[1:40])
+    with pytest.raises(UsageError, match="not a checkpoint of ours"):
+        run(built, pictures, distill=1, checkpoints=tmp_path)
+
+
+def test_a_checkpoint_that_is_being_deleted_is_not_called_like_a_complete_one(
+    built, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # power fails before it begins
+    run(built, pictures, distill=2, checkpoints=tmp_path)
+    left = {path.name for path in (tmp_path / "distill").iterdir()}
+    assert [one for one in left if not one.startswith(".")] == ["epoch-0002-batch-000000"]
 
 
 def child(file: Path, *more: object, processes: int = 1, port: int = 29517) -> int:
