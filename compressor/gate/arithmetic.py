@@ -126,7 +126,7 @@ def _of_node(node: onnx.NodeProto, values: Values) -> int:
             why=". ".join(filter(None, (error.what, error.why))),
             hint=f"export with fixed sizes, or {OTHERWISE}",
         ) from error
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UsageError(
             f"the multiply-accumulates of {named(node)} are not known",
             why=f"its sizes and attributes do not fit together ({reason(error)})",
@@ -142,11 +142,18 @@ def _of_node(node: onnx.NodeProto, values: Values) -> int:
 # ------------------------------------------------------------------------ graphs within graphs
 
 
+def _graph(call: Call, name: str) -> onnx.GraphProto:
+    found = call.attribute(name)
+    if not isinstance(found, onnx.GraphProto):
+        raise UsageError(f"it has no {name}")
+    return found
+
+
 def _either(call: Call, values: Values) -> int:
     """Of If: the dearer branch; one that is never taken counts as none."""
     branches = {
-        True: call.attribute("then_branch"),
-        False: call.attribute("else_branch"),
+        True: _graph(call, "then_branch"),
+        False: _graph(call, "else_branch"),
     }
     condition = values.constant(call.node.input[0])
     if condition is not None and condition.size == 1:
@@ -156,7 +163,7 @@ def _either(call: Call, values: Values) -> int:
 
 def _again(call: Call, values: Values) -> int:
     """Of Loop: its body, times a number of runs that nothing in it can change."""
-    body: onnx.GraphProto = call.attribute("body")
+    body = _graph(call, "body")
     if idle(body.node):
         return 0
     times = values.constant(call.node.input[0]) if call.has(0) else None
@@ -196,7 +203,7 @@ def _goes_on(body: onnx.GraphProto) -> bool:
 
 def _each(call: Call, values: Values) -> int:
     """Of Scan: its body, once for each step along the scanned axis."""
-    body: onnx.GraphProto = call.attribute("body")
+    body = _graph(call, "body")
     scanned = call.attribute("num_scan_inputs")
     names = [one.name for one in body.input]
     if len(call.node.input) != len(names):

@@ -78,11 +78,10 @@ def point_of(asked: str, report: dict[str, Any] | str) -> Point:
     if isinstance(report, str):
         return Point(asked, why=report)
     latency, cost = report["latency"], report["cost"]
-    times = [float(latency[name]) for name in ("ratio", "low", "high")]
-    if (
-        not all(map(math.isfinite, times))
-        or _metrics(report, "original").keys() != (metrics := _metrics(report, "small")).keys()
-    ):
+    ratio, low, high = (float(latency[name]) for name in ("ratio", "low", "high"))
+    metrics = _metrics(report, "small")
+    finite_times = all(map(math.isfinite, (ratio, low, high)))
+    if not finite_times or _metrics(report, "original").keys() != metrics.keys():
         raise ValueError("its times or metrics are not of two models")
     return Point(
         asked,

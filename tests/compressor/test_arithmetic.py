@@ -390,6 +390,22 @@ def test_a_loop_whose_runs_are_not_known_is_refused_if_it_multiplies(counted):
     assert counted(nodes, inputs=[X, count]) == ONE
 
 
+@pytest.mark.parametrize(
+    ("broken", "lacks"),
+    [
+        (node("Loop", ["ten", "", "x"], ["y"]), "body"),
+        (node("Scan", ["x"], ["y"], num_scan_inputs=1, body=3), "body"),
+        (node("If", ["c"], ["y"], then_branch=branch("a", 1)), "else_branch"),
+    ],
+)
+def test_an_operator_without_its_graph_is_refused(broken, lacks, tmp_path):
+    graph = helper.make_graph([broken], "g", [X, ASKED], [q("y", 8, 16)], [W, TEN])
+    values = arithmetic.Values(helper.make_model(graph), {}, tmp_path)
+    call = arithmetic.Call(broken, lambda _: (8, 16), lambda _: np.asarray(3))
+    with pytest.raises(UsageError, match=f"it has no {lacks}"):
+        arithmetic.CONTROL[broken.op_type](call, values)
+
+
 def test_what_grows_from_run_to_run_is_refused_where_it_is_multiplied(counted):
     longer = node("Concat", ["h", "x"], ["h2"], axis=0)
     grows = body("b", longer, node("MatMul", ["h", "w"], ["unused"]))
