@@ -1,7 +1,9 @@
 """Passes as text, and the log of what ran."""
 
+import ast
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -9,6 +11,7 @@ from compressor.passes.contract import Sequential, entry
 from compressor.passes.errors import UsageError
 from compressor.passes.log import Log
 from compressor.passes.rebuild import clone
+from compressor.passes.registry import PASSES
 from compressor.passes.spec import options_of, parsed, said, spec
 
 from compressor import passes
@@ -91,6 +94,25 @@ def test_a_text_that_names_no_passes_is_refused_with_the_place(text, words):
     with pytest.raises(UsageError) as caught:
         parsed(text, KNOWN)
     assert words in caught.value.what
+
+
+def test_a_pass_that_needs_more_than_a_text_can_say_is_refused():
+    with pytest.raises(UsageError, match="the pass prune needs plan") as caught:
+        parsed("prune", PASSES)
+    assert "in code only" in caught.value.hint
+
+
+def test_every_pass_is_in_the_registry_under_its_name():
+    contract = {"sites", "requires", "run", "ensures", "metadata"}
+    written = {
+        found.name
+        for file in Path(passes.__file__).parent.rglob("*.py")
+        for found in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(found, ast.ClassDef) and found.name != "Pass"
+        and contract <= {one.name for one in found.body if isinstance(one, ast.FunctionDef)}
+    }  # fmt: skip
+    assert written == {one.__name__ for one in PASSES.values()}
+    assert all(name == one.name and one.version >= 1 for name, one in PASSES.items())
 
 
 def test_passes_run_in_turn_and_leave_a_log():
