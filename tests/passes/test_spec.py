@@ -55,7 +55,7 @@ class Nothing:
     version: ClassVar[int] = 1
 
 
-KNOWN = {one.name: one for one in (Scale, Nothing)}
+KNOWN = {**PASSES, **{one.name: one for one in (Scale, Nothing)}}
 
 STEPS = [
     Scale(),
@@ -77,9 +77,15 @@ def test_options_as_by_default_are_not_printed():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("scal", "unknown pass 'scal'; one of: leave-alone, scale"),
+        ("scal", "unknown pass 'scal'; one of: leave-alone, prune, repair, scale"),
         ("scale{bye=3}", "the pass scale has no option 'bye'"),
         ("leave-alone{by=3}", "the pass leave-alone has no option 'by'"),
+        ("scale{by=big}", "by=big is no value for the pass scale"),
+        ("scale{by=true}", "by=true is no value for the pass scale"),
+        ("scale{twice=1}", "twice=1 is no value for the pass scale"),
+        ("scale{names=[a, 1]}", "names=[a, 1] is no value for the pass scale"),
+        ("scale{least=2.5}", "least=2.5 is no value for the pass scale"),
+        ("prune{plan=all}", "plan=all is no value for the pass prune"),
         ("scale{by}", "is no list of passes"),
         ("scale{by=}", "is no list of passes"),
         ("scale{by=3", "is no list of passes"),
@@ -98,7 +104,7 @@ def test_a_text_that_names_no_passes_is_refused_with_the_place(text, words):
 
 def test_a_pass_that_needs_more_than_a_text_can_say_is_refused():
     with pytest.raises(UsageError, match="the pass prune needs plan") as caught:
-        parsed("prune", PASSES)
+        parsed("prune", KNOWN)
     assert "in code only" in caught.value.hint
 
 
@@ -151,6 +157,14 @@ def test_a_log_is_read_back_as_it_was_written():
 def test_what_is_no_log_is_refused(broken):
     with pytest.raises(UsageError, match="log of passes"):
         Log.from_json(broken)
+
+
+def test_evidence_of_a_pass_and_of_others_is_kept_together():
+    program = coupled("residual").program
+    result = passes.PassResult(program, (), evidence={"kind": "bounded", "largest": 0.5})
+    assert entry(Scale(), result, {"proof": 1e-16}).evidence == {
+        "kind": "bounded", "largest": 0.5, "proof": 1e-16,
+    }  # fmt: skip
 
 
 def test_sites_say_what_could_go_and_what_it_would_cost():
