@@ -2,6 +2,8 @@
 #
 #   make demo                            build a small model end to end, into build/digits
 #   make test                            the whole default suite; PYTEST_ARGS="-m slow" and so on
+#   make test-lowest                     a part of it, with the lowest versions of packages
+#   make test-pythons                    a part of it, on the oldest and the newest Python found here
 #   make lint                            ruff, formatting, types
 #   make clean                           forget .venv and build/
 #
@@ -13,7 +15,7 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo test lint clean
+.PHONY: help venv demo test test-lowest test-pythons lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -27,6 +29,12 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-lowest:
+	.ci/smoke build/smoke/lowest $(PYTHON) constraints-lowest.txt
+
+test-pythons: $(READY)
+	.ci/pythons
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -48,7 +48,10 @@ _HOMES = {
     "compress": "compressor.api",
 }
 
-__all__ = ["Budget", "Built", "SparseGroups", "Training", "compress"]
+__version__ = "0.1.0"
+"""The only place of it: the package is built from here, and `compressor --version` prints it."""
+
+__all__ = ["Budget", "Built", "SparseGroups", "Training", "__version__", "compress"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor import latency_commands, onnx_commands
+from compressor import __version__, latency_commands, onnx_commands
 from compressor.exits import exits
 from compressor.options import AsJson, Quiet, print_json, stdout_is_ours
 from compressor.passes.errors import UsageError
@@ -29,6 +29,22 @@ app = typer.Typer(
 )
 
 Force = Annotated[bool, typer.Option("--force", help="replace what is there")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"compressor {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
+    ] = False,
+) -> None:
+    """Options of no command."""
 
 
 @app.command()

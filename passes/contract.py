@@ -13,7 +13,7 @@ after a refit, so that channels can be weighed against whatever else could go.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from .log import Entry, Log
@@ -28,6 +28,8 @@ class PassResult:
 
     program: Program
     changes: tuple[str, ...]
+    evidence: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    """What the pass itself found that shows that it is right: ``{"kind": "bounded", ...}``."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,15 @@ def apply(step: Pass, program: Program) -> PassResult:
 
 
 def entry(step: Pass, result: PassResult, evidence: Mapping[str, Any] | None = None) -> Entry:
-    """What the log keeps of a pass that has run; `evidence` shows that it was right."""
+    """What the log keeps of a pass that has run; `evidence` is what was found out about it later,
+    such as a proof, beside its own.
+    """
     return Entry(
         step.name,
         step.version,
         options_of(step),
         dict(step.metadata(result)),
-        dict(evidence or {}),
+        {**result.evidence, **(evidence or {})},
         result.changes,
     )
 

@@ -9,9 +9,10 @@ that are as by default are not printed.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
 
@@ -51,8 +52,9 @@ def spec(steps: Any) -> str:
 def parsed(text: str, known: Mapping[str, type]) -> list[Any]:
     """The passes that a text names, made with its options.
 
-    `known` are the passes by name. Raises UsageError, with the place, for what is not a spec, a
-    pass that is not known, and an option that it does not have.
+    `known` are the passes by name (`registry.PASSES`). Raises UsageError, with the place, for what
+    is not a spec, a pass that is not known, an option that it does not have, a value of another
+    type, and an option that it lacks.
     """
     return [_made(name, options, known) for name, options in _read(text)]
 
@@ -64,14 +66,43 @@ def _made(name: str, options: Mapping[str, Any], known: Mapping[str, type]) -> A
             f"unknown pass {name!r}; one of: {', '.join(sorted(known))}",
             hint=f"did you mean {near[0]}?" if near else "",
         )
-    own = [one.name for one in fields(known[name])]
+    own = {one.name: one for one in fields(known[name])}
     for key in options:
         if key not in own:
             raise UsageError(
                 f"the pass {name} has no option {key!r}",
                 hint=f"it has {', '.join(own)}" if own else "it has none",
             )
+    types = get_type_hints(known[name])
+    for key, value in options.items():
+        if not _fits(value, types[key]):
+            raise UsageError(
+                f"{key}={_written(value)} is no value for the pass {name}",
+                why=f"{key} is of the type {getattr(types[key], '__name__', types[key])}",
+            )
+    lacking = [key for key, one in own.items() if _needed(one) and key not in options]
+    if lacking:
+        raise UsageError(
+            f"the pass {name} needs {' and '.join(lacking)}",
+            why="it has no default, and the text has no value for it",
+            hint="write option=value; what is not plain (a plan, data) is given in code only",
+        )
     return known[name](**options)
+
+
+def _needed(option: Field[Any]) -> bool:
+    return option.default is MISSING and option.default_factory is MISSING
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a plain value is of the type that an option is annotated with."""
+    if isinstance(wanted, UnionType):
+        return any(_fits(value, one) for one in get_args(wanted))
+    if get_origin(wanted) is tuple:
+        return isinstance(value, tuple) and all(_fits(one, get_args(wanted)[0]) for one in value)
+    if isinstance(value, bool):
+        return wanted is bool
+    return isinstance(value, int | float if wanted is float else wanted)
 
 
 # --- values --------------------------------------------------------------------------------------

@@ -4,11 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import compressor
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,12 +52,18 @@ def run(*command: object, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Built from what is here, without the network."""
-    out = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, cwd=ROOT)
-    (built,) = out.glob("*.whl")
-    return built
+def built(tmp_path_factory):
+    """A wheel and a source distribution of what is here, made without the network."""
+    out = tmp_path_factory.mktemp("built")
+    kinds = ("--sdist", "--wheel")
+    run(sys.executable, "-m", "build", *kinds, "--no-isolation", "--outdir", out, cwd=ROOT)
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    (wheel,) = built.glob("*.whl")
+    return wheel
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +109,20 @@ def test_the_wheel_has_every_pass_and_nothing_that_lies_about(wheel):
     assert not [name for name in names if "__pycache__" in name]
 
 
+def test_both_distributions_say_that_they_are_typed_and_which_version_they_are(built, wheel):
+    in_wheel = set(zipfile.ZipFile(wheel).namelist())
+    assert {"compressor/py.typed", "compressor/passes/py.typed"} <= in_wheel
+    (source,) = built.glob("*.tar.gz")
+    top = f"compressor-{compressor.__version__}"
+    assert source.name == f"{top}.tar.gz"
+    assert wheel.name.startswith(f"{top}-")
+    with tarfile.open(source) as packed:
+        in_source = set(packed.getnames())
+    pages = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE")
+    wanted = ("compressor/py.typed", "passes/py.typed", "constraints.txt", *pages)
+    assert {f"{top}/{name}" for name in wanted} <= in_source
+
+
 def test_the_installed_package_is_not_the_checkout(python, project):
     show = "import compressor, compressor.passes as p; print(compressor.__file__, p.__file__)"
     for file in run(python, "-c", show, cwd=project).split():
@@ -110,6 +133,7 @@ def test_the_installed_command_explains_itself(python, project):
     command = shutil.which("compressor", path=python.parent)
     assert command, "the wheel installs no `compressor` command"
     assert "build" in run(command, "--help", cwd=project)
+    assert run(command, "--version", cwd=project) == f"compressor {compressor.__version__}\n"
 
 
 def test_the_wheel_builds_a_users_model_among_the_users_own_folders(python, project):

@@ -1,7 +1,9 @@
 """Passes as text, and the log of what ran."""
 
+import ast
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -9,6 +11,7 @@ from compressor.passes.contract import Sequential, entry
 from compressor.passes.errors import UsageError
 from compressor.passes.log import Log
 from compressor.passes.rebuild import clone
+from compressor.passes.registry import PASSES
 from compressor.passes.spec import options_of, parsed, said, spec
 
 from compressor import passes
@@ -52,7 +55,7 @@ class Nothing:
     version: ClassVar[int] = 1
 
 
-KNOWN = {one.name: one for one in (Scale, Nothing)}
+KNOWN = {**PASSES, **{one.name: one for one in (Scale, Nothing)}}
 
 STEPS = [
     Scale(),
@@ -74,9 +77,15 @@ def test_options_as_by_default_are_not_printed():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("scal", "unknown pass 'scal'; one of: leave-alone, scale"),
+        ("scal", "unknown pass 'scal'; one of: leave-alone, prune, repair, scale"),
         ("scale{bye=3}", "the pass scale has no option 'bye'"),
         ("leave-alone{by=3}", "the pass leave-alone has no option 'by'"),
+        ("scale{by=big}", "by=big is no value for the pass scale"),
+        ("scale{by=true}", "by=true is no value for the pass scale"),
+        ("scale{twice=1}", "twice=1 is no value for the pass scale"),
+        ("scale{names=[a, 1]}", "names=[a, 1] is no value for the pass scale"),
+        ("scale{least=2.5}", "least=2.5 is no value for the pass scale"),
+        ("prune{plan=all}", "plan=all is no value for the pass prune"),
         ("scale{by}", "is no list of passes"),
         ("scale{by=}", "is no list of passes"),
         ("scale{by=3", "is no list of passes"),
@@ -91,6 +100,25 @@ def test_a_text_that_names_no_passes_is_refused_with_the_place(text, words):
     with pytest.raises(UsageError) as caught:
         parsed(text, KNOWN)
     assert words in caught.value.what
+
+
+def test_a_pass_that_needs_more_than_a_text_can_say_is_refused():
+    with pytest.raises(UsageError, match="the pass prune needs plan") as caught:
+        parsed("prune", KNOWN)
+    assert "in code only" in caught.value.hint
+
+
+def test_every_pass_is_in_the_registry_under_its_name():
+    contract = {"sites", "requires", "run", "ensures", "metadata"}
+    written = {
+        found.name
+        for file in Path(passes.__file__).parent.rglob("*.py")
+        for found in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(found, ast.ClassDef) and found.name != "Pass"
+        and contract <= {one.name for one in found.body if isinstance(one, ast.FunctionDef)}
+    }  # fmt: skip
+    assert written == {one.__name__ for one in PASSES.values()}
+    assert all(name == one.name and one.version >= 1 for name, one in PASSES.items())
 
 
 def test_passes_run_in_turn_and_leave_a_log():
@@ -129,6 +157,14 @@ def test_a_log_is_read_back_as_it_was_written():
 def test_what_is_no_log_is_refused(broken):
     with pytest.raises(UsageError, match="log of passes"):
         Log.from_json(broken)
+
+
+def test_evidence_of_a_pass_and_of_others_is_kept_together():
+    program = coupled("residual").program
+    result = passes.PassResult(program, (), evidence={"kind": "bounded", "largest": 0.5})
+    assert entry(Scale(), result, {"proof": 1e-16}).evidence == {
+        "kind": "bounded", "largest": 0.5, "proof": 1e-16,
+    }  # fmt: skip
 
 
 def test_sites_say_what_could_go_and_what_it_would_cost():
