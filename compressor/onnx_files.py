@@ -122,20 +122,18 @@ class Held:
     kinds: frozenset[int]
     """Types of the numbers in it, by onnx's numbers."""
 
-    def session(self, options: Any) -> Any:
-        """In ONNX Runtime, on the CPU. Raises what that raises."""
-        import onnxruntime as ort
-
-        if self.beside:
-            if not hasattr(options, "add_external_initializers_from_files_in_memory"):
-                raise UsageError(
-                    "this onnxruntime cannot take tensors of more than 2 GB from memory",
-                    hint="pip install --upgrade onnxruntime",
-                )
-            options.add_external_initializers_from_files_in_memory(
-                list(self.beside), list(self.beside.values()), list(map(len, self.beside.values()))
+    def lend(self, options: Any) -> None:
+        """Give the files beside the model to the options of a session of ONNX Runtime."""
+        if not self.beside:
+            return
+        if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+            raise UsageError(
+                "this onnxruntime cannot take tensors of more than 2 GB from memory",
+                hint="pip install --upgrade onnxruntime",
             )
-        return ort.InferenceSession(self.data, options, providers=["CPUExecutionProvider"])
+        options.add_external_initializers_from_files_in_memory(
+            list(self.beside), list(self.beside.values()), list(map(len, self.beside.values()))
+        )
 
 
 def held(files: Mapping[str, bytes], name: str, largest: int = LARGEST) -> Held:

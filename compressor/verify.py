@@ -19,6 +19,7 @@ from compressor.load.words import reason
 from compressor.passes import alike
 from compressor.passes.errors import UsageError, WrongError
 from compressor.reading import Arrived
+from compressor.sessions import Refused, errors, opened, options
 
 PARITY = "parity"
 INPUT, OUTPUT = "input.", "output."
@@ -85,7 +86,6 @@ def _tolerance(stated: Any, model: onnx_files.Held) -> float:
 
 def _replayed(model: onnx_files.Held, held: Mapping[str, bytes], limit: float) -> dict[str, float]:
     """Run what was recorded. Raises WrongError where a difference exceeds `limit`."""
-    import onnxruntime as ort
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -96,22 +96,20 @@ def _replayed(model: onnx_files.Held, held: Mapping[str, bytes], limit: float) -
     }
     if not recorded:
         raise WrongError("there is nothing in parity/ to run")
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
+    wanted = options(threads=1)
+    model.lend(wanted)
     found = {}
     try:
-        session = model.session(options)
+        session = opened(model.data, MODEL, wanted)
         for name, data in recorded.items():
             found[name] = _difference(session, load(data))
     except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
         raise WrongError(
             "the model does not run on its parity inputs", why=reason(error)
         ) from error
-    except Exception as error:  # ONNX Runtime raises classes of its own
-        if type(error).__module__.startswith("onnxruntime"):
-            raise WrongError("ONNX Runtime refuses the model", why=reason(error)[:300]) from error
-        raise
+    except (Refused, *errors()) as error:
+        why = reason(error.__cause__ or error)
+        raise WrongError("ONNX Runtime refuses the model", why=why) from error
     for name, gap in found.items():
         if not gap <= limit:
             raise WrongError(

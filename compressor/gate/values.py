@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 from compressor.load.words import reason
 from compressor.onnx_files import LARGEST
 from compressor.passes.errors import UsageError
+from compressor.sessions import Refused, errors, opened, options
 
 from .operators import Shape, domain_of
 
@@ -211,22 +212,18 @@ class Values:
         """Run the graph for these values of it. Raises UsageError where it does not run."""
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        wanted = options()
+        wanted.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         place = "session.model_external_initializers_file_folder_path"
-        options.add_session_config_entry(place, str(self._folder))
+        wanted.add_session_config_entry(place, str(self._folder))
         try:
-            session = ort.InferenceSession(
-                self._runnable(names), options, providers=["CPUExecutionProvider"]
-            )
+            session = opened(self._runnable(names), names[0], wanted)
             found = [session.run(names, feed) for feed in self._feeds(session)]
-        except UsageError:
-            raise
-        except Exception as error:  # ONNX Runtime raises classes of its own
+        except (Refused, *errors(), RuntimeError, ValueError, TypeError) as error:
+            why = reason(error.__cause__ or error)
             raise UsageError(
                 f"the size of {names[0]!r} is not known",
-                why=f"onnx does not infer it, and it does not run: {reason(error)[:300]}",
+                why=f"onnx does not infer it, and it does not run: {why}",
             ) from error
         return {name: [one[at] for one in found] for at, name in enumerate(names)}
 
