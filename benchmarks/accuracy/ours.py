@@ -1,7 +1,7 @@
 """One plan of ours: as sliced, with batch norms re-estimated, and repaired."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -62,8 +62,8 @@ def row(
         "macs": plan.reached / plan.dense,
         "unit": plan.unit,
         "loss": plan.loss,
-        "tried": [asdict(one) for one in plan.trials],
-        "widths": [width for _, width in plan.widths],
+        "criterion": plan.trials[0].criterion if plan.trials else criterion,
+        "steps": plan.trials[0].steps if plan.trials else steps,
         "accuracy": {
             "sliced": found.accuracy(small.module, first),
             "statistics": found.accuracy(statistics(plan, small, found, inputs), first),
@@ -71,7 +71,6 @@ def row(
         },
         "chosen": repaired.chosen,
         "divergences": dict(repaired.divergences),
-        "samples": dict(repaired.samples),
         "peak_bytes": repaired.bytes,
         "seconds": {"plan and cut": cut - start, "repair": mended - cut},
     }
