@@ -30,6 +30,7 @@ from .contract import apply
 from .edges import loose, output_names, output_nodes, sources
 from .errors import UsageError, WrongError
 from .labels import Value
+from .minimal import runs, smallest
 from .plan import Plan
 from .program import Program, where
 from .shrink import Shrink
@@ -343,22 +344,10 @@ def _bisect(plan: Plan, inputs: Sequence[Called], other: Called | None) -> list[
         small = apply(Shrink(part), coupling.program).program
         return not compare_twice(part, small, inputs, other).holds
 
-    if not fails(parts):
-        return []
-    size = 2
-    while len(parts) > 1:  # delta debugging (Zeller, "Yesterday, my program worked", 1999)
-        step = max(len(parts) // size, 1)
-        pieces = [parts[i : i + step] for i in range(0, len(parts), step)]
-        for piece in pieces:
-            rest = [part for part in parts if all(part is not one for one in piece)]
-            if fails(piece):
-                parts, size = piece, 2
-                break
-            if rest and fails(rest):
-                parts, size = rest, max(size - 1, 2)
-                break
-        else:
-            if step == 1:
-                break
-            size = min(len(parts), size * 2)
-    return [name for name, _ in parts]
+    def smaller(some: list[tuple[str, Tensor]]) -> Iterator[list[tuple[str, Tensor]]]:
+        for piece in runs(some):
+            if len(piece) < len(some):
+                yield list(piece)
+                yield [one for one in some if all(one is not other for other in piece)]
+
+    return [name for name, _ in smallest(parts, smaller, fails)[0]] if fails(parts) else []
