@@ -15,6 +15,7 @@ from compressor.data import Batch, Data
 from compressor.foreign import scored
 from compressor.passes.duet import Chunk
 from compressor.passes.errors import UsageError
+from compressor.passes.leaves import tensors
 from compressor.passes.measure import SAMPLES, STEP
 from compressor.passes.program import Program, shares_batch
 from compressor.train.objectives import Labelled, returned
@@ -88,8 +89,7 @@ def labelled(program: Program, data: Data, loss: Loss) -> list[Chunk]:
 
 
 def _lost(judge: Labelled, batch: Batch, outputs: Any) -> Tensor:
-    flat = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-    return judge(flat, [], batch)
+    return judge(tensors(outputs), [], batch)
 
 
 def _parts(batch: Batch, program: Program) -> list[tuple[Batch, int]]:

@@ -12,7 +12,7 @@ before memory is taken for them.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -307,6 +307,15 @@ def _of_attributes(attributes: Any, depth: int) -> Iterator["onnx.TensorProto"]:
         sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
         for one in (*sparse, *attribute.sparse_tensors):
             yield from (one.values, one.indices)
-        graphs = [attribute.g] if attribute.HasField("g") else []
-        for graph in (*graphs, *attribute.graphs):
+        for graph in graphs_of(attribute):
             yield from _of_graph(graph, depth + 1)
+
+
+def graphs_of(attribute: "onnx.AttributeProto") -> "list[onnx.GraphProto]":
+    """Branches and bodies of loops that an attribute of a node holds."""
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def inner(nodes: "Iterable[onnx.NodeProto]") -> "list[onnx.GraphProto]":
+    """The graphs that nodes run: of all their attributes."""
+    return [graph for node in nodes for one in node.attribute for graph in graphs_of(one)]

@@ -30,6 +30,7 @@ from .contract import apply
 from .edges import loose, output_names, output_nodes, sources
 from .errors import UsageError, WrongError
 from .labels import Value
+from .leaves import fresh, tensors
 from .minimal import runs, smallest
 from .plan import Plan
 from .program import Program, where
@@ -98,7 +99,7 @@ def _refuse_chance(program: Program, inputs: Sequence[tuple[Any, Mapping[str, An
     runner = Interpreter(program.module)
     with torch.no_grad():
         first, second = (
-            _tensors(runner.run(*_fresh(leaves), enable_io_processing=False)) for _ in range(2)
+            tensors(runner.run(*fresh(leaves), enable_io_processing=False)) for _ in range(2)
         )
     if any(gap(array(a), array(b)).absolute for a, b in zip(first, second, strict=True)):
         raise UsageError(
@@ -171,7 +172,7 @@ def compare(
             and sizes.shape(coupling.trace.calls[node].x) != coupling.trace.calls[node].x.shape
         )
     )
-    before = sources(coupling.program.module, _fresh(pytree.tree_leaves(inputs[0])))
+    before = sources(coupling.program.module, fresh(pytree.tree_leaves(inputs[0])))
     try:
         with float64_by_default():
             double = _Comparison(plan, before, inputs, in_float64, widened, TOLERANCE)
@@ -318,17 +319,8 @@ def _also(module: GraphModule, names: Sequence[str]) -> None:
 def _outputs(runner: Interpreter, inputs: Sequence[list[Any]]) -> Iterator[list[Any]]:
     for leaves in inputs:
         with torch.no_grad():
-            result = runner.run(*_fresh(leaves), enable_io_processing=False)
+            result = runner.run(*fresh(leaves), enable_io_processing=False)
         yield pytree.tree_leaves(result)
-
-
-def _fresh(leaves: list[Any]) -> list[Any]:
-    """Copies, for networks that write into their inputs."""
-    return [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _bisect(plan: Plan, inputs: Sequence[Called], other: Called | None) -> list[str]:

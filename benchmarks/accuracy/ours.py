@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from compressor.passes.duet import chunks_of, held_out
+from compressor.passes.duet import held_out, sampled
 from compressor.passes.rebuild import clone
 from compressor.passes.refit import Duet
 from torch import Tensor
@@ -104,7 +104,7 @@ def whole(name: str, budget: float) -> dict[str, Any]:
 
 def statistics(plan: passes.Plan, small: passes.Program, found: Network, inputs: int) -> Any:
     """The sliced module with its batch norms re-estimated, layer by layer."""
-    chunks = chunks_of(calls(found.calibration[:inputs]), plan.coupling.program)
+    chunks = sampled(calls(found.calibration[:inputs]), plan.coupling.program)[0]
     duet = Duet(plan, clone(small), chunks, held_out(len(chunks)), statistics=True)
     duet.run()
     return replace(duet.small).module

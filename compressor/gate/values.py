@@ -17,7 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from compressor.load.words import reason
-from compressor.onnx_files import LARGEST
+from compressor.onnx_files import LARGEST, inner
 from compressor.passes.errors import UsageError
 from compressor.sessions import Refused, errors, opened, options
 
@@ -136,8 +136,7 @@ class Values:
             known = node.op_type in ("Shape", "Size") or all(
                 name in found for name in node.input if name
             )
-            graphs = any(one.HasField("g") or one.graphs for one in node.attribute)
-            if known and not graphs and node.op_type not in RANDOM and not domain_of(node):
+            if known and not inner([node]) and node.op_type not in RANDOM and not domain_of(node):
                 found |= set(node.output)
         return found
 
@@ -266,11 +265,7 @@ def free_names(graph: onnx.GraphProto) -> set[str]:
     own |= {name for node in graph.node for name in node.output}
     used = {name for node in graph.node for name in node.input if name}
     used |= {one.name for one in graph.output}
-    for node in graph.node:
-        for attribute in node.attribute:
-            graphs = [attribute.g] if attribute.HasField("g") else []
-            used |= set().union(*map(free_names, (*graphs, *attribute.graphs)))
-    return used - own
+    return used.union(*map(free_names, inner(graph.node))) - own
 
 
 def _weights(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TypeProto]]:
@@ -292,14 +287,11 @@ def _weights(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TypeProto]]:
 
 def _forget(graph: onnx.GraphProto) -> None:
     """What a graph says of the sizes of values, in graphs within it too."""
-    for node in graph.node:
-        for attribute in node.attribute:
-            inner = [attribute.g] if attribute.HasField("g") else []
-            for one in (*inner, *attribute.graphs):
-                one.ClearField("value_info")
-                for value in (*one.input, *one.output):
-                    value.type.tensor_type.ClearField("shape")
-                _forget(one)
+    for one in inner(graph.node):
+        one.ClearField("value_info")
+        for value in (*one.input, *one.output):
+            value.type.tensor_type.ClearField("shape")
+        _forget(one)
 
 
 def _sizes(kind: onnx.TypeProto | None) -> Shape | None:

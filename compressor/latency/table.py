@@ -162,10 +162,6 @@ class Table:
         work = effort(Kernel(nearest.kind, nearest.fixed, kernel.widths))
         return nearest.at(kernel.widths) * own / work
 
-    def lacks(self, kernels: Sequence[Kernel]) -> list[Kernel]:
-        """Those of a family that was never measured."""
-        return [kernel for kernel in kernels if (kernel.kind, kernel.fixed) not in self.families]
-
     def summary(self) -> dict[str, Any]:
         """How much is known, and the blocks that were found."""
         return {
