@@ -125,10 +125,8 @@ def _difference(session: Any, arrays: dict[str, np.ndarray]) -> float:
     wanted = {n.removeprefix(OUTPUT): a for n, a in arrays.items() if n.startswith(OUTPUT)}
     if wanted.keys() != {one.name for one in session.get_outputs()}:
         raise ValueError("what is recorded is not all that the model gives")
-    worst = 0.0
-    for name, given in zip(wanted, session.run(list(wanted), feed), strict=True):
-        worst = max(worst, gap(wanted[name], np.asarray(given)))
-    return worst
+    found = zip(wanted, session.run(list(wanted), feed), strict=True)
+    return max((gap(wanted[name], np.asarray(given)) for name, given in found), default=0.0)
 
 
 def gap(wanted: np.ndarray, found: np.ndarray) -> float:

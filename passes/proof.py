@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from .alike import APART, LEAST, Gap, Output, Seen, gap, merged, refuse_nothing
+from .alike import APART, LEAST, Gap, Output, Seen, gap, merged, refuse_nothing, worst
 from .contract import apply
 from .edges import loose, output_names, output_nodes, sources
 from .errors import UsageError, WrongError
@@ -99,9 +99,10 @@ def _refuse_chance(program: Program, inputs: Sequence[tuple[Any, Mapping[str, An
     runner = Interpreter(program.module)
     with torch.no_grad():
         first, second = (
-            tensors(runner.run(*fresh(leaves), enable_io_processing=False)) for _ in range(2)
+            [*map(array, tensors(runner.run(*fresh(leaves), enable_io_processing=False)))]
+            for _ in range(2)
         )
-    if any(gap(array(a), array(b)).absolute for a, b in zip(first, second, strict=True)):
+    if worst(first, second):
         raise UsageError(
             "the model gives other outputs each time it runs on the same inputs",
             why="random numbers are drawn in its forward, in eval mode too",

@@ -166,13 +166,12 @@ def _stopped(network: Network, plan: str, error: Exception) -> Verdict:
 
 def _healthy(network: Network, name: str) -> Release | None:
     """What the healthy passes publish under the plan of the same name; None if they refuse."""
-    known = network.__dict__.setdefault("_releases", {})
-    if name not in known:
+    if name not in network.published:
         try:
-            known[name] = _shrunk(passes, network.coupling, PLANS[name])[1]
+            network.published[name] = _shrunk(passes, network.coupling, PLANS[name])[1]
         except passes.UsageError:
-            known[name] = None
-    return known[name]
+            network.published[name] = None
+    return network.published[name]
 
 
 # --- the truth -----------------------------------------------------------------------------------

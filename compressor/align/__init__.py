@@ -22,7 +22,7 @@ from compressor.bench.contest import Progress
 from compressor.bench.inputs import asked_inputs, random_feeds
 from compressor.limit import limit_of, run_within
 from compressor.load.words import first_line
-from compressor.passes.alike import gap
+from compressor.passes.alike import worst
 from compressor.passes.errors import UsageError, WrongError
 from compressor.sessions import opened
 
@@ -158,13 +158,10 @@ def _checked(
     sessions = [opened(one, "model") for one in (data, other)]
     wanted = asked_inputs(sessions[0])
     given = inputs or random_feeds(wanted, batch, np.random.default_rng(seed))
-    worst = 0.0
-    outputs = [run_within(session, given, limit, "model") for session in sessions]
-    for a, b in zip(*outputs, strict=True):
-        worst = max(worst, gap(np.asarray(a), np.asarray(b)).whole)
-    if not worst <= TOLERANCE:
+    far = worst(*(run_within(session, given, limit, "model") for session in sessions))
+    if not far <= TOLERANCE:
         raise WrongError(
-            f"the padded model differs from the original by {worst:.2g} (limit {TOLERANCE:g})",
+            f"the padded model differs from the original by {far:.2g} (limit {TOLERANCE:g})",
             hint="report this model; nothing was written",
         )
-    return worst
+    return far
