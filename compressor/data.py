@@ -69,7 +69,8 @@ class Signature:
         target = pytree.tree_map(
             lambda leaf: leaf[rows] if len(getattr(leaf, "shape", ())) else leaf, batch.target
         )
-        return Batch(*pytree.tree_unflatten(some, spec), target)
+        args, kwargs = pytree.tree_unflatten(some, spec)
+        return Batch(args, kwargs, target)
 
     @property
     def _flags(self) -> list[bool]:

@@ -51,7 +51,7 @@ class OnnxModel:
     def _run(self, feed: dict[str, np.ndarray]) -> list[Tensor]:
         try:
             found = self._session.run(None, feed)
-        except (*errors(), RuntimeError) as error:
+        except errors(RuntimeError) as error:
             if type(error).__name__ == "InvalidArgument":
                 raise  # the caller's mistake, in ONNX Runtime's own words
             raise CompressError(

@@ -77,9 +77,9 @@ def _not_started(provider: str, name: str, why: str) -> CompressError:
     )
 
 
-def errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises over a model or its inputs; they share no base of their own."""
+def errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises over a model or its inputs, which shares no base; and `more`."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    named = vars(state).values()
-    return tuple(one for one in named if isinstance(one, type) and issubclass(one, Exception))
+    named = (one for one in vars(state).values() if isinstance(one, type))
+    return (*more, *(one for one in named if issubclass(one, Exception)))

@@ -107,7 +107,7 @@ def _replayed(model: onnx_files.Held, held: Mapping[str, bytes], limit: float) -
         raise WrongError(
             "the model does not run on its parity inputs", why=reason(error)
         ) from error
-    except (Refused, *errors()) as error:
+    except errors(Refused) as error:
         why = reason(error.__cause__ or error)
         raise WrongError("ONNX Runtime refuses the model", why=why) from error
     for name, gap in found.items():

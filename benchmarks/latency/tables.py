@@ -84,9 +84,9 @@ def _prediction(known: Known) -> Table:
     for model in names:
         own = [row for name, row in known.items() if name.startswith(f"prediction/{model}/")]
         errors = [abs(row["predicted"] / row["ratio"] - 1) for row in own]
-        pairs = zip(*((row["predicted"], row["ratio"]) for row in own), strict=True)
-        ranks = [np.argsort(np.argsort(one)) for one in pairs]  # equal ones hardly occur
-        rank = np.corrcoef(*ranks)[0, 1] if len(own) > 2 else float("nan")
+        pairs = np.array([(row["predicted"], row["ratio"]) for row in own])
+        ranks = pairs.argsort(0).argsort(0)  # equal ones hardly occur
+        rank = float(np.corrcoef(ranks.T)[0, 1]) if len(own) > 2 else float("nan")
         table.add_row(model, str(len(own)), f"{statistics.median(errors):.1%}",
                       f"{max(errors):.1%}", f"{rank:.3f}")  # fmt: skip
     return table

@@ -44,12 +44,11 @@ class Runner:
 
         A run that can be told to stop takes 50 us longer, so none that is timed can.
         """
-        refusals: tuple[type[Exception], ...] = (*errors(), RuntimeError)
         try:
             with self.limit.on(self.name):
                 self.session.run_with_iobinding(self.binding, self.limit.options)
                 self.binding.synchronize_outputs()
-        except refusals as error:
+        except errors(RuntimeError) as error:
             raise UsageError(
                 f"the model {self.name!r} does not run on these inputs",
                 why=first_line(error),

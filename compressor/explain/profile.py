@@ -95,7 +95,7 @@ def profile(
                 for _ in range(warmup + runs):
                     with limit.on(name):
                         session.run(None, dict(feeds), limit.options)
-        except (*errors(), RuntimeError, ValueError) as error:
+        except errors(RuntimeError, ValueError) as error:
             raise UsageError("ONNX Runtime cannot run this model", why=first_line(error)) from error
         events = scratch.events(session.end_profiling)
         nodes = _nodes(scratch.graph()) if cpu else {}

@@ -218,7 +218,7 @@ class Values:
         try:
             session = opened(self._runnable(names), names[0], wanted)
             found = [session.run(names, feed) for feed in self._feeds(session)]
-        except (Refused, *errors(), RuntimeError, ValueError, TypeError) as error:
+        except errors(Refused, RuntimeError, ValueError, TypeError) as error:
             why = reason(error.__cause__ or error)
             raise UsageError(
                 f"the size of {names[0]!r} is not known",

@@ -18,9 +18,12 @@ def test_what_no_smaller_thing_shows_stays_whole():
 
 def test_no_more_are_tried_than_may_be():
     seen = []
-    found, tried = smallest(
-        list(range(20)), halves, lambda items: seen.append(items) or 7 in items, 3
-    )
+
+    def fails(items):
+        seen.append(items)
+        return 7 in items
+
+    found, tried = smallest(list(range(20)), halves, fails, 3)
     assert tried == len(seen) == 3
     assert 7 in found
 
