@@ -56,14 +56,10 @@ def run_accuracy(
 
     if not networks.available():
         sys.exit(f"error: there is no {networks.DATA}: the networks and their data")
-    path = RESULTS / "accuracy.jsonl"
-    known = rows.run(
-        path,
-        lambda name: fnmatch.fnmatchcase(name, only),
-        lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    path = RESULTS / "accuracy.json"
+    known = rows.run(path, lambda name: fnmatch.fnmatchcase(name, only), _say)
+    recording.write(path, {**recording.read(path), "summary": rows.summary(known), "rows": known})
     Console(width=None if sys.stdout.isatty() else 170).print(*rows.tables(known))
-    recording.record("accuracy", {"summary": rows.summary(known)})
 
 
 @app.command("latency")
@@ -73,12 +69,8 @@ def run_latency(
     """Plans by time, raced in ONNX Runtime. Goes on where a run was stopped."""
     from benchmarks.latency import rows, tables
 
-    path = RESULTS / "latency.jsonl"
-    known = rows.run(
-        path,
-        lambda name: fnmatch.fnmatchcase(name, only),
-        lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    path = RESULTS / "latency.json"
+    known = recording.resumed(path, rows.rows(), lambda name: fnmatch.fnmatchcase(name, only), _say)
     Console(width=None if sys.stdout.isatty() else 150).print(*tables.tables(known))
 
 
@@ -96,17 +88,14 @@ def run_coverage(
         sys.exit(f"error: unknown zoo '{zoo}'; one of: {', '.join(ZOOS)}")
     if unknown := set(peer or ()) - set(PEERS):
         sys.exit(f"error: unknown peer '{min(unknown)}'; one of: {', '.join(PEERS)}")
-    path = RESULTS / f"coverage-{zoo}.jsonl"
+    path = RESULTS / f"coverage-{zoo}.json"
     task = runner.Run(zoo, path, only, (OURS, *(peer or ())), jobs, again=again, exports=export)
-    runner.run(task, lambda line: print(line, file=sys.stderr, flush=True))
+    runner.run(task, _say)
     rows = [row for row in read(path) if fnmatch.fnmatchcase(row.name, only)]
     if not rows:
         sys.exit(f"error: no model of {zoo} matches '{only}'")
     console = Console(width=None if sys.stdout.isatty() else 170)
     console.print(score.misses(rows), score.table(zoo, rows))
-    if only == "*":
-        path.with_suffix(".svg").write_text(score.picture(zoo, rows) + "\n")
-        recording.record(path.stem, {"summary": score.summary(rows)})
     if any(row.outcome in ("wrong", "crash") for row in rows if row.engine == OURS):
         sys.exit(1)
 
@@ -216,7 +205,7 @@ def run_reliability(
     if not parts:
         sys.exit(f"error: no part matches '{only}'; one of: {', '.join(PARTS)}")
     amounts = Amounts(kills, minutes, writes, files, power, seed)
-    found = run(amounts, parts, lambda line: print(line, file=sys.stderr, flush=True))
+    found = run(amounts, parts, _say)
     wrong = bad(found)
     print(json.dumps({part: {**one, "bad": len(one["bad"])} for part, one in found.items()}))
     if record:
@@ -225,6 +214,11 @@ def run_reliability(
         recording.record("reliability", kept | found)
     if wrong:
         sys.exit(1)
+
+
+def _say(line: str) -> None:
+    """How far an experiment is."""
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

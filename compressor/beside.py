@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import Interpreter
 from torch.utils import _pytree as pytree
 
-from compressor.inputs import Called, fresh, run
+from compressor.inputs import Called, run
 from compressor.load.words import reason
 from compressor.passes.alike import (
     APART,
@@ -35,6 +35,7 @@ from compressor.passes.alike import (
 )
 from compressor.passes.edges import loose, output_names, sources
 from compressor.passes.errors import WrongError
+from compressor.passes.leaves import fresh, tensors
 from compressor.passes.program import Program
 from compressor.passes.proof import SCALES
 from compressor.passes.state import array, float64_by_default, in_float64, widened
@@ -171,7 +172,7 @@ class Beside:
     def compare(self, call: Called, name: str, batch: int, sizes: Mapping[str, int]) -> None:
         """One batch more. Raises WrongError where the two do not even have the same form."""
         named = self._torch(call, batch)
-        found = _tensors(self._model(*call[0], **call[1]))
+        found = tensors(self._model(*call[0], **call[1]))
         if len(named) != len(found):
             raise WrongError(f"the ONNX model gives {len(found)} tensors, torch gives {len(named)}")
         outputs, gaps, rows = [], [], list[float]()
@@ -315,9 +316,5 @@ class Beside:
             if "not implemented for" not in str(error):
                 raise
             return None
-        own = _tensors(run(self._program.module, call))
-        return list(zip(_tensors(exact), own, strict=True))
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+        own = tensors(run(self._program.module, call))
+        return list(zip(tensors(exact), own, strict=True))

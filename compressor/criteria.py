@@ -4,6 +4,7 @@ measured      curves of all groups, by the criterion of the options
 labelled      a few inputs at a time with the loss of their targets, for gradients
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -11,12 +12,13 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from compressor import passes
-from compressor.data import Batch, Data
+from compressor.data import Batch, Data, Signature
 from compressor.foreign import scored
 from compressor.passes.duet import Chunk
 from compressor.passes.errors import UsageError
+from compressor.passes.leaves import tensors
 from compressor.passes.measure import SAMPLES, STEP
-from compressor.passes.program import Program, shares_batch
+from compressor.passes.program import Program
 from compressor.train.objectives import Labelled, returned
 from compressor.train.settings import Loss
 
@@ -74,11 +76,11 @@ def labelled(program: Program, data: Data, loss: Loss) -> list[Chunk]:
             "a loss for the criterion needs targets, and the calibration data have none",
             hint="give (inputs, target) pairs with --data, or no loss: then none are needed",
         )
-    judge = Labelled(loss, returned(program))
+    judge, signature = Labelled(loss, returned(program)), Signature.of(program)
     found: list[Chunk] = []
     count = 0
     for batch in data:
-        for part, samples in _parts(batch, program):
+        for part, samples in _parts(batch, signature):
             leaves = tuple(pytree.tree_leaves(part.call))
             found.append(Chunk(leaves, samples, 0, partial(_lost, judge, part)))
             count += samples
@@ -88,25 +90,16 @@ def labelled(program: Program, data: Data, loss: Loss) -> list[Chunk]:
 
 
 def _lost(judge: Labelled, batch: Batch, outputs: Any) -> Tensor:
-    flat = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-    return judge(flat, [], batch)
+    return judge(tensors(outputs), [], batch)
 
 
-def _parts(batch: Batch, program: Program) -> list[tuple[Batch, int]]:
+def _parts(batch: Batch, signature: Signature) -> Iterator[tuple[Batch, int]]:
     """A batch in parts of a few samples, where inputs and targets can be parted."""
-    inputs, spec = pytree.tree_flatten(batch.call)
-    examples = pytree.tree_leaves((program.args, dict(program.kwargs)))
-    flags = [shares_batch(example, program.batch) for example in examples]
-    targets, own = pytree.tree_flatten(batch.target)
-    size = next((len(leaf) for leaf, flag in zip(inputs, flags, strict=True) if flag), 1)
-    fit = [isinstance(one, Tensor) and one.dim() > 0 and len(one) == size for one in targets]
-    if not any(flags) or not all(fit):
-        return [(batch, size)]
-    found = []
-    for at in range(0, size, STEP):
-        cut = slice(at, at + STEP)
-        leaves = [leaf[cut] if flag else leaf for leaf, flag in zip(inputs, flags, strict=True)]
-        args, kwargs = pytree.tree_unflatten(leaves, spec)
-        target = pytree.tree_unflatten([one[cut] for one in targets], own)
-        found.append((Batch(args, kwargs, target), len(targets[0][cut]) if targets else 1))
-    return found
+    rows = signature.rows(batch)
+    targets = pytree.tree_leaves(batch.target)
+    fit = (isinstance(one, Tensor) and one.dim() > 0 and len(one) == rows for one in targets)
+    if rows is None or not all(fit):
+        yield batch, rows or 1
+        return
+    for at in range(0, rows, STEP):
+        yield signature.taken(batch, slice(at, at + STEP)), min(STEP, rows - at)

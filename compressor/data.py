@@ -51,6 +51,31 @@ class Signature:
     batch: int | None
     axes: Mapping[int, Mapping[int, str]]
 
+    @classmethod
+    def of(cls, program: Program) -> "Signature":
+        """What a program is called with."""
+        return cls((program.args, dict(program.kwargs)), program.batch, program.axes)
+
+    def rows(self, batch: Batch) -> int | None:
+        """How many samples a batch has; None where the model fixes that."""
+        pairs = zip(pytree.tree_leaves(batch.call), self._flags, strict=True)
+        return next((len(leaf) for leaf, shares in pairs if shares), None)
+
+    def taken(self, batch: Batch, rows: slice | Tensor) -> Batch:
+        """Some samples of a batch, with their targets."""
+        leaves, spec = pytree.tree_flatten(batch.call)
+        pairs = zip(leaves, self._flags, strict=True)
+        some = [leaf[rows] if shares else leaf for leaf, shares in pairs]
+        target = pytree.tree_map(
+            lambda leaf: leaf[rows] if len(getattr(leaf, "shape", ())) else leaf, batch.target
+        )
+        args, kwargs = pytree.tree_unflatten(some, spec)
+        return Batch(args, kwargs, target)
+
+    @property
+    def _flags(self) -> list[bool]:
+        return [shares_batch(one, self.batch) for one in pytree.tree_leaves(self.call)]
+
     def fit(self, value: Any) -> "Called | _Unfit":
         """The value as arguments of the model, or why it cannot be."""
         try:
@@ -120,9 +145,7 @@ class Data:
 
     def __init__(self, source: Source, program: Program) -> None:
         """Raises UsageError for a source without batches, or a first batch that does not fit."""
-        self._signature = Signature(
-            (program.args, dict(program.kwargs)), program.batch, program.axes
-        )
+        self._signature = Signature.of(program)
         self._source = _repeatable(source, self._signature)
         first = next(iter(self), None)
         if first is None:
@@ -243,27 +266,15 @@ class _Cut:
     signature: Signature
 
     def __iter__(self) -> Iterator[Any]:
-        batch = self.signature.batch
-        flags = [shares_batch(one, batch) for one in pytree.tree_leaves(self.signature.call)]
-        leaves, spec = pytree.tree_flatten(self.whole.call)
-        sizes = [len(leaf) for leaf, flag in zip(leaves, flags, strict=True) if flag]
-        if batch is None or not sizes:
-            yield _item(self.whole)
+        rows = self.signature.rows(self.whole)
+        if rows is None:
+            yield item_of(self.whole)
             return
-        for start in range(0, sizes[0], BATCH):
-            part = slice(start, start + BATCH)
-            args, kwargs = pytree.tree_unflatten(
-                [leaf[part] if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)],
-                spec,
-            )
-            target = pytree.tree_map(
-                lambda leaf, part=part: leaf[part] if isinstance(leaf, Tensor) else leaf,
-                self.whole.target,
-            )
-            yield _item(Batch(args, kwargs, target))
+        for start in range(0, rows, BATCH):
+            yield item_of(self.signature.taken(self.whole, slice(start, start + BATCH)))
 
 
-def _item(batch: Batch) -> Any:
+def item_of(batch: Batch) -> Any:
     """A batch as a user would have written it."""
     inputs = batch.kwargs if batch.kwargs else batch.args
     return inputs if batch.target is None else (inputs, batch.target)

@@ -25,6 +25,7 @@ from compressor import children
 from compressor.constants import folded
 from compressor.exportable import exportable
 from compressor.load.words import reason
+from compressor.onnx_files import inner
 from compressor.passes.errors import CompressError
 from compressor.passes.free import dynamic_shapes
 from compressor.passes.program import Program, shares_batch
@@ -127,10 +128,8 @@ def _strip(graph: Any) -> None:
         member.doc_string = ""
         if hasattr(member, "metadata_props"):
             del member.metadata_props[:]
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                _strip(inner)
+    for one in inner(graph.node):
+        _strip(one)
 
 
 def named_axes(model: onnx.ModelProto, program: Program) -> onnx.ModelProto:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from compressor.inputs import fresh
+from compressor.passes.leaves import fresh
 from compressor.passes.program import Program
 from compressor.passes.state import copied, tree
 

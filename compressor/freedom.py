@@ -8,19 +8,19 @@ the graph. So every free size is tried, a larger and a smaller one, before anyth
 """
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from compressor.inputs import Called, at_sizes, run
 from compressor.load.words import reason
-from compressor.passes.alike import gap
+from compressor.passes.alike import worst
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
+from compressor.passes.leaves import tensors
 from compressor.passes.program import Program
 from compressor.passes.state import array
 from compressor.passes.tracing import eager
@@ -116,12 +116,13 @@ def _disagreement(model: nn.Module, program: Program, call: Called, sizes: Sizes
     given = at_sizes(call, program, sizes)
     try:
         with torch.no_grad():
-            wanted = list(_tensors(eager(model, *given)))
+            wanted = tensors(eager(model, *given))
     except Exception as error:  # whatever the user's forward raises
         return f"{reason(error)[:200]}{_line(error)}"
     try:
-        found = list(_tensors(run(program.module, given)))
-        why = "" if _alike(wanted, found) else "its outputs are others"
+        found = tensors(run(program.module, given))
+        far = worst([*map(array, wanted)], [*map(array, found)])
+        why = "" if far <= AGREE else "its outputs are others"
     except Exception as error:  # the graph has lost a branch
         why = reason(error)[:200]
     if why:
@@ -140,18 +141,3 @@ def _line(error: Exception) -> str:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     own = [frame for frame in frames if not frame.filename.startswith(package)]
     return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    return (leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
-
-
-def _alike(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
-    pairs = list(zip(wanted, found, strict=False))
-    if len(wanted) != len(found) or any(a.shape != b.shape for a, b in pairs):
-        return False
-    return all(_near(a, b) for a, b in pairs if a.numel())
-
-
-def _near(a: Tensor, b: Tensor) -> bool:
-    return gap(array(a), array(b)).whole <= AGREE

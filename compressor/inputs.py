@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from compressor.load.words import reason
 from compressor.passes.errors import UsageError
+from compressor.passes.leaves import fresh, tensors
 from compressor.passes.program import Program, shares_batch
 
 Inputs = Any
@@ -29,7 +30,7 @@ def as_call(inputs: Inputs) -> Called:
             f"example inputs are {type(inputs).__name__}",
             hint="give a tensor, a tuple of them, or a dict of keyword arguments",
         )
-    sizes = [leaf.numel() for leaf in pytree.tree_leaves(call) if isinstance(leaf, Tensor)]
+    sizes = [leaf.numel() for leaf in tensors(call)]
     if not any(sizes):
         raise UsageError(f"the example inputs hold no {'numbers' if sizes else 'tensor'}")
     return call
@@ -74,11 +75,6 @@ def randomised(call: Called, seed: int) -> Called:
     return args, kwargs
 
 
-def fresh(inputs: Any) -> Any:
-    """Copies, for networks that write into their inputs."""
-    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
-
-
 def run(module: nn.Module, call: Called) -> Any:
     """What a module gives, without gradients; its buffers and the inputs stay as they were."""
     args, kwargs = fresh(call)
@@ -92,8 +88,7 @@ def check_runs(model: nn.Module, call: Called) -> None:
 
     Inputs and buffers stay as they were. Raises UsageError with what the model raises.
     """
-    leaves = [one for one in pytree.tree_leaves(call) if isinstance(one, Tensor)]
-    if any(one.is_floating_point() and bool(torch.isnan(one).any()) for one in leaves):
+    if any(one.is_floating_point() and bool(torch.isnan(one).any()) for one in tensors(call)):
         raise UsageError("the example inputs hold NaN", hint="give inputs like those of --data")
     try:
         run(model, call)
@@ -108,7 +103,5 @@ def check_runs(model: nn.Module, call: Called) -> None:
 
 def _shapes(call: Called) -> list[str]:
     return [
-        f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
-        for leaf in pytree.tree_leaves(call)
-        if isinstance(leaf, Tensor)
+        f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}" for leaf in tensors(call)
     ]

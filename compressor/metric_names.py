@@ -20,6 +20,10 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
+def _phrases(way: Direction, text: str) -> list[tuple[tuple[str, ...], Direction]]:
+    return [(tuple(phrase.split()), way) for phrase in text.split(", ")]
+
+
 LOWER = _set(
     """
     absrel ade aee atd bce bpb bpc brier ce cer chamfer cost crossentropy crps davies dcf der
@@ -51,34 +55,19 @@ NOUNS = _set(
 """As the last word of a name they are what it is about, whatever stands before: "dice loss"."""
 
 PHRASES: tuple[tuple[tuple[str, ...], Direction], ...] = (
-    (("abs", "rel"), "min"),
-    (("sq", "rel"), "min"),
-    (("image", "patch", "similarity"), "min"),
-    (("negative", "log", "likelihood"), "min"),
-    (("neg", "log", "likelihood"), "min"),
-    (("bits", "per"), "min"),
-    (("fall", "out"), "min"),
-    (("miss", "rate"), "min"),
-    (("false", "positive"), "min"),
-    (("false", "negative"), "min"),
-    (("false", "alarm"), "min"),
-    (("true", "positive"), "max"),
-    (("true", "negative"), "max"),
-    (("negative", "predictive", "value"), "max"),
-    (("positive", "predictive", "value"), "max"),
-    (("explained", "variance"), "max"),
-    (("r", "squared"), "max"),
-    (("signal", "noise", "ratio"), "max"),
-    (("signal", "to", "noise"), "max"),
-    (("signal", "distortion", "ratio"), "max"),
-    (("log", "likelihood"), "max"),
-    (("f", "measure"), "max"),
-    (("v", "measure"), "max"),
-    (("si", "sdr"), "max"),
-    (("si", "snr"), "max"),
-    (("win", "rate"), "max"),
-    (("io", "u"), "max"),
-)  # fmt: skip
+    *_phrases(
+        "min",
+        "abs rel, sq rel, image patch similarity, negative log likelihood, neg log likelihood, "
+        "bits per, fall out, miss rate, false positive, false negative, false alarm",
+    ),
+    *_phrases(
+        "max",
+        "true positive, true negative, negative predictive value, positive predictive value, "
+        "explained variance, r squared, signal noise ratio, signal to noise, "
+        "signal distortion ratio, log likelihood, f measure, v measure, si sdr, si snr, win rate, "
+        "io u",
+    ),
+)
 """Words that say more together than one by one, the longer ones first."""
 
 UNCLEAR = _set(

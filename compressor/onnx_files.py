@@ -12,7 +12,7 @@ before memory is taken for them.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -122,20 +122,18 @@ class Held:
     kinds: frozenset[int]
     """Types of the numbers in it, by onnx's numbers."""
 
-    def session(self, options: Any) -> Any:
-        """In ONNX Runtime, on the CPU. Raises what that raises."""
-        import onnxruntime as ort
-
-        if self.beside:
-            if not hasattr(options, "add_external_initializers_from_files_in_memory"):
-                raise UsageError(
-                    "this onnxruntime cannot take tensors of more than 2 GB from memory",
-                    hint="pip install --upgrade onnxruntime",
-                )
-            options.add_external_initializers_from_files_in_memory(
-                list(self.beside), list(self.beside.values()), list(map(len, self.beside.values()))
+    def lend(self, options: Any) -> None:
+        """Give the files beside the model to the options of a session of ONNX Runtime."""
+        if not self.beside:
+            return
+        if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+            raise UsageError(
+                "this onnxruntime cannot take tensors of more than 2 GB from memory",
+                hint="pip install --upgrade onnxruntime",
             )
-        return ort.InferenceSession(self.data, options, providers=["CPUExecutionProvider"])
+        options.add_external_initializers_from_files_in_memory(
+            list(self.beside), list(self.beside.values()), list(map(len, self.beside.values()))
+        )
 
 
 def held(files: Mapping[str, bytes], name: str, largest: int = LARGEST) -> Held:
@@ -309,6 +307,15 @@ def _of_attributes(attributes: Any, depth: int) -> Iterator["onnx.TensorProto"]:
         sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
         for one in (*sparse, *attribute.sparse_tensors):
             yield from (one.values, one.indices)
-        graphs = [attribute.g] if attribute.HasField("g") else []
-        for graph in (*graphs, *attribute.graphs):
+        for graph in graphs_of(attribute):
             yield from _of_graph(graph, depth + 1)
+
+
+def graphs_of(attribute: "onnx.AttributeProto") -> "list[onnx.GraphProto]":
+    """Branches and bodies of loops that an attribute of a node holds."""
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def inner(nodes: "Iterable[onnx.NodeProto]") -> "list[onnx.GraphProto]":
+    """The graphs that nodes run: of all their attributes."""
+    return [graph for node in nodes for one in node.attribute for graph in graphs_of(one)]

@@ -5,18 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from compressor.beside import Beside
 from compressor.beside import Parity as Parity
 from compressor.inputs import Called, at_batch, at_sizes, randomised, run
-from compressor.load.words import reason
+from compressor.load.words import first_line, reason
 from compressor.passes.errors import CompressError, UsageError
 from compressor.passes.program import Program
+from compressor.sessions import errors, opened, options
 
 TOLERANCE = 1e-4
 """Largest difference between ONNX Runtime and torch, over the largest number; see `tolerance`."""
@@ -28,15 +27,12 @@ class OnnxModel:
     """An ONNX model that takes and gives what the program's module does."""
 
     def __init__(self, data: bytes, program: Program, threads: int = 0) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4
         try:
-            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises classes of its own
+            self._session = opened(data, "model.onnx", options(threads))
+        except CompressError as error:
             raise CompressError(
                 "ONNX Runtime refuses the exported model",
-                why=str(error).strip().splitlines()[0][:300],
+                why=error.why,
                 hint="it may run in float32: model.float(); otherwise report this model",
             ) from error
         self._names = [one.name for one in self._session.get_inputs()]
@@ -55,12 +51,12 @@ class OnnxModel:
     def _run(self, feed: dict[str, np.ndarray]) -> list[Tensor]:
         try:
             found = self._session.run(None, feed)
-        except InvalidArgument:  # the caller's mistake, in ONNX Runtime's own words
-            raise
-        except Exception as error:  # ONNX Runtime raises classes of its own
+        except errors(RuntimeError) as error:
+            if type(error).__name__ == "InvalidArgument":
+                raise  # the caller's mistake, in ONNX Runtime's own words
             raise CompressError(
                 "ONNX Runtime cannot run the exported model",
-                why=str(error).strip().splitlines()[0][:300],
+                why=first_line(error),
                 hint="the pruned torch module is fine: compress(...).module; report this model",
             ) from error
         return [torch.from_numpy(np.asarray(one)) for one in found]

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 from compressor import disk
 from compressor.files import read_file
-from compressor.manifest import NAME, SIGNATURE, walk
+from compressor.manifest import NAME, SIGNATURE
 from compressor.optional import needed
 from compressor.passes.errors import UsageError, WrongError
 
@@ -200,30 +200,6 @@ def decrypted(
             ) from error
 
 
-def encrypt(
-    source: Path,
-    target: Path,
-    key: bytes,
-    name: str | None = None,
-    release: bytes | None = None,
-) -> None:
-    """A file into an encrypted one, block by block; called as `target` is, if nothing is said."""
-    named = target.name.removesuffix(SUFFIX) if name is None else name
-    with source.open("rb") as file:
-        disk.write(target, encrypted(file, key, named, release))
-
-
-def decrypt(source: Path, target: Path, key: bytes, name: str | None = None) -> None:
-    """The inverse. Raises WrongError for another key, or where anything was changed."""
-    named = source.name.removesuffix(SUFFIX) if name is None else name
-    try:
-        with source.open("rb") as file:
-            disk.write(target, decrypted(file, key, named), 0o600)
-    except WrongError:
-        target.unlink(missing_ok=True)
-        raise
-
-
 def read_head(file: BinaryIO, name: str) -> Head:
     """The head of a file that is read from its beginning. Raises WrongError where it has none."""
     magic = file.read(len(MAGIC))
@@ -275,12 +251,3 @@ def _blocks(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes, bool]]:
 def sealed(data: bytes, key: bytes, name: str, release: bytes | None = None) -> Iterator[bytes]:
     """The same of bytes that are in memory: they are not on the disk in the clear at any moment."""
     return encrypted(BytesIO(data), key, name, release)
-
-
-def seal(folder: Path, key: bytes) -> None:
-    """Encrypt a release that is there, in place; names and sizes stay visible."""
-    release = new_release()
-    for name in walk(folder):
-        path = folder / name
-        encrypt(path, path.with_name(path.name + SUFFIX), key, name, release)
-        path.unlink()

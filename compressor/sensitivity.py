@@ -25,13 +25,14 @@ from compressor.evaluate import Evaluation, evaluations
 from compressor.files import write_file
 from compressor.foreign import scored
 from compressor.group_weights import FORMAT
-from compressor.inputs import Called, fresh
+from compressor.inputs import Called
 from compressor.inspection import captured
 from compressor.load import load_data, with_code
 from compressor.page import template
 from compressor.passes.agreement import divergence
 from compressor.passes.errors import UsageError
 from compressor.passes.importance import channel_scores
+from compressor.passes.leaves import fresh
 from compressor.passes.text import width
 from compressor.passes.threads import suited
 from compressor.recipe import Recipe

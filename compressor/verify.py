@@ -19,6 +19,7 @@ from compressor.load.words import reason
 from compressor.passes import alike
 from compressor.passes.errors import UsageError, WrongError
 from compressor.reading import Arrived
+from compressor.sessions import Refused, errors, opened, options
 
 PARITY = "parity"
 INPUT, OUTPUT = "input.", "output."
@@ -85,7 +86,6 @@ def _tolerance(stated: Any, model: onnx_files.Held) -> float:
 
 def _replayed(model: onnx_files.Held, held: Mapping[str, bytes], limit: float) -> dict[str, float]:
     """Run what was recorded. Raises WrongError where a difference exceeds `limit`."""
-    import onnxruntime as ort
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -96,22 +96,20 @@ def _replayed(model: onnx_files.Held, held: Mapping[str, bytes], limit: float) -
     }
     if not recorded:
         raise WrongError("there is nothing in parity/ to run")
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
+    wanted = options(threads=1)
+    model.lend(wanted)
     found = {}
     try:
-        session = model.session(options)
+        session = opened(model.data, MODEL, wanted)
         for name, data in recorded.items():
             found[name] = _difference(session, load(data))
     except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
         raise WrongError(
             "the model does not run on its parity inputs", why=reason(error)
         ) from error
-    except Exception as error:  # ONNX Runtime raises classes of its own
-        if type(error).__module__.startswith("onnxruntime"):
-            raise WrongError("ONNX Runtime refuses the model", why=reason(error)[:300]) from error
-        raise
+    except errors(Refused) as error:
+        why = reason(error.__cause__ or error)
+        raise WrongError("ONNX Runtime refuses the model", why=why) from error
     for name, gap in found.items():
         if not gap <= limit:
             raise WrongError(
@@ -127,10 +125,8 @@ def _difference(session: Any, arrays: dict[str, np.ndarray]) -> float:
     wanted = {n.removeprefix(OUTPUT): a for n, a in arrays.items() if n.startswith(OUTPUT)}
     if wanted.keys() != {one.name for one in session.get_outputs()}:
         raise ValueError("what is recorded is not all that the model gives")
-    worst = 0.0
-    for name, given in zip(wanted, session.run(list(wanted), feed), strict=True):
-        worst = max(worst, gap(wanted[name], np.asarray(given)))
-    return worst
+    found = zip(wanted, session.run(list(wanted), feed), strict=True)
+    return max((gap(wanted[name], np.asarray(given)) for name, given in found), default=0.0)
 
 
 def gap(wanted: np.ndarray, found: np.ndarray) -> float:

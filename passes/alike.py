@@ -77,6 +77,13 @@ def gap(
     return Gap(absolute, absolute / largest, worst)
 
 
+def worst(wanted: Sequence[Array], found: Sequence[Array]) -> float:
+    """The largest difference of any pair over its largest number; infinite for more or fewer."""
+    if len(wanted) != len(found):
+        return float("inf")
+    return max((gap(a, b).whole for a, b in zip(wanted, found, strict=True)), default=0.0)
+
+
 def comparable(wanted: Array, found: Array) -> tuple[Array, Array] | None:
     """Differences and magnitudes of the finite numbers (0 elsewhere); None where they are apart."""
     if wanted.shape != found.shape or is_exact(wanted) != is_exact(found):

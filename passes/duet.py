@@ -19,6 +19,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from .errors import UsageError
+from .leaves import fresh, tensors
 from .overflow import refuse_nan, refuse_overflow
 from .program import Program, shares_batch
 
@@ -41,11 +42,6 @@ class Chunk:
     """Of the outputs, for gradients; None for the distance from the original's own."""
     batch: int = 0
     """Number of the batch that it was part of, from 1."""
-
-
-def chunks_of(calls: Iterable[tuple[Any, Any]], program: Program, most: int = CHUNK) -> list[Chunk]:
-    """Calibration inputs in chunks of at most so many samples (see `sampled`)."""
-    return sampled(calls, program, most)[0]
 
 
 def sampled(
@@ -159,8 +155,7 @@ class Strand:
         if node.op == "output":
             if self._original:
                 refuse_nan(self._module, run.env[node], batch)
-            leaves = pytree.tree_leaves(run.env[node])
-            self.outputs.append([leaf for leaf in leaves if isinstance(leaf, Tensor)])
+            self.outputs.append(tensors(run.env[node]))
         for done in run.user_to_last_uses.get(node, []):
             run.env.pop(done, None)
 
@@ -170,15 +165,9 @@ class Strand:
             leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes()
             for node, value in self._runs[chunk].env.items()
             if node.op == "call_function"
-            for leaf in pytree.tree_leaves(value)
-            if isinstance(leaf, Tensor)
+            for leaf in tensors(value)
         }
         return sum(stored.values())
-
-
-def fresh(leaves: Iterable[Any]) -> list[Any]:
-    """Copies, for networks that write into their inputs."""
-    return [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
 
 
 def frontier(module: GraphModule, chunk: Chunk) -> int:

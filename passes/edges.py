@@ -16,6 +16,7 @@ from torch.nn import Parameter
 from torch.utils import _pytree as pytree
 
 from .alike import LEAST
+from .leaves import fresh
 
 _STEPS = ("round", "floor", "ceil", "trunc", "sign", "sgn", "heaviside", "fix")
 DRAWS = 16
@@ -133,8 +134,7 @@ def loose(
 def _leaves(
     module: GraphModule, leaves: Sequence[Any], amounts: Mapping[str, tuple[Any, int, float]]
 ) -> list[Any]:
-    copies = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-    result = _Rounded(module, amounts).run(*copies, enable_io_processing=False)
+    result = _Rounded(module, amounts).run(*fresh(leaves), enable_io_processing=False)
     found: list[Any] = pytree.tree_leaves(result)
     return found
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter
 
 from .coupling import Coupling
-from .duet import Chunk, fresh
+from .duet import Chunk
 from .importance import shares, totals
+from .leaves import fresh
 from .readings import Reading, own_loss
 
 Evidence = tuple[Sequence[Chunk], Sequence[Reading]]

@@ -25,11 +25,13 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from .alike import APART, LEAST, Gap, Output, Seen, gap, merged, refuse_nothing
+from .alike import APART, LEAST, Gap, Output, Seen, gap, merged, refuse_nothing, worst
 from .contract import apply
 from .edges import loose, output_names, output_nodes, sources
 from .errors import UsageError, WrongError
 from .labels import Value
+from .leaves import fresh, tensors
+from .minimal import runs, smallest
 from .plan import Plan
 from .program import Program, where
 from .shrink import Shrink
@@ -97,9 +99,10 @@ def _refuse_chance(program: Program, inputs: Sequence[tuple[Any, Mapping[str, An
     runner = Interpreter(program.module)
     with torch.no_grad():
         first, second = (
-            _tensors(runner.run(*_fresh(leaves), enable_io_processing=False)) for _ in range(2)
+            [*map(array, tensors(runner.run(*fresh(leaves), enable_io_processing=False)))]
+            for _ in range(2)
         )
-    if any(gap(array(a), array(b)).absolute for a, b in zip(first, second, strict=True)):
+    if worst(first, second):
         raise UsageError(
             "the model gives other outputs each time it runs on the same inputs",
             why="random numbers are drawn in its forward, in eval mode too",
@@ -170,7 +173,7 @@ def compare(
             and sizes.shape(coupling.trace.calls[node].x) != coupling.trace.calls[node].x.shape
         )
     )
-    before = sources(coupling.program.module, _fresh(pytree.tree_leaves(inputs[0])))
+    before = sources(coupling.program.module, fresh(pytree.tree_leaves(inputs[0])))
     try:
         with float64_by_default():
             double = _Comparison(plan, before, inputs, in_float64, widened, TOLERANCE)
@@ -317,17 +320,8 @@ def _also(module: GraphModule, names: Sequence[str]) -> None:
 def _outputs(runner: Interpreter, inputs: Sequence[list[Any]]) -> Iterator[list[Any]]:
     for leaves in inputs:
         with torch.no_grad():
-            result = runner.run(*_fresh(leaves), enable_io_processing=False)
+            result = runner.run(*fresh(leaves), enable_io_processing=False)
         yield pytree.tree_leaves(result)
-
-
-def _fresh(leaves: list[Any]) -> list[Any]:
-    """Copies, for networks that write into their inputs."""
-    return [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _bisect(plan: Plan, inputs: Sequence[Called], other: Called | None) -> list[str]:
@@ -343,22 +337,10 @@ def _bisect(plan: Plan, inputs: Sequence[Called], other: Called | None) -> list[
         small = apply(Shrink(part), coupling.program).program
         return not compare_twice(part, small, inputs, other).holds
 
-    if not fails(parts):
-        return []
-    size = 2
-    while len(parts) > 1:  # delta debugging (Zeller, "Yesterday, my program worked", 1999)
-        step = max(len(parts) // size, 1)
-        pieces = [parts[i : i + step] for i in range(0, len(parts), step)]
-        for piece in pieces:
-            rest = [part for part in parts if all(part is not one for one in piece)]
-            if fails(piece):
-                parts, size = piece, 2
-                break
-            if rest and fails(rest):
-                parts, size = rest, max(size - 1, 2)
-                break
-        else:
-            if step == 1:
-                break
-            size = min(len(parts), size * 2)
-    return [name for name, _ in parts]
+    def smaller(some: list[tuple[str, Tensor]]) -> Iterator[list[tuple[str, Tensor]]]:
+        for piece in runs(some):
+            if len(piece) < len(some):
+                yield list(piece)
+                yield [one for one in some if all(one is not other for other in piece)]
+
+    return [name for name, _ in smallest(parts, smaller, fails)[0]] if fails(parts) else []

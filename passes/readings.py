@@ -29,8 +29,9 @@ from torch.utils import _pytree as pytree
 
 from .agreement import is_scores
 from .coupling import Coupling
-from .duet import Chunk, fresh
+from .duet import Chunk
 from .labels import Value
+from .leaves import fresh
 from .overflow import refuse_nan, refuse_overflow
 from .program import shape_of
 from .rules.regressions import Contraction, Convolution, View

@@ -27,6 +27,7 @@ from torch.utils import _pytree as pytree
 from .decompose import decompose
 from .errors import ContractError, UsageError
 from .free import Dynamic, check_apart, dynamic_shapes, fixes, free_axes, input_names
+from .leaves import fresh, tensors
 from .program import FreeAxes, Nested, Program, fetch, shares_batch
 from .quiet import quiet
 from .state import attach
@@ -128,7 +129,7 @@ def _checked(
     """
     if not all(map(has_values, [*model.parameters(), *model.buffers()])):
         return program
-    leaves = _fresh(pytree.tree_leaves((args, kwargs)))
+    leaves = fresh(pytree.tree_leaves((args, kwargs)))
     found = _Unwritten(program.module).run(*leaves, enable_io_processing=False)
     wanted = eager(model, args, kwargs)
     if _close(wanted, found) or not _close(wanted, eager(model, args, kwargs)):
@@ -145,17 +146,13 @@ class _Unwritten(Interpreter):
         return found.clone() if writable else found
 
 
-def _fresh(inputs: Nested) -> Nested:
-    return pytree.tree_map_only(Tensor, torch.clone, inputs)
-
-
 def eager(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested]) -> Nested:
     """What the module gives in eval mode; its buffers and the inputs stay as they are.
 
     Without torch's fused encoder layers, which no tracer sees: they give zeros for padding.
     """
     buffers = {name: one.clone() for name, one in model.named_buffers()}
-    args, kwargs = _fresh((args, kwargs))
+    args, kwargs = fresh((args, kwargs))
     model.eval()  # whatever mode it was traced in; `capture` puts it back
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -166,9 +163,7 @@ def eager(model: nn.Module, args: tuple[Nested, ...], kwargs: dict[str, Nested])
 
 
 def _close(a: Nested, b: Nested) -> bool:
-    mine, theirs = (
-        [leaf for leaf in pytree.tree_leaves(one) if isinstance(leaf, Tensor)] for one in (a, b)
-    )
+    mine, theirs = tensors(a), tensors(b)
     return len(mine) == len(theirs) and all(map(_near, mine, theirs))
 
 
@@ -358,8 +353,7 @@ def _inline(module: GraphModule, node: Node) -> None:
 
 
 def _batch(args: Nested, kwargs: Nested) -> int | None:
-    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    sizes = [leaf.shape[0] for leaf in leaves if leaf.dim() > 0]
+    sizes = [leaf.shape[0] for leaf in tensors((args, kwargs)) if leaf.dim() > 0]
     return sizes[0] if sizes else None
 
 

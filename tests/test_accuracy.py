@@ -30,16 +30,16 @@ def three(monkeypatch):
 
 
 def test_a_run_that_was_stopped_goes_on(three, tmp_path):
-    path = tmp_path / "rows.jsonl"
+    path = tmp_path / "rows.json"
     rows.run(path, lambda name: name == "a", print)
     known = rows.run(path, lambda name: True, print)
     assert three == ["a", "b", "c"]
     assert list(known) == ["a", "b", "c"]
-    assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == ["a", "b", "c"]
+    assert list(json.loads(path.read_text())["rows"]) == ["a", "b", "c"]
 
 
 def test_a_row_that_raises_is_told_as_one(three, tmp_path):
-    known = rows.run(tmp_path / "rows.jsonl", lambda name: name == "b", print)
+    known = rows.run(tmp_path / "rows.json", lambda name: name == "b", print)
     assert known["b"]["error"] == "ValueError: no such thing"
     assert rows.summary(known)["errors"] == ["b"]
 

@@ -79,6 +79,11 @@ def test_one_model_runs_and_is_not_recorded():
     assert {path: path.read_bytes() for path in RESULTS.glob("*")} == before
 
 
+def test_a_benchmark_has_one_small_record():
+    assert {path.suffix for path in RESULTS.iterdir()} == {".json"}
+    assert max(path.stat().st_size for path in RESULTS.iterdir()) < 50_000
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("halves-*.json")), ids=lambda path: path.stem)
 def test_what_was_recorded_has_every_model_and_its_circumstances(path):
     found = json.loads(path.read_text())

@@ -1,7 +1,6 @@
 """The scoreboard tells its four outcomes apart, goes on where it stopped, and judges its peers."""
 
 import copy
-from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -14,9 +13,10 @@ from benchmarks.cases import Case
 from benchmarks.coverage import child, runner, score, zoo
 from benchmarks.coverage.onnxsim_peer import attempt, distinct
 from benchmarks.coverage.oracle import Unequal, check, kept_elements, tensors, told_apart
-from benchmarks.coverage.outcome import OURS, OUTCOMES, ROOT, Outcome, read
+from benchmarks.coverage.outcome import OURS, ROOT, Outcome, read, rows
 from benchmarks.coverage.torch_pruning_peer import attempts
 from benchmarks.coverage.torch_pruning_peer import distinct as made_distinct
+from benchmarks.recording import write
 from compressor import passes
 from compressor.inputs import as_call, randomised
 from models._random import normal, seeded
@@ -30,7 +30,7 @@ def plain() -> nn.Module:
 
 
 def judged(make) -> Outcome:
-    return child.judge("ops", Case("net", lambda: (seeded(make, 0), INPUT), "family"), False)
+    return child.judge(Case("net", lambda: (seeded(make, 0), INPUT), "family"), False)
 
 
 # ------------------------------------------------------------------------------ outcomes
@@ -102,13 +102,13 @@ def test_a_model_that_takes_too_long_is_a_crash_that_names_the_stage(monkeypatch
 
 
 def row(name: str, outcome: str = "equal", **more) -> Outcome:
-    return Outcome("ops", name, "family", outcome, **more)
+    return Outcome(name, "family", outcome, **more)
 
 
 def test_the_last_row_of_a_model_and_engine_counts(tmp_path):
-    path = tmp_path / "rows.jsonl"
+    path = tmp_path / "rows.json"
     lines = [row("a", "crash"), row("b"), row("a"), row("a", "wrong", engine="torch-pruning")]
-    path.write_text("".join(one.line() + "\n" for one in lines))
+    write(path, {"rows": rows(lines)})
     found = {(one.name, one.engine): one.outcome for one in read(path)}
     assert found == {
         ("a", "compressor"): "equal",
@@ -128,21 +128,21 @@ def test_a_row_names_no_folder_of_the_machine_that_it_came_from():
 
 
 def test_every_pattern_is_recorded_as_equal_or_as_frozen_with_the_reason_that_it_states():
-    rows = {row.name: row for row in read(RESULTS / "coverage-ops.jsonl") if row.engine == OURS}
+    found = {row.name: row for row in read(RESULTS / "coverage-ops.json") if row.engine == OURS}
     stated = {case.name: case.frozen for case in zoo.cases("ops")}
-    assert rows.keys() == stated.keys()
+    assert found.keys() == stated.keys()
     assert sum(bool(why) for why in stated.values()) <= 10
     for name, why in stated.items():
-        assert rows[name].outcome == ("frozen" if why else "equal"), name
-        assert why in rows[name].why
+        assert found[name].outcome == ("frozen" if why else "equal"), name
+        assert why in found[name].why
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     cases = tuple(Case(name, lambda: (plain(), INPUT)) for name in "abcd")
     monkeypatch.setattr(runner.zoo, "cases", lambda _: cases)
-    path = tmp_path / "rows.jsonl"
+    path = tmp_path / "rows.json"
     done = [row("a", exported=True), row("b"), row("c", "frozen")]
-    path.write_text("".join(one.line() + "\n" for one in done))
+    write(path, {"rows": rows(done)})
     left = runner.Run("ops", path).tasks()
     assert [case.name for case, _, _ in left] == ["b", "d"], "b was not exported yet"
     assert [c.name for c, _, _ in runner.Run("ops", path, exports=False).tasks()] == ["d"]
@@ -154,18 +154,20 @@ def test_peers_run_on_the_stated_sample_and_our_own_rows_on_every_model(tmp_path
     monkeypatch.setattr(runner.zoo, "cases", lambda _: cases)
     monkeypatch.setattr(runner.zoo, "EXPORTED_EVERY", {"timm": 3})
     monkeypatch.setattr(runner.zoo, "PEERS_EVERY", {"timm": 5})
-    tasks = runner.Run("timm", tmp_path / "rows.jsonl", engines=(OURS, "torch-pruning")).tasks()
+    tasks = runner.Run("timm", tmp_path / "rows.json", engines=(OURS, "torch-pruning")).tasks()
     assert "".join(case.name for case, engine, _ in tasks if engine == OURS) == "abcdef"
     assert "".join(case.name for case, engine, _ in tasks if engine != OURS) == "af"
     assert "".join(case.name for case, _, exported in tasks if exported) == "ad"
 
 
-def test_the_picture_is_a_picture_with_a_bar_a_family():
-    rows = [Outcome("ops", str(n), f"<{n % 2}>", name) for n, name in enumerate(OUTCOMES)]
-    root = ElementTree.fromstring(score.picture("ops", rows))
-    texts = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"<0>", "<1>"} <= set(texts)
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}title"))) == len(rows)
+def test_a_record_has_for_a_row_of_ours_its_reason_and_gives_back_what_is_summed_up(tmp_path):
+    own = row("a", "frozen", why="program output", params_gone=0.123456, seconds={"prove": 2.0})
+    peer = row("a", "crash", engine="onnxsim", why="RuntimeError: no")
+    write(tmp_path / "rows.json", {"rows": rows([own, peer])})
+    ours, theirs = read(tmp_path / "rows.json")
+    assert (ours.why, ours.params_gone, ours.seconds) == ("program output", 0.123, {"all": 2.0})
+    assert (theirs.outcome, theirs.why) == ("crash", "")
+    assert score.summary([ours, theirs])["compressor"]["median_seconds"] == 2
 
 
 # ------------------------------------------------------------------------------ peers

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compressor.passes.duet import chunks_of, fresh, held_out
+from compressor.passes.duet import held_out, sampled
+from compressor.passes.leaves import fresh, tensors
 from compressor.passes.program import shares_batch
 from compressor.passes.rebuild import clone
 from compressor.passes.refit import Duet
@@ -42,10 +43,10 @@ def never_worse(name: str, budget: float) -> dict[str, Any]:
     plan = passes.contest(coupling, passes.Budget(macs=budget), options, given)
     small = passes.apply(passes.Shrink(plan), program).program
     repaired = passes.mend(passes.Repair(plan, given), small)
-    chunks = chunks_of(given, program)
+    chunks = sampled(given, program)[0]
     duet = Duet(plan, clone(small), chunks, held_out(len(chunks)), statistics=True)
     duet.run()
-    tested = chunks_of(_drawn(namespace, program, TESTED, seed=2), program)
+    tested = sampled(_drawn(namespace, program, TESTED, seed=2), program)[0]
     found = {
         "sliced": agreement(program, small, tested),
         "statistics": agreement(program, duet.small, tested),
@@ -98,7 +99,7 @@ def agreement(original: passes.Program, small: passes.Program, chunks: Any) -> f
 
 def _outputs(program: passes.Program, leaves: Any) -> list[Tensor]:
     found = torch.fx.Interpreter(program.module).run(*fresh(leaves), enable_io_processing=False)
-    return [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor)]
+    return tensors(found)
 
 
 def memory(inputs: int) -> dict[str, Any]:

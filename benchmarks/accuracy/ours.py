@@ -1,12 +1,12 @@
 """One plan of ours: as sliced, with batch norms re-estimated, and repaired."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import torch
-from compressor.passes.duet import chunks_of, held_out
+from compressor.passes.duet import held_out, sampled
 from compressor.passes.rebuild import clone
 from compressor.passes.refit import Duet
 from torch import Tensor
@@ -62,8 +62,8 @@ def row(
         "macs": plan.reached / plan.dense,
         "unit": plan.unit,
         "loss": plan.loss,
-        "tried": [asdict(one) for one in plan.trials],
-        "widths": [width for _, width in plan.widths],
+        "criterion": plan.trials[0].criterion if plan.trials else criterion,
+        "steps": plan.trials[0].steps if plan.trials else steps,
         "accuracy": {
             "sliced": found.accuracy(small.module, first),
             "statistics": found.accuracy(statistics(plan, small, found, inputs), first),
@@ -71,7 +71,6 @@ def row(
         },
         "chosen": repaired.chosen,
         "divergences": dict(repaired.divergences),
-        "samples": dict(repaired.samples),
         "peak_bytes": repaired.bytes,
         "seconds": {"plan and cut": cut - start, "repair": mended - cut},
     }
@@ -105,7 +104,7 @@ def whole(name: str, budget: float) -> dict[str, Any]:
 
 def statistics(plan: passes.Plan, small: passes.Program, found: Network, inputs: int) -> Any:
     """The sliced module with its batch norms re-estimated, layer by layer."""
-    chunks = chunks_of(calls(found.calibration[:inputs]), plan.coupling.program)
+    chunks = sampled(calls(found.calibration[:inputs]), plan.coupling.program)[0]
     duet = Duet(plan, clone(small), chunks, held_out(len(chunks)), statistics=True)
     duet.run()
     return replace(duet.small).module

@@ -1,19 +1,20 @@
 """Every row of the experiment, and the tables that are made of them."""
 
-import json
-import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from compressor.passes.evidence import DATA_CRITERIA
 from compressor.passes.importance import CRITERIA
 from rich.table import Table
 
+from benchmarks import recording
 from benchmarks.accuracy import claims, ours, peer, text_and_sound
 from benchmarks.accuracy.networks import network, version
+from benchmarks.recording import Known, Row
 from models.catalog import CATALOG
 
 BUDGETS = peer.BUDGETS
@@ -26,14 +27,6 @@ FEW = {"first": 5000}
 NAMES = ("auto", "obs", *CRITERIA, *DATA_CRITERIA)
 STEPS = {"auto": None}
 """In how many steps: as by default, for the default; every other criterion is asked once."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A name such as ``ours/resnet56/0.5``, and how it is measured."""
-
-    name: str
-    run: Callable[[], dict[str, Any]]
 
 
 def rows() -> list[Row]:
@@ -83,10 +76,6 @@ def rows() -> list[Row]:
 def _dense(name: str) -> dict[str, Any]:
     found = network(name)
     return {"accuracy": {"original": found.accuracy(found.model)}}
-
-
-Known = Mapping[str, Mapping[str, Any]]
-"""Rows by name."""
 
 
 def tables(known: Known) -> list[Table]:
@@ -208,24 +197,15 @@ def summary(known: Known) -> dict[str, Any]:
     }
 
 
-def run(
-    path: Any, matches: Callable[[str], bool], say: Callable[[str], None]
-) -> dict[str, dict[str, Any]]:
-    """Rows that match and are not in the file yet are measured, and written one by one."""
-    lines: Iterable[str] = path.read_text().splitlines() if path.is_file() else ()
-    known = {row["name"]: row for row in map(json.loads, lines)}
-    for row in rows():
-        if row.name in known or not matches(row.name):
-            continue
-        start = time.perf_counter()
-        try:
-            found = row.run()
-        except Exception:  # whatever a network or the peer raises: it is a row as well
-            found = {"error": traceback.format_exc().strip().splitlines()[-1]}
-        took = round(time.perf_counter() - start, 1)
-        found = {"name": row.name, **found, "took": took, "version": version()}
-        known[row.name] = found
-        with path.open("a") as file:
-            file.write(json.dumps(found) + "\n")
-        say(f"{row.name}: {found.get('error') or found.get('accuracy') or found}")
-    return known
+def run(path: Path, matches: Callable[[str], bool], say: Callable[[str], None]) -> Known:
+    """All rows, after those that match and are not in the record yet were measured."""
+    wanted = [replace(row, run=partial(_told, row)) for row in rows()]
+    return recording.resumed(path, wanted, matches, say)
+
+
+def _told(row: Row) -> dict[str, Any]:
+    try:
+        found = row.run()
+    except Exception:  # whatever a network or the peer raises: it is a row as well
+        found = {"error": traceback.format_exc().strip().splitlines()[-1]}
+    return {**found, "version": version()}

@@ -40,11 +40,11 @@ class Stages(Watch):
         print(f"stage: {name}", file=sys.stderr, flush=True)
 
 
-def judge(zoo_name: str, case: Case, export: bool) -> Outcome:
+def judge(case: Case, export: bool) -> Outcome:
     """Shrink one model to half of its channels, and say what came of it."""
     watch = Stages()
     row: Callable[..., Outcome] = lambda outcome, **found: Outcome(  # noqa: E731
-        zoo_name, case.name, case.family, outcome,
+        case.name, case.family, outcome,
         seconds={name: round(one, 3) for name, one in watch.seconds.items()},
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **found,
     )  # fmt: skip
@@ -75,11 +75,11 @@ def judge(zoo_name: str, case: Case, export: bool) -> Outcome:
         return row("crash", **found | {"why": why, "trace": traceback.format_exc()})
     if found["params_gone"] < LEAST_GONE:
         gone = f"{found['params_gone']:.0%} of the parameters could go"
-        return row("frozen", **found | {"why": "; ".join((gone, *found["reasons"][:3]))})
+        return row("frozen", **found | {"why": "; ".join((gone, *_reasons(built)))})
     return row("equal", **found)
 
 
-def judge_peer(zoo_name: str, case: Case, engine: str) -> Outcome:
+def judge_peer(case: Case, engine: str) -> Outcome:
     """Another tool on the same model under the same limits; the best of its settings counts."""
     start, found = time.process_time(), list[dict[str, Any]]()
     try:
@@ -95,17 +95,16 @@ def judge_peer(zoo_name: str, case: Case, engine: str) -> Outcome:
     except CompressError as error:  # of the exporter, which the peer needs
         took = time.process_time() - start
         found.append({"setting": "all", "raised": _words(error), "seconds": took})
-    rows = [_attempt(zoo_name, case, engine, one) for one in found]
+    rows = [_attempt(case, engine, one) for one in found]
     best = ("equal", "frozen", "wrong", "crash")
     return min(rows, key=lambda row: (best.index(row.outcome), -row.params_gone))
 
 
-def _attempt(zoo_name: str, case: Case, engine: str, found: dict[str, Any]) -> Outcome:
+def _attempt(case: Case, engine: str, found: dict[str, Any]) -> Outcome:
     gone = found.get("params_gone", 0.0)
     enough = "equal" if gone >= LEAST_GONE else "frozen"
     outcome = "crash" if "raised" in found else "wrong" if "unequal" in found else enough
     return Outcome(
-        zoo_name,
         case.name,
         case.family,
         outcome,
@@ -119,21 +118,21 @@ def _attempt(zoo_name: str, case: Case, engine: str, found: dict[str, Any]) -> O
 
 
 def shape(built: Built, seconds: dict[str, float]) -> dict[str, Any]:
-    """What a built result says of itself: shares gone, groups, reasons, proof."""
-    cost, frozen = built.report["cost"], built.plan.coupling.frozen
-    weights = Counter[str]()
-    for one in frozen:
-        weights[one.why] += one.size
+    """What a built result says of itself: the share that is gone, the proof, what analysis took."""
+    params = built.report["cost"]["params"]
     return {
-        "params_gone": 1 - cost["params"]["small"] / max(cost["params"]["original"], 1),
-        "macs_gone": 1 - cost["macs"]["small"] / max(cost["macs"]["original"], 1),
-        "groups": len(built.plan.coupling.groups),
-        "frozen_axes": len(frozen),
-        "reasons": tuple(why for why, _ in weights.most_common(8)),
-        "capture": built.original.engine,
+        "params_gone": 1 - params["small"] / max(params["original"], 1),
         "proof": built.proof.max_rel,
         "overhead": (seconds["couple"] + seconds["shrink"]) / seconds["capture"],
     }
+
+
+def _reasons(built: Built) -> list[str]:
+    """Why most of the frozen channels are."""
+    weights = Counter[str]()
+    for one in built.plan.coupling.frozen:
+        weights[one.why] += one.size
+    return [why for why, _ in weights.most_common(3)]
 
 
 def _words(error: CompressError) -> str:
@@ -150,5 +149,5 @@ def main(zoo_name: str, name: str, engine: str, export: bool, gigabytes: int, fo
     torch.set_num_threads(1)
     case = next(one for one in zoo.cases(zoo_name) if one.name == name)
     ours = engine == OURS
-    row = judge(zoo_name, case, export) if ours else judge_peer(zoo_name, case, engine)
+    row = judge(case, export) if ours else judge_peer(case, engine)
     (Path(folder) / "row.json").write_text(row.line() + "\n")

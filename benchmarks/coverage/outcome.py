@@ -1,10 +1,16 @@
-"""What came of one model in one engine: a row of the scoreboard, a line of its JSONL file."""
+"""What came of one model in one engine: a row of the scoreboard, and of its record.
+
+"resnet18": {"family": "classification", "compressor": ["equal", 0.73, 15.1, 2e-13, ...], ...}
+"""
 
 import json
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+from benchmarks import recording
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,24 +22,22 @@ FOLDERS = sorted(
 )
 """Where this project, its dependencies and Python lie: the longest first."""
 PEERS = ("torch-pruning", "onnxsim")
+COLUMNS = ("outcome", "params_gone", "seconds", "proof", "overhead", "parity", "exported", "why")
+"""Of a model and engine in the record, without what is empty at the end."""
+WORDS = 240
+"""Letters of a reason that are recorded: for our own rows alone."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One model in one engine. Seconds are CPU seconds of one thread; memory in MiB."""
 
-    zoo: str
     name: str
     family: str
     outcome: str
     engine: str = OURS
     why: str = ""
     params_gone: float = 0.0
-    macs_gone: float = 0.0
-    groups: int = 0
-    frozen_axes: int = 0
-    reasons: tuple[str, ...] = ()
-    capture: str = ""
     proof: float | None = None
     parity: float | None = None
     exported: bool = False
@@ -43,20 +47,35 @@ class Outcome:
     trace: str = ""
 
     def line(self) -> str:
-        """For the JSONL file, without the paths of the machine that it came from."""
+        """As JSON, without the paths of the machine that it came from."""
         line = json.dumps(asdict(self))
         for folder in FOLDERS:
             line = line.replace(f"{folder}/", "")
         return line
 
+    def columns(self) -> list[Any]:
+        """What is recorded."""
+        found = {**asdict(self), "seconds": round(sum(self.seconds.values()), 2)}
+        found["why"] = self.why[:WORDS] if self.engine == OURS else ""
+        row = [found[name] for name in COLUMNS]
+        while not row[-1]:
+            row.pop()
+        return [float(f"{one:.3g}") if isinstance(one, float) else one for one in row]
+
 
 def read(path: Path) -> Iterator[Outcome]:
-    """The rows of a JSONL file; the last row of a model and engine counts. None if it is absent."""
-    if not path.exists():
-        return
-    found = {}
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        row["reasons"] = tuple(row["reasons"])
-        found[row["name"], row["engine"]] = Outcome(**row)
-    yield from found.values()
+    """The rows of a record. None if it is absent."""
+    for name, own in recording.read(path).get("rows", {}).items():
+        family = own.pop("family")
+        for engine, row in own.items():
+            found = dict(zip(COLUMNS, row, strict=False))
+            seconds = {"all": found.pop("seconds", 0.0)}
+            yield Outcome(name, family, engine=engine, seconds=seconds, **found)
+
+
+def rows(outcomes: Iterable[Outcome]) -> dict[str, dict[str, Any]]:
+    """As they are recorded, by model; the last of a model and engine counts."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in outcomes:
+        found.setdefault(one.name, {"family": one.family})[one.engine] = one.columns()
+    return found

@@ -1,6 +1,7 @@
-"""One process a model, with limits; results go to a JSONL file as they come, so a run can go on."""
+"""One process a model, with limits; the record grows with every row, so a run can go on."""
 
 import fnmatch
+import json
 import multiprocessing
 import os
 import tempfile
@@ -15,13 +16,15 @@ from benchmarks.apart import apart
 from benchmarks.cases import Case
 from benchmarks.coverage import zoo
 from benchmarks.coverage.child import main
-from benchmarks.coverage.outcome import OURS, Outcome, read
+from benchmarks.coverage.outcome import OURS, Outcome, read, rows
+from benchmarks.coverage.score import summary
+from benchmarks.recording import write
+from compressor.environment import environment
 
 WARM = (
     "torch.export",
     "torch._dynamo",
     "onnxruntime",
-    "scipy.sparse",
 )
 """Imported once, so that no model pays for them, and `capture` is torch.export's own time."""
 WALL_SECONDS = 1800
@@ -43,7 +46,7 @@ class Run:
     exports: bool = True
 
     def tasks(self) -> list[tuple[Case, str, bool]]:
-        """Model, engine and whether it is exported, of what is not in the file yet.
+        """Model, engine and whether it is exported, of what is not in the record yet.
 
         Peers run on the stated sample of the zoo, we on all of it.
         """
@@ -64,16 +67,20 @@ class Run:
 def run(task: Run, say: Callable[[str], None]) -> None:
     """Run what is missing, a line a model."""
     tasks = task.tasks()
-    task.path.parent.mkdir(parents=True, exist_ok=True)
+    known = {(row.name, row.engine): row for row in read(task.path)}
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")  # imports what takes seconds once
     context.set_forkserver_preload(["benchmarks.coverage.child", *WARM, zoo.HOMES[task.zoo]])
     with ThreadPoolExecutor(task.jobs) as pool:
-        rows: Iterator[Outcome] = pool.map(lambda one: _apart(context, task, *one), tasks)
-        for index, row in enumerate(rows, 1):
-            with task.path.open("a") as file:
-                file.write(row.line() + "\n")
+        done: Iterator[Outcome] = pool.map(lambda one: _apart(context, task, *one), tasks)
+        for index, row in enumerate(done, 1):
+            known[row.name, row.engine] = row
+            every = list(known.values())
+            found = {"environment": environment(), "summary": summary(every), "rows": rows(every)}
+            write(task.path, found)
             say(f"{index}/{len(tasks)} {line(row)}")
+            if row.engine == OURS and row.trace:
+                say(row.trace)
 
 
 def line(row: Outcome) -> str:
@@ -93,12 +100,11 @@ def _apart(context: ForkServerContext, task: Run, case: Case, engine: str, expor
         start = time.monotonic()
         given = (task.zoo, case.name, engine, export, task.memory, folder)
         code = apart(context, main, given, WALL_SECONDS)
-        for row in read(Path(folder) / "row.json"):
-            return row
+        row = Path(folder) / "row.json"
+        if row.exists():
+            return Outcome(**json.loads(row.read_text()))
         said = (Path(folder) / "log.txt").read_text(errors="replace")
     stages = ["start", *(one[7:] for one in said.splitlines() if one.startswith("stage: "))]
     took = {"all": round(time.monotonic() - start, 1)}
     why = f"process ended ({code}) in {stages[-1]}"
-    return Outcome(
-        task.zoo, case.name, case.family, "crash", engine, why, seconds=took, trace=said[-2000:]
-    )
+    return Outcome(case.name, case.family, "crash", engine, why, seconds=took, trace=said[-2000:])

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from compressor.passes.errors import ContractError
+from compressor.passes.leaves import fresh, tensors
 from compressor.passes.state import float64_by_default, in_float64, widened
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -24,7 +25,7 @@ from torch.utils import _pytree as pytree
 from benchmarks.faults.networks import Network, refused
 from benchmarks.faults.planted import Fault
 from compressor import passes
-from compressor.inputs import fresh, randomised
+from compressor.inputs import randomised
 
 LIMIT = 1e-8
 Chooser = Callable[[ModuleType, Any], Any]
@@ -165,13 +166,12 @@ def _stopped(network: Network, plan: str, error: Exception) -> Verdict:
 
 def _healthy(network: Network, name: str) -> Release | None:
     """What the healthy passes publish under the plan of the same name; None if they refuse."""
-    known = network.__dict__.setdefault("_releases", {})
-    if name not in known:
+    if name not in network.published:
         try:
-            known[name] = _shrunk(passes, network.coupling, PLANS[name])[1]
+            network.published[name] = _shrunk(passes, network.coupling, PLANS[name])[1]
         except passes.UsageError:
-            known[name] = None
-    return known[name]
+            network.published[name] = None
+    return network.published[name]
 
 
 # --- the truth -----------------------------------------------------------------------------------
@@ -288,10 +288,10 @@ def _gap(reference: Any, small: Any, network: Network) -> float:
         for call in network.variants:
             wide = pytree.tree_map(widened, call)
             args, kwargs = fresh(wide)
-            wanted = _tensors(reference(*args, **kwargs))
+            wanted = tensors(reference(*args, **kwargs))
             args, kwargs = fresh(wide)
             try:
-                found = _tensors(candidate(*args, **kwargs))
+                found = tensors(candidate(*args, **kwargs))
             except Exception:  # it does not run at this batch size: as wrong as can be
                 return float("inf")
             if len(wanted) != len(found):
@@ -309,7 +309,3 @@ def _far(a: Tensor, b: Tensor) -> float:
     a, b = (torch.nan_to_num(t, nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
     scale = float(a.abs().max()) if a.numel() else 0.0
     return float((a - b).abs().max()) / (scale or 1.0) if a.numel() else 0.0
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]

@@ -84,6 +84,11 @@ class Network:
         return passes.couple(self.program)
 
     @cached_property
+    def published(self) -> dict[str, Any]:
+        """What the healthy passes publish, by plan, as far as it was asked for."""
+        return {}
+
+    @cached_property
     def variants(self) -> list[Called]:
         """Calls that the proof does not see: other numbers, other batch sizes."""
         own = (self.program.args, dict(self.program.kwargs))

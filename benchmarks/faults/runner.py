@@ -64,8 +64,8 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         counts = {kind: self.count(kind) for kind in ORDER}
         survived = [asdict(v) for v in self.verdicts if v.kind == "survived"]
-        return {**asdict(self.fault), "kind": self.kind, **counts, "by": self.by,
-                "survivors": survived}  # fmt: skip
+        return {"sentence": self.fault.sentence, "file": self.fault.file, "kind": self.kind,
+                **counts, "by": self.by, "survivors": survived}  # fmt: skip
 
 
 Line = tuple[str, int]

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from compressor.passes.interpret import results_of
+from compressor.passes.leaves import tensors as tensors_of
 from compressor.passes.rules import RULES, functional_twin, rule_for
 from compressor.passes.rules.indexing import unlabelled
 from compressor.passes.silence import silenced
@@ -230,8 +231,8 @@ def independently(
             own[name].copy_(silent[name])
     args = pytree.tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, args)
     with float64_by_default(), torch.no_grad():
-        wanted = _tensors(original.eval()(*_copies(args)))
-        found = _tensors(in_float64(small)(*_copies(args)))
+        wanted = tensors_of(original.eval()(*_copies(args)))
+        found = tensors_of(in_float64(small)(*_copies(args)))
     if not all(bool(torch.isfinite(one).all()) for one in wanted):
         return "not compared: silence divided by silence"
     if all(map(same, found, wanted)):
@@ -243,10 +244,6 @@ def independently(
 
 def _copies(args: Any) -> Any:
     return [arg.clone() for arg in args]
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def same(found: Tensor, wanted: Tensor) -> bool:
@@ -285,7 +282,7 @@ def loud(plan: passes.Plan, args: Any) -> bool:
             name = "" if call is None else call.op._schema.name.removeprefix("aten::")
             if call is not None and name in (*PRODUCTS, *DISTANCES):
                 given, _ = self.fetch_args_kwargs_from_env(n)
-                tensors = _tensors(given)
+                tensors = tensors_of(given)
                 values = results_of(list(call.given.values()))
                 sides = [_heard(sizes, v, t) for v, t in zip(values, tensors, strict=False)]
                 heard.append(sum(sides) > (name in PRODUCTS))

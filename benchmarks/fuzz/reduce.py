@@ -1,10 +1,9 @@
-"""The smallest genome that still fails in the same way: delta debugging on its steps.
-
-(Zeller, "Yesterday, my program worked. Today, it does not. Why?", 1999.)
-"""
+"""The smallest genome that still fails in the same way: delta debugging on its steps."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from compressor.passes.minimal import runs, smallest
 
 from benchmarks.fuzz.check import Found, check
 from benchmarks.fuzz.genome import Genome
@@ -22,25 +21,12 @@ def kind_of(found: Found) -> str:
 
 def reduced(genome: Genome, fails: Callable[[Genome], bool], most: int = 150) -> Genome:
     """Cut out runs of steps, then single ones, for as long as the rest fails."""
-    tried, size = 0, len(genome.steps) // 2
-    while size:
-        smaller = None
-        names = [step.name for step in genome.steps]
-        for start in range(len(names) - 1, -1, -size):
-            if tried >= most:
-                return genome
-            candidate = genome.without(names[max(start - size + 1, 0) : start + 1])
-            if not candidate.steps or not fits(candidate):
-                continue
-            tried += 1
-            if fails(candidate):
-                smaller = candidate
-                break
-        if smaller is None:
-            size //= 2
-        else:
-            genome, size = smaller, min(size, max(len(smaller.steps) // 2, 1))
-    return genome
+
+    def smaller(genome: Genome) -> Iterator[Genome]:
+        found = (genome.without(names) for names in runs([one.name for one in genome.steps][::-1]))
+        return (one for one in found if one.steps and fits(one))
+
+    return smallest(genome, smaller, fails, most)[0]
 
 
 def fits(genome: Genome) -> bool:

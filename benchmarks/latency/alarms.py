@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -59,14 +60,14 @@ def _model(width: int) -> bytes:
 
 
 @contextmanager
-def _busy(seed: int) -> Iterator[int]:
-    """Other processes that compute now and then; how many."""
+def _busy(seed: int) -> Iterator[None]:
+    """Other processes that compute now and then."""
     count = int(np.random.default_rng(seed).integers(0, (os.cpu_count() or 1) + 1))
     others = [
         subprocess.Popen([sys.executable, "-c", BURSTS, str(seed * 64 + n)]) for n in range(count)
     ]
     try:
-        yield count
+        yield
     finally:
         for other in others:
             other.kill()
@@ -75,20 +76,19 @@ def _busy(seed: int) -> Iterator[int]:
 
 
 def _checks(width: int, seeds: range) -> dict[str, Any]:
-    found = []
+    answers, seconds, ratios = Counter[str](), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
         old, new = Path(folder) / "old.onnx", Path(folder) / "new.onnx"
         old.write_bytes(_model(WIDTH))
         new.write_bytes(_model(width))
         for seed in seeds:
-            with _busy(seed) as others:
+            with _busy(seed):
                 start = time.perf_counter()
                 verdict = check(new, old, max_regression=MARGIN, max_seconds=SECONDS, seed=seed)
-                took = time.perf_counter() - start
-            one = {"ratio": verdict.ratio.median, "low": verdict.ratio.low,
-                   "high": verdict.ratio.high}  # fmt: skip
-            found.append({"answer": verdict.answer, "others": others, "seconds": took, **one})
-    return {"checks": found}
+                seconds.append(round(time.perf_counter() - start, 1))
+            answers[verdict.answer] += 1
+            ratios.append(verdict.ratio.median)
+    return {"answers": answers, "low": min(ratios), "high": max(ratios), "seconds": seconds}
 
 
 def same(batch: int) -> dict[str, Any]:

@@ -1,34 +1,21 @@
-"""Every row of the experiment, and how a run goes on where it was stopped."""
+"""Every row of the experiment."""
 
-import json
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from benchmarks.latency import alarms, plans
 from benchmarks.latency.contest import contest
 from benchmarks.latency.graphs import graphs
 from benchmarks.latency.subjects import CHAINS, NAMES
-from compressor.environment import environment
+from benchmarks.recording import Row
 
-Known = Mapping[str, Mapping[str, Any]]
 SEEDS = 10
 """Builds a model, each of other weights."""
 PLANS = 17
 """Random plans a model."""
 SHARES = (0.8, 0.65, 0.5, 0.35)
 """Of the MACs."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A name such as ``met/resnet50/0``, and how it is measured."""
-
-    name: str
-    run: Callable[[], dict[str, Any]]
 
 
 def rows() -> list[Row]:
@@ -66,26 +53,3 @@ def _met(name: str, seed: int, threads: int = 1) -> Row:
 def _row(run: Callable[..., dict[str, Any]], kind: str, *given: Any) -> Row:
     """A row that is named by its kind and what it is given."""
     return Row("/".join(map(str, (kind, *given))), partial(run, *given))
-
-
-def read(path: Path) -> dict[str, dict[str, Any]]:
-    """What was run already, by name."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return {row["name"]: row for row in map(json.loads, lines)}
-
-
-def run(path: Path, wanted: Callable[[str], bool], say: Callable[[str], None]) -> Known:
-    """Run what is missing, one after another; every row is written when it is done."""
-    known = read(path)
-    for row in rows():
-        if row.name in known or not wanted(row.name):
-            continue
-        start = time.perf_counter()
-        found = {"name": row.name, **row.run()}
-        found["seconds"] = round(time.perf_counter() - start, 1)
-        found["environment"] = environment()
-        known[row.name] = found
-        with path.open("a") as file:
-            file.write(json.dumps(found) + "\n")
-        say(f"{row.name}: {found['seconds']} s")
-    return known

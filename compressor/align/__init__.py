@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from compressor.align.pad import padded
 from compressor.align.widths import constants_of, widths_of
@@ -22,8 +21,10 @@ from compressor.bench import Race, race
 from compressor.bench.contest import Progress
 from compressor.bench.inputs import asked_inputs, random_feeds
 from compressor.limit import limit_of, run_within
-from compressor.passes.alike import gap
+from compressor.load.words import first_line
+from compressor.passes.alike import worst
 from compressor.passes.errors import UsageError, WrongError
+from compressor.sessions import opened
 
 UNITS = (4, 8, 16, 32)
 """Blocks of the kernels of ONNX Runtime: 4 input channels, 8 (AVX2) or 16 (AVX-512) of a block."""
@@ -127,9 +128,7 @@ def _parsed(data: bytes) -> onnx.ModelProto:
         onnx.checker.check_model(model)
         constants_of(model.graph)  # what the checker does not read: types of tensors in attributes
     except Exception as error:  # protobuf and onnx raise classes of their own
-        raise UsageError(
-            "this is no valid ONNX model", why=str(error).strip().splitlines()[0][:200]
-        ) from error
+        raise UsageError("this is no valid ONNX model", why=first_line(error)) from error
     return model
 
 
@@ -157,22 +156,13 @@ def _checked(
     limit: float,
 ) -> float:
     """The largest difference of the two on random inputs. Raises WrongError if it is too large."""
-    sessions = [_session(one) for one in (data, other)]
+    sessions = [opened(one, "model") for one in (data, other)]
     wanted = asked_inputs(sessions[0])
     given = inputs or random_feeds(wanted, batch, np.random.default_rng(seed))
-    worst = 0.0
-    outputs = [run_within(session, given, limit, "model") for session in sessions]
-    for a, b in zip(*outputs, strict=True):
-        worst = max(worst, gap(np.asarray(a), np.asarray(b)).whole)
-    if not worst <= TOLERANCE:
+    far = worst(*(run_within(session, given, limit, "model") for session in sessions))
+    if not far <= TOLERANCE:
         raise WrongError(
-            f"the padded model differs from the original by {worst:.2g} (limit {TOLERANCE:g})",
+            f"the padded model differs from the original by {far:.2g} (limit {TOLERANCE:g})",
             hint="report this model; nothing was written",
         )
-    return worst
-
-
-def _session(data: bytes) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return far

@@ -7,7 +7,7 @@ matter, as long as it is finite: every convolution that reads it has zero weight
 Whatever this file does not know keeps its width, and so does all that meets it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-Constants = Mapping[str, np.ndarray]
+from compressor.onnx_files import inner
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,11 @@ class Walk:
         """One node: what its row says, or everything that it touches stays as it is."""
         self.index = index
         row = ROWS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        found = row(self, node) if row is not None and not _graphs(node) else None
+        found = row(self, node) if row is not None and not inner([node]) else None
         if found is not None:
             self.channels[node.output[0]] = found
             return
-        for name in (*node.input, *(name for graph in _graphs(node) for name in _read(graph))):
+        for name in (*node.input, *read_within([node])):
             self.widths.freeze(self.channels.get(name))
         for name in node.output:
             self._keep(name)
@@ -171,18 +171,12 @@ class Walk:
         return None if shape is None else len(shape)
 
 
-def _graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """Graphs that the node runs: branches and bodies of loops."""
-    lists = ([one.g] if one.HasField("g") else one.graphs for one in node.attribute)
-    return [graph for graphs in lists for graph in graphs]
-
-
-def _read(graph: onnx.GraphProto) -> Iterator[str]:
-    for node in graph.node:
-        yield from node.input
-        for inner in _graphs(node):
-            yield from _read(inner)
-    yield from (one.name for one in graph.output)
+def read_within(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """What the graphs within nodes read or give: names of these graphs and of those around them."""
+    for graph in inner(nodes):
+        yield from (name for node in graph.node for name in node.input)
+        yield from (one.name for one in graph.output)
+        yield from read_within(graph.node)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:

@@ -9,11 +9,12 @@ import numpy as np
 from compressor.bench.contest import HEAT, TARGET, Contest, Progress, Readings
 from compressor.bench.denormals import denormals_flushed
 from compressor.bench.result import Clock, Race, Row, Samples
-from compressor.bench.sessions import CPU, MOST_THREADS, Model, file_bytes, line_up
+from compressor.bench.sessions import MOST_THREADS, Model, file_bytes, line_up
 from compressor.bench.statistics import FEWEST_HEATS
 from compressor.environment import environment
 from compressor.limit import Limit, limit_of
 from compressor.passes.errors import UsageError
+from compressor.sessions import CPU
 
 
 def race(

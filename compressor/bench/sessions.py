@@ -12,12 +12,12 @@ import numpy as np
 
 from compressor.bench.inputs import asked_inputs, checked_feeds, common_inputs, random_feeds
 from compressor.limit import Limit
+from compressor.load.words import first_line
 from compressor.onnx_files import external_files, safe
 from compressor.passes.errors import CompressError, UsageError
+from compressor.sessions import CPU, DEVICES, errors, opened, options
 
-CPU = "CPUExecutionProvider"
 REMOTE = frozenset({"AzureExecutionProvider"})  # calls a service; runs nothing here
-DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 
 MOST_THREADS = 4096
 """More make no sense on any machine, and too many no number that ONNX Runtime takes."""
@@ -44,15 +44,14 @@ class Runner:
 
         A run that can be told to stop takes 50 us longer, so none that is timed can.
         """
-        refusals: tuple[type[Exception], ...] = (*_runtime_errors(), RuntimeError)
         try:
             with self.limit.on(self.name):
                 self.session.run_with_iobinding(self.binding, self.limit.options)
                 self.binding.synchronize_outputs()
-        except refusals as error:
+        except errors(RuntimeError) as error:
             raise UsageError(
                 f"the model {self.name!r} does not run on these inputs",
-                why=_first_line(error),
+                why=first_line(error),
                 hint="pass inputs that the model accepts",
             ) from error
 
@@ -136,54 +135,13 @@ def _refuse_unknown(providers: Sequence[str]) -> None:
 
 def _session(model: Model, name: str, threads: int, providers: Sequence[str]) -> Any:
     """A session with the options that all share; refuses what ONNX Runtime cannot load."""
-    import onnxruntime as ort
-
     if isinstance(model, Path) and not model.is_file():
         raise UsageError(
             f"the model {name!r} is {'a folder' if model.is_dir() else 'not there'}",
             where=str(model),
             hint="give the path of an .onnx file",
         )
-    source = model if isinstance(model, bytes) else str(safe(model))
-    try:
-        session = ort.InferenceSession(
-            source, _options(threads), providers=list(providers), enable_fallback=0
-        )
-    except _runtime_errors() as error:
-        raise UsageError(
-            f"ONNX Runtime cannot load the model {name!r}",
-            where=str(model) if isinstance(model, Path) else "",
-            why=_first_line(error),
-            hint="give an ONNX file, with its external data beside it",
-        ) from error
-    except (RuntimeError, ValueError) as error:
-        raise _not_started(providers[0], name, _first_line(error)) from error
-    if (used := session.get_providers()[0]) != providers[0]:
-        raise _not_started(providers[0], name, f"ONNX Runtime fell back to {used}")
-    return session
-
-
-def _not_started(provider: str, name: str, why: str) -> CompressError:
-    return CompressError(
-        f"{provider} cannot run the model {name!r}",
-        why=why,
-        hint="its libraries or its device are missing; ONNX Runtime's own message names them",
-    )
-
-
-def _options(threads: int) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 4  # errors are raised; what is logged has names of strangers
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    return options
+    return opened(model, name, options(threads, steady=True), providers)
 
 
 def _works(provider: str) -> bool:
@@ -199,7 +157,7 @@ def _works(provider: str) -> bool:
     opset = [helper.make_opsetid("", 17)]
     probe = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
     try:
-        _session(probe, "probe", 1, [provider])
+        opened(probe, "probe", options(1), [provider])
     except CompressError:
         return False
     return True
@@ -225,24 +183,3 @@ def file_bytes(model: Model) -> int:
     if isinstance(model, bytes):
         return len(model)
     return model.stat().st_size + sum(one.stat().st_size for one in external_files(safe(model)))
-
-
-def _runtime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises over a model or its inputs; they share no base of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    return (
-        state.EPFail,
-        state.Fail,
-        state.InvalidArgument,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.NoModel,
-        state.NoSuchFile,
-        state.NotImplemented,
-        state.RuntimeException,
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

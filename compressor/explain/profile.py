@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressor.bench.inputs import asked_inputs, random_feeds
-from compressor.bench.sessions import CPU
 from compressor.limit import LEAST, Limit
-from compressor.onnx_files import safe
+from compressor.load.words import first_line
 from compressor.passes.errors import UsageError
 from compressor.scratch import Scratch
+from compressor.sessions import CPU, errors, opened, options
 
 if TYPE_CHECKING:
     import onnx
@@ -79,34 +79,24 @@ def profile(
     Raises UsageError for a model that cannot be loaded, inputs that do not fit it, or a run that
     takes more than `time_limit` seconds.
     """
-    import onnxruntime as ort
-
     if runs < 1 or warmup < 0:
         raise UsageError(f"{runs} runs after {warmup}: there must be one at least")
     with Scratch() as scratch:
-        options = ort.SessionOptions()
+        wanted = options(threads, steady=True)
         cpu = list(providers or [CPU]) == [CPU]  # others may compile parts that cannot be written
-        scratch.ask(options, graph=cpu)
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        source = model if isinstance(model, bytes) else str(safe(model))
+        scratch.ask(wanted, graph=cpu)
+        name = model.name if isinstance(model, Path) else "model"
+        session = opened(model, name, wanted, providers or [CPU])
+        scratch.begun()
         try:
-            session = ort.InferenceSession(source, options, providers=list(providers or [CPU]))
-            scratch.begun()
-            wanted = asked_inputs(session)
-            feeds = inputs or random_feeds(wanted, batch, np.random.default_rng(seed))
+            asked = asked_inputs(session)
+            feeds = inputs or random_feeds(asked, batch, np.random.default_rng(seed))
             with Limit(time_limit) as limit:
                 for _ in range(warmup + runs):
-                    with limit.on(model.name if isinstance(model, Path) else "model"):
+                    with limit.on(name):
                         session.run(None, dict(feeds), limit.options)
-        except UsageError:
-            raise
-        except Exception as error:  # ONNX Runtime raises classes of its own
-            raise UsageError(
-                "ONNX Runtime cannot run this model", why=str(error).strip().splitlines()[0][:300]
-            ) from error
+        except errors(RuntimeError, ValueError) as error:
+            raise UsageError("ONNX Runtime cannot run this model", why=first_line(error)) from error
         events = scratch.events(session.end_profiling)
         nodes = _nodes(scratch.graph()) if cpu else {}
     return _operators(events, warmup, nodes)

@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from compressor.sessions import opened, options
+
 SIDE = 768
 """Of the matrices: 1.8 MB each, so that blocks fit the caches and the work is large."""
 NUMBERS = 1 << 24
@@ -70,11 +72,7 @@ def _best(
     graph = helper.make_graph([node], op, inputs, [output], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = opened(model.SerializeToString(), op, options(threads))
     binding = session.io_binding()
     for name, array in arrays.items():
         binding.bind_cpu_input(name, array)

@@ -8,8 +8,8 @@ import numpy as np
 
 from compressor.limit import LEAST, run_within
 from compressor.metric import Pairs
-from compressor.onnx_files import safe
 from compressor.passes.errors import UsageError
+from compressor.sessions import opened
 
 
 def metrics(new: Path, baseline: Path, wanted: Sequence[str], time_limit: float = LEAST) -> Pairs:
@@ -34,21 +34,9 @@ def metrics(new: Path, baseline: Path, wanted: Sequence[str], time_limit: float 
 
 def predictor(model: Path, time_limit: float = LEAST) -> Callable[..., Any]:
     """A function that runs an ONNX file."""
-    import onnxruntime as ort
     import torch
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        session = ort.InferenceSession(
-            str(safe(model)), options, providers=["CPUExecutionProvider"]
-        )
-    except UsageError:
-        raise
-    except Exception as error:  # ONNX Runtime raises classes of its own
-        raise UsageError(
-            f"ONNX Runtime cannot load {model}", why=str(error).strip().splitlines()[0][:300]
-        ) from error
+    session = opened(model, model.name)
     names = [one.name for one in session.get_inputs()]
 
     def predict(*args: Any, **kwargs: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from compressor.onnx_files import inner
 from compressor.passes.errors import UsageError
 
 Shape = tuple[int, ...]
@@ -333,8 +334,7 @@ def named(node: Any) -> str:
 def idle(nodes: Sequence[Any]) -> bool:
     """Whether nothing in these nodes, or in graphs within them, multiplies."""
     for node in nodes:
-        graphs = [one.g for one in node.attribute if one.HasField("g")]
-        graphs += [graph for one in node.attribute for graph in one.graphs]
+        graphs = inner([node])
         if not all(idle(graph.node) for graph in graphs):
             return False
         if not graphs and node.op_type not in IDLE.get(domain_of(node), ()):

@@ -17,8 +17,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from compressor.load.words import reason
-from compressor.onnx_files import LARGEST
+from compressor.onnx_files import LARGEST, inner
 from compressor.passes.errors import UsageError
+from compressor.sessions import Refused, errors, opened, options
 
 from .operators import Shape, domain_of
 
@@ -135,8 +136,7 @@ class Values:
             known = node.op_type in ("Shape", "Size") or all(
                 name in found for name in node.input if name
             )
-            graphs = any(one.HasField("g") or one.graphs for one in node.attribute)
-            if known and not graphs and node.op_type not in RANDOM and not domain_of(node):
+            if known and not inner([node]) and node.op_type not in RANDOM and not domain_of(node):
                 found |= set(node.output)
         return found
 
@@ -211,22 +211,18 @@ class Values:
         """Run the graph for these values of it. Raises UsageError where it does not run."""
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        wanted = options()
+        wanted.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         place = "session.model_external_initializers_file_folder_path"
-        options.add_session_config_entry(place, str(self._folder))
+        wanted.add_session_config_entry(place, str(self._folder))
         try:
-            session = ort.InferenceSession(
-                self._runnable(names), options, providers=["CPUExecutionProvider"]
-            )
+            session = opened(self._runnable(names), names[0], wanted)
             found = [session.run(names, feed) for feed in self._feeds(session)]
-        except UsageError:
-            raise
-        except Exception as error:  # ONNX Runtime raises classes of its own
+        except errors(Refused, RuntimeError, ValueError, TypeError) as error:
+            why = reason(error.__cause__ or error)
             raise UsageError(
                 f"the size of {names[0]!r} is not known",
-                why=f"onnx does not infer it, and it does not run: {reason(error)[:300]}",
+                why=f"onnx does not infer it, and it does not run: {why}",
             ) from error
         return {name: [one[at] for one in found] for at, name in enumerate(names)}
 
@@ -269,11 +265,7 @@ def free_names(graph: onnx.GraphProto) -> set[str]:
     own |= {name for node in graph.node for name in node.output}
     used = {name for node in graph.node for name in node.input if name}
     used |= {one.name for one in graph.output}
-    for node in graph.node:
-        for attribute in node.attribute:
-            graphs = [attribute.g] if attribute.HasField("g") else []
-            used |= set().union(*map(free_names, (*graphs, *attribute.graphs)))
-    return used - own
+    return used.union(*map(free_names, inner(graph.node))) - own
 
 
 def _weights(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TypeProto]]:
@@ -295,14 +287,11 @@ def _weights(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TypeProto]]:
 
 def _forget(graph: onnx.GraphProto) -> None:
     """What a graph says of the sizes of values, in graphs within it too."""
-    for node in graph.node:
-        for attribute in node.attribute:
-            inner = [attribute.g] if attribute.HasField("g") else []
-            for one in (*inner, *attribute.graphs):
-                one.ClearField("value_info")
-                for value in (*one.input, *one.output):
-                    value.type.tensor_type.ClearField("shape")
-                _forget(one)
+    for one in inner(graph.node):
+        one.ClearField("value_info")
+        for value in (*one.input, *one.output):
+            value.type.tensor_type.ClearField("shape")
+        _forget(one)
 
 
 def _sizes(kind: onnx.TypeProto | None) -> Shape | None:

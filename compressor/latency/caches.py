@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from compressor.bench.sessions import CPU
 from compressor.latency.probe import REFERENCE, Setting, side_by_side
 from compressor.latency.snippets import weights
 from compressor.passes.work import Kernel
+from compressor.sessions import CPU
 
 COPIES = (2, 4, 6, 8, 10, 12, 16, 24, 32)
 SWEEPS = 3

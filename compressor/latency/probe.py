@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 
 from compressor.bench.denormals import denormals_flushed
-from compressor.bench.sessions import CPU, DEVICES
 from compressor.latency.snippets import Graph, numbers_held
-from compressor.passes.errors import CompressError
 from compressor.passes.work import Kernel
 from compressor.scratch import Scratch
+from compressor.sessions import CPU, DEVICES, opened, options
 
 REFERENCE = Kernel(
     "conv",
@@ -141,25 +140,12 @@ def _profiled(
 def _session(graph: Graph, setting: Setting, scratch: Scratch | None = None) -> tuple[Any, Any]:
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
+    wanted = options(setting.threads, steady=True)
     if scratch is not None:
-        scratch.ask(options)
-    options.intra_op_num_threads = setting.threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    session = ort.InferenceSession(
-        graph.model(), options, providers=[setting.provider], enable_fallback=0
-    )
+        scratch.ask(wanted)
+    session = opened(graph.model(), "kernels", wanted, [setting.provider])
     if scratch is not None:
         scratch.begun()
-    if session.get_providers()[0] != setting.provider:
-        raise CompressError(
-            f"{setting.provider} cannot run kernels here",
-            why=f"ONNX Runtime fell back to {session.get_providers()[0]}",
-            hint="its libraries or its device are missing; ONNX Runtime's own message names them",
-        )
     device = DEVICES.get(setting.provider, "cpu")
     binding = session.io_binding()
     for name, array in graph.feeds.items():

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.bench.sessions import CPU, MOST_THREADS
+from compressor.bench.sessions import MOST_THREADS
 from compressor.files import read_file, write_file
 from compressor.latency.caches import BYTES, Caches, caches_of
 from compressor.latency.probe import Setting
@@ -28,6 +28,7 @@ from compressor.passes.errors import UsageError
 from compressor.passes.memory import Memory
 from compressor.passes.timed import Reading, Timed
 from compressor.passes.work import Kernel
+from compressor.sessions import CPU
 
 FORMAT = 2
 Fixed = tuple[tuple[str, Any], ...]
@@ -160,10 +161,6 @@ class Table:
         nearest = min(alike, key=apart)
         work = effort(Kernel(nearest.kind, nearest.fixed, kernel.widths))
         return nearest.at(kernel.widths) * own / work
-
-    def lacks(self, kernels: Sequence[Kernel]) -> list[Kernel]:
-        """Those of a family that was never measured."""
-        return [kernel for kernel in kernels if (kernel.kind, kernel.fixed) not in self.families]
 
     def summary(self) -> dict[str, Any]:
         """How much is known, and the blocks that were found."""

@@ -52,8 +52,13 @@ def kind_of(value: object) -> str:
 
 def reason(error: BaseException) -> str:
     """`ValueError: the first line of its message`."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    line = first_line(error)
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Of its message, cut after 300 characters; empty where it has none."""
+    return next(iter(str(error).strip().splitlines()), "")[:300]
 
 
 def shown(path: Path) -> str:

@@ -20,8 +20,6 @@ HEADS = {
 ELSEWHERE = ONLY_FLAGS | {"output", "checkpoints", "sign", "encrypt_key"}
 """Where files and keys are is not part of what is built."""
 
-KEYS = tuple(option_name(name) for name in Recipe.model_fields)
-
 
 def resolved(recipe: Recipe) -> str:
     """Every key that has a value, given or by default: what goes into a release."""

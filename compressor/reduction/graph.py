@@ -3,13 +3,13 @@
     net = Net.of(program)                 every operator, with the values it gave
     reduced(net, fails, most=60)          the smallest that was found
 
-What is tried (Zeller, "Yesterday, my program worked", 1999): an earlier result as the only output,
+What is tried: an earlier result as the only output,
 a later one as an input, calls replaced by one of their own inputs of the same shape; halves first.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from compressor.inputs import fresh
+from compressor.passes.leaves import fresh
+from compressor.passes.minimal import runs, smallest
 from compressor.passes.program import Program
 from compressor.passes.state import tree
 
@@ -135,22 +136,17 @@ class Net:
 
 def reduced(net: Net, fails: Callable[[Net], bool], most: int) -> tuple[Net, int]:
     """The smallest part that was found to fail, and how many were tried."""
-    tried = 0
-
-    def shrinks(candidate: Net) -> bool:
-        nonlocal tried
-        if tried >= most or not candidate.calls:
-            return False
-        tried += 1
-        return fails(candidate)
-
-    before = None
+    tried, before = 0, None
     while before != len(net.calls) and tried < most:
         before = len(net.calls)
         for cuts in (_ends, _beginnings, _without):
-            while (smaller := next(filter(shrinks, cuts(net)), None)) is not None:
-                net = smaller
+            net, more = smallest(net, partial(_with_calls, cuts), fails, most - tried)
+            tried += more
     return net, tried
+
+
+def _with_calls(cuts: Callable[[Net], Iterator[Net]], net: Net) -> Iterator[Net]:
+    return (one for one in cuts(net) if one.calls)
 
 
 def _ends(net: Net) -> Iterator[Net]:
@@ -179,11 +175,7 @@ def _halving(count: int) -> Sequence[int]:
 def _without(net: Net) -> Iterator[Net]:
     """Runs of calls left out, halves first, then single ones; a single one may be given instead."""
     can = {name: source for name in net.calls if (source := net.alike(name))}
-    names, size = list(can), len(can)
-    while size:
-        for start in range(0, len(names), size):
-            left = {name: can[name] for name in names[start : start + size]}
-            yield replace(net, skipped=net.skipped | left)
-        size //= 2
+    for names in runs(list(can)):
+        yield replace(net, skipped=net.skipped | {name: can[name] for name in names})
     for name in net.calls[:-1]:
         yield replace(net, given=net.given | {name})

@@ -14,6 +14,7 @@ import torch
 
 from compressor import passes
 from compressor.load.words import reason
+from compressor.passes.minimal import runs, smallest
 
 from .graph import Net
 
@@ -27,54 +28,30 @@ class Narrowed:
     why: str
 
 
-class _Cannot(Exception):
-    """There is no narrower network to try."""
-
-
 def narrowed(
     net: Net, fails: Callable[[Net], bool], most: int, *, together: bool = False
 ) -> Narrowed:
     """Halve widths for as long as the network fails; `together`: those of all groups, or none."""
-    tried = 0
-    while True:
+    why = ""
+
+    def halves(net: Net) -> Iterator[Net]:
+        nonlocal why
         try:
-            for candidate in _halves(net, together):
-                if tried >= most:
-                    return Narrowed(net, tried, "no more may be tried")
-                tried += 1
-                if fails(candidate):
-                    break
-            else:
-                return Narrowed(net, tried, "narrower ones do not fail in the same way")
-        except _Cannot as error:
-            return Narrowed(net, tried, str(error))
-        net = candidate
+            coupling = _coupled(net)
+            wide = [group for group in coupling.groups if group.size > 1]
+            why = "narrower ones do not fail in the same way" if wide else "no channel can go"
+            for groups in [wide] if wide and together else runs(wide):
+                yield _halved(coupling, groups)
+        except Exception as error:  # of the passes: what is looked for may be this
+            why = f"channels cannot be removed: {reason(error)}"
 
-
-def _halves(net: Net, together: bool) -> Iterator[Net]:
-    """The network with half as many channels in all groups, in some, in one."""
-    try:
-        coupling = _coupled(net)
-        wide = [group for group in coupling.groups if group.size > 1]
-        for groups in _parts(wide, together):
-            yield _halved(coupling, groups)
-    except Exception as error:  # of the passes: what is looked for may be this
-        raise _Cannot(f"channels cannot be removed: {reason(error)}") from error
-    if not wide:
-        raise _Cannot("no channel can go")
+    small, tried = smallest(net, halves, fails, most)
+    return Narrowed(small, tried, why if tried < most else "no more may be tried")
 
 
 def _coupled(net: Net) -> passes.Coupling:
     module, inputs = net.module()
     return passes.couple(passes.capture(module, inputs, {}))
-
-
-def _parts(groups: Sequence[passes.Group], together: bool) -> Iterator[Sequence[passes.Group]]:
-    """All, then runs of half as many each, then single ones."""
-    size = len(groups)
-    while size:
-        yield from (groups[start : start + size] for start in range(0, len(groups), size))
-        size = 0 if together else size // 2
 
 
 def _halved(coupling: passes.Coupling, groups: Sequence[passes.Group]) -> Net:

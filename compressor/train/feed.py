@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -26,10 +25,10 @@ from torch.utils.data import (
     Subset,
 )
 
-from compressor.data import Batch, Signature, Source, checked
+from compressor.data import Batch, Signature, Source, checked, item_of
 from compressor.load.words import kind_of
 from compressor.passes.errors import UsageError
-from compressor.passes.program import Program, shares_batch
+from compressor.passes.program import Program
 
 HELD_OUT = 10
 """One part in so many is held out, where nothing else says which state is the best."""
@@ -44,9 +43,7 @@ class Feed:
         self, source: Source, program: Program, batch_size: int, seed: int, hold_out: bool
     ) -> None:
         """Raises UsageError for data that cannot be used, or cannot be split."""
-        self._signature = Signature(
-            (program.args, dict(program.kwargs)), program.batch, program.axes
-        )
+        self._signature = Signature.of(program)
         self._batch_size, self._seed = batch_size, seed
         self.makes_batches = False
         """Whether `batch_size` has an effect: the source has samples, not batches of its own."""
@@ -124,13 +121,10 @@ class _Rows(Dataset[int]):
     """One large batch as a data set of its row numbers; collating takes the rows."""
 
     def __init__(self, batch: Batch, signature: Signature) -> None:
-        self._leaves, self._spec = pytree.tree_flatten((batch.args, batch.kwargs))
-        examples = pytree.tree_leaves(signature.call)
-        self._flags = [shares_batch(one, signature.batch) for one in examples]
-        sizes = [len(x) for x, flag in zip(self._leaves, self._flags, strict=True) if flag]
-        if not sizes:
+        size = signature.rows(batch)
+        if size is None:
             raise UsageError("the model fixes its batch size", hint=_HINT)
-        self._size, self._target = sizes[0], batch.target
+        self._batch, self._signature, self._size = batch, signature, size
 
     def __len__(self) -> int:
         return self._size
@@ -140,14 +134,7 @@ class _Rows(Dataset[int]):
 
     def collate(self, indices: Sequence[int]) -> Any:
         """The rows of these numbers, as a user would have written the batch."""
-        rows = torch.as_tensor(indices)
-        pairs = zip(self._leaves, self._flags, strict=True)
-        leaves = [leaf[rows] if flag else leaf for leaf, flag in pairs]
-        args, kwargs = pytree.tree_unflatten(leaves, self._spec)
-        inputs = kwargs if kwargs else args
-        if self._target is None:
-            return inputs
-        return inputs, pytree.tree_map(lambda leaf: leaf[rows], self._target)
+        return item_of(self._signature.taken(self._batch, torch.as_tensor(indices)))
 
 
 def _called(source: Any) -> Any:
@@ -223,15 +210,7 @@ def share(batch: Batch, rank: int, count: int, example: Signature) -> tuple[Batc
     """
     if count == 1:
         return batch, 1.0
-    leaves, spec = pytree.tree_flatten(batch.call)
-    flags = [shares_batch(one, example.batch) for one in pytree.tree_leaves(example.call)]
-    rows = next(len(leaf) for leaf, flag in zip(leaves, flags, strict=True) if flag)
+    rows = example.rows(batch)
+    assert rows is not None
     own = torch.arange(rank * rows // count, (rank + 1) * rows // count)
-    pairs = zip(leaves, flags, strict=True)
-    args, kwargs = pytree.tree_unflatten(
-        [leaf[own] if flag else leaf for leaf, flag in pairs], spec
-    )
-    target = pytree.tree_map(
-        lambda leaf: leaf[own] if isinstance(leaf, Tensor) and leaf.dim() else leaf, batch.target
-    )
-    return Batch(args, kwargs, target), len(own) * count / rows
+    return example.taken(batch, own), len(own) * count / rows

@@ -32,9 +32,6 @@ from .settings import Training
 WARM_UP = 0.1
 """Share of the steps during which the step size rises."""
 
-Score = Callable[[], float]
-"""How good the present weights are; higher is better."""
-
 
 @dataclass
 class Phase:

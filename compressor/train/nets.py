@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
-from torch.utils import _pytree as pytree
 
+from compressor.passes.leaves import tensors
 from compressor.passes.program import tensor_name
 
 BATCH_NORM = torch.ops.aten.batch_norm.default
-INSTANCE_NORM = torch.ops.aten.instance_norm.default
 
 
 class Trainee(nn.Module):
@@ -43,8 +42,7 @@ class Trainee(nn.Module):
         """Run the graph once."""
         runner = _Runner(self)
         outputs = runner.run(*leaves, enable_io_processing=False)
-        found = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-        return found, [runner.found[name] for name in self.taps]
+        return tensors(outputs), [runner.found[name] for name in self.taps]
 
 
 class _Runner(Interpreter):

@@ -150,7 +150,7 @@ def test_two_models_stand_side_by_side_and_everything_is_json():
 
 
 def test_what_cannot_run_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="cannot run this model"):
+    with pytest.raises(UsageError, match="cannot load the model"):
         profile(b"nothing")
     with pytest.raises(UsageError, match="one at least"):
         profile(convolutions(3), runs=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from compressor.passes import Budget, Measured, Options
 from compressor.passes.curves import DAMPING, curve
-from compressor.passes.duet import chunks_of
+from compressor.passes.duet import sampled
 from compressor.passes.errors import UsageError
 from compressor.passes.readings import Reading, readings
 from torch import nn
@@ -25,7 +25,7 @@ def calls(x, size=32):
 
 
 def of(coupling, x, axis):
-    read = readings(coupling, chunks_of(calls(x), coupling.program))
+    read = readings(coupling, sampled(calls(x), coupling.program)[0])
     group = next(g for g in coupling.groups if axis in map(str, g.axes))
     return group, read
 
