@@ -29,6 +29,7 @@ from .errors import ContractError, UsageError
 from .free import Dynamic, check_apart, dynamic_shapes, fixes, free_axes, input_names
 from .program import FreeAxes, Nested, Program, fetch, shares_batch
 from .quiet import quiet
+from .shapes import trimmed
 from .state import attach
 from .valueless import has_values, imagined
 
@@ -91,6 +92,8 @@ def _captured(
             with _nothing_printed(), torch.no_grad():
                 program = attempt()
                 decompose(program.module)
+                trimmed(program.module)
+                program.check()
         except Exception as error:  # whatever the tracer raises is the reason we report
             first = str(error).strip().splitlines() or [""]
             failures.append(f"{name}: {type(error).__name__}: {first[0][:200]}")
