@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from torch._ops import OpOverload
+from torch.fx import Node
 
 from ..labels import Ledger
 from . import (
     contraction,
+    einsum,
     indexing,
     joining,
     movement,
@@ -22,13 +24,14 @@ from . import (
 )
 from .table import Call, Resizing, Result, Rule, RuleTable
 
-__all__ = ["FAMILIES", "RULES", "Call", "Resizing", "Rule", "functional_twin", "known", "rule_for"]
+__all__ = ["RULES", "Call", "Resizing", "Rule", "functional_twin", "known", "row_of", "rule_for"]
 
 FAMILIES = (
     movement,
     joining,
     patches,
     contraction,
+    einsum,
     norm,
     reduction,
     indexing,
@@ -80,3 +83,8 @@ def rule_for(op: OpOverload) -> Rule:
     if found is not None:
         return found
     return POINTWISE if any(torch.Tag.pointwise in name.tags for name in names) else FROZEN
+
+
+def row_of(node: Node) -> Rule:
+    """The row of the operator that a node calls; that of an unknown one for all other nodes."""
+    return rule_for(node.target) if isinstance(node.target, OpOverload) else FROZEN

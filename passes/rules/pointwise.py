@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 
 from ..labels import Ledger, Value
-from .kernels import Fusion
+from .kernels import ADDITION, Fusion
+from .references import silent
 from .table import Call, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
@@ -85,9 +86,18 @@ RULES: RuleTable = {
         for kind, ops in ACTIVATIONS.items()
         for op in ops
     },
-    aten.add.Tensor: Rule(pointwise, fusion=Fusion("addition")),
+    aten.add.Tensor: Rule(pointwise, fusion=ADDITION),
     aten.glu.default: Rule(gated),
-    aten.prelu.default: Rule(prelu, without=_SLOPES),
-    aten._prelu_kernel.default: Rule(pointwise, without=_SLOPES),
-    **{op: Rule(pointwise, without="its weight is a share") for op in overloads(aten.lerp)},
+    aten.prelu.default: Rule(prelu, reference=silent, without=_SLOPES),
+    aten._prelu_kernel.default: Rule(pointwise, reference=silent, without=_SLOPES),
+    **{
+        op: Rule(pointwise, reference=silent, without="its weight is a share")
+        for op in overloads(aten.lerp)
+    },
+    **{
+        op: Rule(pointwise, steps=True)
+        for op in overloads(
+            *(aten.round, aten.floor, aten.ceil, aten.trunc, aten.sign, aten.sgn, aten.heaviside)
+        )
+    },
 }
