@@ -24,7 +24,17 @@ from . import (
 )
 from .table import Call, Resizing, Result, Rule, RuleTable
 
-__all__ = ["RULES", "Call", "Resizing", "Rule", "functional_twin", "known", "row_of", "rule_for"]
+__all__ = [
+    "ONNX",
+    "RULES",
+    "Call",
+    "Resizing",
+    "Rule",
+    "functional_twin",
+    "known",
+    "row_of",
+    "rule_for",
+]
 
 FAMILIES = (
     movement,
@@ -51,6 +61,8 @@ def _merged(tables: Sequence[RuleTable]) -> RuleTable:
 
 
 RULES: RuleTable = _merged([family.RULES for family in FAMILIES])
+ONNX = {op._schema.name.removeprefix("aten::"): row.onnx for op, row in RULES.items() if row.onnx}
+"""What ONNX calls elementwise kernels, by the names of their operators."""
 
 
 def functional_twin(op: OpOverload) -> OpOverload:

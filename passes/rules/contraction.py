@@ -337,7 +337,8 @@ RULES: RuleTable = {
     aten.outer.default: replace(VECTOR, label=outer, macs=None),
     aten.addmm.default: replace(ADDED, finite=True),
     aten.baddbmm.default: ADDED,
-    **{op: Rule(total, reference=masked) for op in overloads(aten.sum, aten.nansum)},
+    **{op: Rule(total, reference=masked, onnx="ReduceMean") for op in overloads(aten.sum)},
+    **{op: Rule(total, reference=masked) for op in overloads(aten.nansum)},
     aten.cdist.default: Rule(distances, macs=distance_macs, reference=masked),
     aten.cosine_similarity.default: Rule(cosine, reference=masked),
     aten.bilinear.default: Rule(

@@ -148,9 +148,9 @@ def pad_widths(new: Resizing) -> dict[str, Any]:
 
 RULES: RuleTable = {
     # joining
-    aten.cat.default: Rule(concatenated),
+    aten.cat.default: Rule(concatenated, onnx="Concat"),
     aten.concat.default: Rule(concatenated),
-    aten.stack.default: Rule(concatenated),
+    aten.stack.default: Rule(concatenated, onnx="Concat"),
     # constants
     aten.constant_pad_nd.default: Rule(padded, pad_widths, fusion=Fusion("padding")),
     aten.pad.default: Rule(padded, pad_widths, fusion=Fusion("padding")),

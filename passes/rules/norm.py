@@ -184,18 +184,18 @@ RULES: RuleTable = {
         group_norm, norm_groups, reference=references.group_norm, without=_SCALES
     ),
     **{
-        op: Rule(statistic, reference=reference)
-        for packet, reference in {
-            aten.var: references.variance,
-            aten.std: references.deviation,
-            aten.linalg_vector_norm: references.length,
-            aten.norm: references.length,
-        }.items()
+        op: Rule(statistic, reference=reference, onnx=word)
+        for packet, reference, word in (
+            (aten.var, references.variance, "ReduceMean"),
+            (aten.std, references.deviation, ""),
+            (aten.linalg_vector_norm, references.length, ""),
+            (aten.norm, references.length, ""),
+        )
         for op in overloads(packet)
         if "dim" in [argument.name for argument in op._schema.arguments]
     },
     **{
-        op: Rule(statistic, kernel=kernels.mean, reference=references.mean)
+        op: Rule(statistic, kernel=kernels.mean, reference=references.mean, onnx="ReduceMean")
         for op in (*overloads(aten.mean), aten.mean.default)
         if op is aten.mean.default or "dim" in [one.name for one in op._schema.arguments]
     },

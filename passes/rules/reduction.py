@@ -74,11 +74,12 @@ RULES: RuleTable = {
         op: Rule(whole_axis, kernel=kernels.softmax)
         for op in overloads(aten.softmax, aten._softmax)
     },
+    **{op: Rule(whole_axis, onnx="ReduceMean") for op in overloads(aten.amax)},
     **{
         op: Rule(whole_axis)
         for op in overloads(
             aten.log_softmax, aten._log_softmax, aten.prod,
-            aten.amax, aten.amin, aten.max, aten.min, aten.argmax, aten.argmin, aten.any, aten.all,
+            aten.amin, aten.max, aten.min, aten.argmax, aten.argmin, aten.any, aten.all,
             aten.sort, aten.argsort, aten.topk, aten.cumsum, aten.cumprod, aten.logsumexp,
             aten.median, aten.var_mean, aten.std_mean, aten.count_nonzero, aten.aminmax,
             aten.logcumsumexp, aten.cummax,

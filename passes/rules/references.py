@@ -54,7 +54,7 @@ def over_last_axes(*, centred: bool) -> Reference:
 
     def reference(call: Call, given: Given, stays: Stays) -> Tensor:
         x, kept = _input(call, given, stays)
-        axes = range(x.dim() - len(call["normalized_shape"]), x.dim())
+        axes = list(range(x.dim() - len(call["normalized_shape"]), x.dim()))
         return _scaled(_normalised(call, x, kept, axes, centred=centred), given) * kept
 
     return reference
@@ -85,7 +85,7 @@ def weight_norm(call: Call, given: Given, stays: Stays) -> Tensor:
 
 
 def _normalised(
-    call: Call, x: Tensor, stays: Tensor, axes: Sequence[int], *, centred: bool = True
+    call: Call, x: Tensor, stays: Tensor, axes: list[int], *, centred: bool = True
 ) -> Tensor:
     eps = call.get("eps")
     eps = torch.finfo(x.dtype).eps if eps is None else float(eps)

@@ -149,7 +149,7 @@ class Rule:
     """How one operator treats channels, and what else is asked about it.
 
     1. `label`, `resize`, `move`, `reorders`: what stands or falls together, and what follows
-    2. `macs`, `kernel`, `fusion`, `view`: what it costs
+    2. `macs`, `kernel`, `fusion`, `onnx`, `view`: what it costs
     3. `regression`: how its weights are fitted to what they should give
     4. `reference`: what it gives where channels are silent
     5. `alias`, `finite`, `steps`: what its results are
@@ -162,6 +162,8 @@ class Rule:
     kernel: "KernelRow | None" = None
     """What a runtime computes; None for one pass over the largest of its values."""
     fusion: "Fusion | None" = None
+    onnx: str = ""
+    """The ONNX operator that one pass over its values is timed as; "" for any other."""
     regression: "Regression | None" = None
     view: bool = False
     """Whether it makes no numbers of its own."""
