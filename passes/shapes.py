@@ -73,10 +73,7 @@ def trimmed(module: GraphModule) -> None:
     for node in module.graph.nodes:
         for name, bound in _past_the_axis(node).items():
             place = [one.name for one in node.target._schema.arguments].index(name)
-            if place < len(node.args):
-                node.update_arg(place, bound)
-            else:
-                node.update_kwarg(name, bound)
+            node.update_arg(place, bound)
 
 
 def _past_the_axis(node: Node) -> dict[str, int]:

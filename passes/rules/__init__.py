@@ -4,6 +4,7 @@ To add an operator, add a row to the table of its family and a case to `tests/pa
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch._ops import OpOverload
@@ -24,17 +25,7 @@ from . import (
 )
 from .table import Call, Resizing, Result, Rule, RuleTable
 
-__all__ = [
-    "ONNX",
-    "RULES",
-    "Call",
-    "Resizing",
-    "Rule",
-    "functional_twin",
-    "known",
-    "row_of",
-    "rule_for",
-]
+__all__ = ["ONNX", "RULES", "Call", "Resizing", "Rule", "known", "row_of", "rule_for"]
 
 FAMILIES = (
     movement,
@@ -88,6 +79,7 @@ def known(op: OpOverload) -> bool:
     return rule_for(op) is not FROZEN
 
 
+@cache
 def rule_for(op: OpOverload) -> Rule:
     """The operator's row; elementwise operators share one; unknown ones are frozen."""
     names = (op, functional_twin(op))

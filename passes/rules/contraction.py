@@ -309,20 +309,11 @@ CONVOLUTION = Rule(
     reference=silent,
     finite=True,
 )
-MATMUL = Rule(
-    matmul,
-    macs=matmul_macs,
-    kernel=kernels.matmul,
-    regression=regressions.product,
-    reference=masked,
-)
+MATMUL = Rule(matmul, macs=matmul_macs, kernel=kernels.matmul, regression=regressions.product,
+              reference=masked)  # fmt: skip
 ADDED = replace(MATMUL, label=add_matmul, regression=regressions.added_product)
-VECTOR = Rule(
-    matmul,
-    macs=matmul_macs,
-    reference=masked,
-    without="a product with a vector: too few numbers to fit, and no kernel of its own",
-)
+VECTOR = Rule(matmul, macs=matmul_macs, reference=masked,
+              without="too few numbers to fit, and no kernel of its own")  # fmt: skip
 
 RULES: RuleTable = {
     aten.linear.default: Rule(
