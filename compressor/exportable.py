@@ -23,21 +23,13 @@ from torch.utils import _pytree as pytree
 
 from compressor.passes.leaves import fresh
 from compressor.passes.program import Program
+from compressor.passes.rules import row_of
+from compressor.passes.rules.kernels import RELU, Fusion
 from compressor.passes.state import copied, tree
 
 aten = torch.ops.aten
 _ATTENTION = aten.scaled_dot_product_attention.default
-_PADS = (aten.pad.default, aten.constant_pad_nd.default)
-_MAX_POOLS = (
-    aten.max_pool1d.default,
-    aten.max_pool2d.default,
-    aten.max_pool3d.default,
-    aten.max_pool1d_with_indices.default,
-    aten.max_pool2d_with_indices.default,
-    aten.max_pool3d_with_indices.default,
-)
 _PARTS = (aten.split.Tensor, aten.chunk.default)
-_NEVER_NEGATIVE = (aten.relu.default, aten.relu_.default)
 
 
 def exportable(program: Program) -> GraphModule:
@@ -56,7 +48,7 @@ def exportable(program: Program) -> GraphModule:
             _by_slices(graph, node)
     for node in graph.find_nodes(op="call_function", target=aten.view.default):
         node.target = aten.reshape.default
-    for node in [node for node in graph.nodes if node.target in _MAX_POOLS]:
+    for node in [node for node in graph.nodes if row_of(node).fusion == Fusion("max pool")]:
         _apart_from_its_padding(graph, node)
     graph.lint()
     return GraphModule(tree(program.tensors(), program.parts()), graph)
@@ -95,10 +87,10 @@ def _by_slices(graph: Graph, parts: Node) -> None:
 def _apart_from_its_padding(graph: Graph, pool: Node) -> None:
     """A call that changes nothing between the two, unless both paddings mean the same."""
     padded = pool.args[0]
-    if not isinstance(padded, Node) or padded.target not in _PADS:
+    if not isinstance(padded, Node) or row_of(padded).fusion != Fusion("padding"):
         return
     given = padded.args[0]
-    if isinstance(given, Node) and given.target in _NEVER_NEGATIVE:
+    if isinstance(given, Node) and row_of(given).fusion == RELU:
         return
     with graph.inserting_before(pool):
         same = graph.call_function(aten.clamp.default, (padded, -math.inf))

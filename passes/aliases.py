@@ -4,16 +4,8 @@ A view shows the memory of another value. Where a call that works in place comes
 must stay one: a copy in its place would lose what is written, or miss it.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch.fx import Node
-
-aten = torch.ops.aten
-
-_MAY_COPY = (aten.reshape.default, aten.flatten.using_ints, aten.contiguous.default)
-"""Views where the memory allows it: after a transposition it does not."""
-_REORDER = (aten.permute.default, aten.transpose.int, aten.movedim.int, aten.swapaxes.default)
 
 
 def is_view(node: Node) -> bool:
@@ -22,16 +14,6 @@ def is_view(node: Node) -> bool:
     if not isinstance(op, torch._ops.OpOverload):
         return False
     return any(one.alias_info is not None for one in op._schema.returns)
-
-
-def is_copied(path: Sequence[Node]) -> bool:
-    """Whether a chain of calls, each on the result of the one before, gives memory of its own."""
-    turned = False
-    for node in path:
-        if not is_view(node) or (turned and node.target in _MAY_COPY):
-            return True
-        turned = turned or node.target in _REORDER
-    return False
 
 
 def is_written_later(view: Node) -> bool:

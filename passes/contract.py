@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Protocol
 
 from .log import Entry, Log
 from .program import Program
-from .shapes import check
 from .spec import options_of
 
 
@@ -69,11 +68,11 @@ class Pass(Protocol):
 
 
 def apply(step: Pass, program: Program) -> PassResult:
-    """Run a pass with its checks before and after; what it gives is closed (`shapes.check`)."""
+    """Run a pass with its checks before and after; what it gives is closed (`Program.check`)."""
     step.requires(program)
     result = step.run(program)
     if result.program is not program:
-        check(result.program)
+        result.program.check()
     step.ensures(program, result.program)
     return result
 

@@ -17,8 +17,8 @@ from torch.utils import _pytree as pytree
 
 from .alike import LEAST
 from .leaves import fresh
+from .rules import row_of
 
-_STEPS = ("round", "floor", "ceil", "trunc", "sign", "sgn", "heaviside", "fix")
 DRAWS = 16
 """Ways of rounding that are tried: up, down, and at random."""
 
@@ -81,8 +81,7 @@ class _Kinds(_Careful):
     def _is_step(self, n: Node, result: Tensor) -> bool:
         if not (result.is_floating_point() or result.is_complex()):
             return True
-        schema = getattr(n.target, "_schema", None)
-        if schema is not None and schema.name.removeprefix("aten::").rstrip("_") in _STEPS:
+        if row_of(n).steps:
             return True
         given = [one for one in n.all_input_nodes if one.op != "get_attr" or self._floats(one)]
         return bool(given) and all(one in self.steps and self._stems(one) for one in given)

@@ -7,19 +7,18 @@ Inside a shuffle rows would have to stay equally long. Seen from outside it only
 so once channels go it is replaced by one `index_select`, and every channel is free.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from .aliases import is_copied, is_written_later
+from .aliases import is_view, is_written_later
 from .interpret import Trace
 from .labels import Value, compact, varying
-from .rules import Call, rule_for
+from .rules import Call, row_of
 from .rules.table import position_ids
-
-aten = torch.ops.aten
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,31 +33,13 @@ class Gather:
     """int64 [size of the axis in `exit`]"""
 
 
-PICKS = {aten.index.Tensor, aten.index_select.default}
-"""Calls whose positions are a constant of the network, which has to follow."""
-
-REORDERS = {
-    *PICKS,
-    aten.roll.default,
-    aten.flip.default,
-    aten.channel_shuffle.default,
-    aten.slice.Tensor,
-}
-"""Calls that pick positions of an axis in a way that literals cannot follow."""
-
-
-WHATEVER = {*PICKS, aten.roll.default, aten.channel_shuffle.default}
-"""Of these, the calls whose literals count positions: they reorder what stays, even where they
-leave the whole as it is (a roll by as many positions as there are)."""
-
-
 def find_gathers(trace: Trace) -> tuple[Gather, ...]:
     """All regions of data movement that only reorder one labelled axis."""
     found = []
     for node, call in trace.calls.items():
         if not _move(trace, node) or _on_several_axes(call.x):
             continue
-        if _on_several_axes(trace.results[node]) or call.op in REORDERS:
+        if _on_several_axes(trace.results[node]) or row_of(node).reorders:
             gather = _follow(trace, node)
             if gather is not None:
                 found.append(gather)
@@ -69,7 +50,7 @@ def _move(trace: Trace, node: Node) -> bool:
     return (
         node in trace.calls
         and isinstance(trace.results[node], Value)
-        and rule_for(trace.calls[node].op).move is not None
+        and row_of(node).move is not None
     )
 
 
@@ -86,7 +67,7 @@ def _follow(trace: Trace, first: Node) -> Gather | None:
     ids = [position_ids(start, axis) for axis in range(start.rank)]
     while True:
         call = trace.calls[node]
-        move = rule_for(call.op).move
+        move = row_of(node).move
         if move is None or not isinstance(trace.results[node], Value):
             return None
         moved = [move(call, array) for array in ids]
@@ -101,9 +82,20 @@ def _follow(trace: Trace, first: Node) -> Gather | None:
         node = next(iter(node.users))
         if not _move(trace, node) or node.args[0] is not inside[-1]:
             return None
-    if not is_copied([*inside, node]) and is_written_later(node):
+    if not _is_copied([*inside, node]) and is_written_later(node):
         return None
     return _permutation(entry, start, call, trace.results[node], tuple(inside), ids)
+
+
+def _is_copied(path: Sequence[Node]) -> bool:
+    """Whether a chain of calls, each on the result of the one before, gives memory of its own."""
+    turned = False
+    for node in path:
+        alias = row_of(node).alias
+        if not is_view(node) or (turned and alias == "at times"):
+            return True
+        turned = turned or alias == "turned"
+    return False
 
 
 def _permutation(
@@ -112,14 +104,14 @@ def _permutation(
     if start.rank != end.rank or not start.arrays:
         return None
     moved = [a for a, one in enumerate(ids) if not torch.equal(one, position_ids(start, a))]
-    rolled = exit.axes("dims") if exit.op is aten.roll.default else ()
+    rolled = exit.axes("dims") if "shifts" in exit.given else ()
     own = moved[0] if moved else rolled[0] if rolled else varying(start.arrays[0])[0]
     along = [[varying(array) for array in value.arrays if array.shape[own] > 1]
              for value in (start, end)]  # fmt: skip
     if along != [[(own,)], [(own,)]]:
         return None
     source = ids[own].flatten() - 1
-    if exit.op not in WHATEVER and bool((source.diff() == 1).all()):
+    if row_of(exit.node).reorders != "positions" and bool((source.diff() == 1).all()):
         return None  # a plain slice: its bounds follow
     for axis, array in enumerate(ids):
         if any(array.shape[other] > 1 and other != axis for other in range(array.dim())):

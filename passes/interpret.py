@@ -18,9 +18,8 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from .labels import Ledger, Value, varying
-from .program import Program, hint, operator_name, shape_of
-from .rules import Call, rule_for
-from .rules.contraction import RULES as CONTRACTIONS
+from .program import Program, by_name, hint, operator_name, shape_of
+from .rules import Call, row_of
 from .rules.contraction import convolution
 from .valueless import place
 
@@ -59,7 +58,7 @@ def interpret(program: Program, ignore: Sequence[str] = ()) -> Trace:
         elif isinstance(node.target, torch._ops.OpOverload) and _gives_tensors(node):
             call = Call(node, _bind(node, results))
             calls[node] = call
-            results[node] = rule_for(node.target).label(ledger, call)
+            results[node] = row_of(node).label(ledger, call)
             _note_grids(ledger, results[node])
         elif node.op == "call_function" and _gives_tensors(node):
             results[node] = _opaque(ledger, node, results)
@@ -115,13 +114,9 @@ def _convolution_weights(program: Program) -> dict[str, int]:
 
 
 def _groups(user: Node, weight: Node) -> int | None:
-    rule = CONTRACTIONS.get(user.target) if isinstance(user.target, torch._ops.OpOverload) else None
-    if rule is None or rule.label is not convolution or user.args[1] is not weight:
+    if row_of(user).label is not convolution or user.args[1] is not weight:
         return None
-    assert isinstance(user.target, torch._ops.OpOverload)
-    names = [argument.name for argument in user.target._schema.arguments]
-    place = names.index("groups")
-    given = user.args[place] if place < len(user.args) else user.kwargs.get("groups", 1)
+    given = by_name(user).get("groups", 1)
     return given if isinstance(given, int) else None
 
 

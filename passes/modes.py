@@ -8,8 +8,7 @@ from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 
 _MODE_ARGUMENTS = {"training", "train"}
-_SWITCHED = {"batch_norm", "dropout", "feature_dropout", "alpha_dropout", "lstm", "gru",
-             "rnn_tanh", "rnn_relu", "rrelu"}  # fmt: skip
+"""What schemas of operators that follow train mode call it: norms, dropout, recurrent layers."""
 
 
 class Shrunk(GraphModule):
@@ -36,9 +35,15 @@ def follow_mode(graph: Graph) -> None:
     written so, and stays.
     """
     for node in graph.nodes:
-        place = None if "follows_mode" in node.meta else _mode_argument(node)
-        if place is not None:
-            node.meta["follows_mode"] = _given(node, *place) is False
+        mode = None if "follows_mode" in node.meta else trains(node)
+        if mode is not None:
+            node.meta["follows_mode"] = mode is False
+
+
+def trains(node: Node) -> object:
+    """What a call is told of training; None where it is told nothing."""
+    place = _mode_argument(node)
+    return None if place is None else _given(node, *place)
 
 
 def _switch(graph: Graph, mode: bool) -> bool:
@@ -60,10 +65,7 @@ def _mode_argument(node: Node) -> tuple[int, str] | None:
     """Where a call is told whether it trains: position and name."""
     if not isinstance(node.target, OpOverload):
         return None
-    schema = node.target._schema
-    if schema.name.removeprefix("aten::").rstrip("_") not in _SWITCHED:
-        return None
-    named = enumerate(argument.name for argument in schema.arguments)
+    named = enumerate(argument.name for argument in node.target._schema.arguments)
     return next(((index, name) for index, name in named if name in _MODE_ARGUMENTS), None)
 
 

@@ -14,8 +14,6 @@ from torch.fx import Node
 
 from .program import by_name
 
-aten = torch.ops.aten
-
 
 class Sums:
     """First and second moments of x and its target t, for each channel (axis 1): float64."""
@@ -100,14 +98,12 @@ class Norm:
         return float(errors[0]) / spread, float(errors[best]) / spread
 
 
-def norm_of(node: Node) -> Norm | None:
-    """The node as a batch norm in eval mode, if it is one whose statistics are stored."""
-    if node.target is not aten.batch_norm.default:
-        return None
+def batch_norm(node: Node, tensors: Mapping[str, Tensor], rank: int) -> Norm | str:
+    """The call as a norm, if it is one in eval mode whose statistics are stored; else ""."""
     given = by_name(node)
     names = [given.get(name) for name in ("weight", "running_mean", "running_var")]
     stored = [isinstance(one, Node) and one.op == "get_attr" for one in names]
     if given.get("training") or not all(stored[1:]) or (names[0] is not None and not stored[0]):
-        return None
+        return ""
     weight, mean, var = ("" if one is None else str(one.target) for one in names)
     return Norm(node, given["input"], weight, mean, var, float(given.get("eps", 1e-5)))

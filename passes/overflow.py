@@ -9,24 +9,16 @@ from torch.utils import _pytree as pytree
 
 from .edges import output_names
 from .errors import UsageError
-from .program import Program, by_name, fetch, variances, where
+from .program import Program, by_name, fetch, tensor_name, where
+from .rules import row_of
 from .valueless import has_values
-
-aten = torch.ops.aten
-
-LAYERS = frozenset({
-    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
-    "conv_transpose3d", "convolution", "addmm", "batch_norm",
-})  # fmt: skip
-"""Operators of which no finite network makes infinities on purpose, as masks do elsewhere."""
 
 
 def refuse_overflow(node: Node, result: Any, batch: int) -> None:
     """Raise UsageError for a layer whose result holds NaN or infinities."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None or schema.name.removeprefix("aten::") not in LAYERS:
+    if not row_of(node).finite or not isinstance(result, Tensor):
         return
-    if not isinstance(result, Tensor) or bool(torch.isfinite(result).all()):
+    if bool(torch.isfinite(result).all()):
         return
     raise UsageError(
         "the model computes no finite numbers on the calibration data",
@@ -61,19 +53,18 @@ def count(result: Tensor) -> str:
 
 def refuse_negative_variances(program: Program) -> None:
     """Raise UsageError for a norm that would take the root of a negative number."""
-    stored = variances(program)
     for node in program.calls():
-        if node.target not in (aten.batch_norm.default, aten.instance_norm.default):
+        name = tensor_name(node, "running_var")
+        if not name:
             continue
-        for name in stored & {str(one.target) for one in node.all_input_nodes}:
-            own = fetch(program.module, name)
-            eps = float(by_name(node).get("eps", 1e-5))
-            if not has_values(own) or not bool((own.detach().double() + eps <= 0).any()):
-                continue
-            bad = int((own.detach() < 0).sum())
-            raise UsageError(
-                f"{name} has {bad:,} negative among its {own.numel():,} values",
-                where=where(node),
-                why="the norm takes the square root of its running variance, which is NaN there",
-                hint="a variance is never negative: look at how the checkpoint was made or changed",
-            )
+        own = fetch(program.module, name)
+        eps = float(by_name(node).get("eps", 1e-5))
+        if not has_values(own) or not bool((own.detach().double() + eps <= 0).any()):
+            continue
+        bad = int((own.detach() < 0).sum())
+        raise UsageError(
+            f"{name} has {bad:,} negative among its {own.numel():,} values",
+            where=where(node),
+            why="the norm takes the square root of its running variance, which is NaN there",
+            hint="a variance is never negative: look at how the checkpoint was made or changed",
+        )

@@ -7,15 +7,32 @@ node the shape it had (`meta["val"]`) and where it came from (`meta["stack_trace
 never changed in place: every pass returns a new one that shares what it did not touch.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
+
+from . import shapes
+from .nodes import by_name, fetch, hint, module_path, operator_name, shape_of, tensor_name, where
+
+__all__ = [
+    "FreeAxes",
+    "Nested",
+    "Program",
+    "by_name",
+    "fetch",
+    "hint",
+    "module_path",
+    "operator_name",
+    "shape_of",
+    "shares_batch",
+    "tensor_name",
+    "variances",
+    "where",
+]
 
 FreeAxes = Mapping[int, Mapping[int, str]]
 """Free axes by the position of their input among all leaves: position -> axis -> name."""
@@ -67,33 +84,13 @@ class Program:
         """The operator calls, in the order in which they run."""
         return (node for node in self.module.graph.nodes if node.op == "call_function")
 
+    def check(self) -> None:
+        """Raise ContractError, which names the node, unless the program is closed (`shapes.check`).
 
-def fetch(module: torch.nn.Module, name: str) -> Any:
-    """The attribute `name` (dotted) of `module`."""
-    at: Any = module
-    for part in name.split("."):
-        at = getattr(at, part)
-    return at
-
-
-_UNKNOWN = 7919
-
-
-def hint(size: int | torch.SymInt) -> int:
-    """The size as in the example inputs, also where it is symbolic.
-
-    A size that depends on the data (the length of `nonzero`) has none: any number above one will
-    do, since such an axis carries no channels.
-    """
-    if isinstance(size, int):
-        return size
-    known = size.node.hint
-    return _UNKNOWN if known is None else int(known)
-
-
-def shape_of(node: Node) -> tuple[int, ...]:
-    """Sizes of the node's tensor at the example inputs."""
-    return tuple(hint(size) for size in node.meta["val"].shape)
+        A value without a shape, a tensor that is not there, a shape that is not what the call
+        gives, and a literal that does not fit what it is applied to.
+        """
+        shapes.check(self.module)
 
 
 def shares_batch(leaf: Nested, batch: int | None) -> bool:
@@ -101,51 +98,6 @@ def shares_batch(leaf: Nested, batch: int | None) -> bool:
     return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch
 
 
-def tensor_name(node: Node, argument: str) -> str:
-    """The `state_dict` name of the tensor that a call reads as `argument`, or ""."""
-    source = by_name(node).get(argument)
-    return str(source.target) if isinstance(source, Node) and source.op == "get_attr" else ""
-
-
-def by_name(node: Node) -> dict[str, Any]:
-    """The arguments of a call by the names of the operator's schema."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    names = [argument.name for argument in node.target._schema.arguments]
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-
-
 def variances(program: Program) -> set[str]:
     """Names of the running variances: they are divided by, and never negative."""
-    norms = (torch.ops.aten.batch_norm.default, torch.ops.aten.instance_norm.default)
-    return {tensor_name(node, "running_var") for node in program.calls() if node.target in norms}
-
-
-def module_path(node: Node) -> str:
-    """The user's module that a node is of: ``layer1.0.conv``; "" for the outermost one."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = str(list(stack.values())[-1][0]) if stack else ""
-    return "" if path == _NO_MODULE else re.sub(r"^L\['self'\]\.?", "", path)
-
-
-_NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
-"""What torch.export writes for the sizes of inputs."""
-
-
-def where(node: Node) -> str:
-    """The user's module path and source line of a node: ``layer1.0.conv (models/net.py:41)``."""
-    path = module_path(node)
-    trace = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    own = [(file, line) for file, line in trace if "/site-packages/" not in file]
-    own = own if own or path else trace  # a line of a library says less than the module path
-    line = f"{'/'.join(own[-1][0].split('/')[-2:])}:{own[-1][1]}" if own else ""
-    return f"{path} ({line})" if path and line else path or line or str(node)
-
-
-def operator_name(node: Node) -> str:
-    """``conv2d`` for ``aten.conv2d.default``; other overloads keep their name."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return getattr(target, "__name__", str(target))
-    name = target._schema.name.removeprefix("aten::")
-    overload = target._overloadname
-    return name if overload in ("default", "Tensor", "int", "dim") else f"{name}.{overload}"
+    return {tensor_name(node, "running_var") for node in program.calls()} - {""}

@@ -17,15 +17,17 @@ from torch.fx import Node
 from .coupling import Coupling
 from .duet import Chunk, Strand
 from .labels import Value
-from .norms import Norm, Sums, norm_of
+from .modes import trains
+from .norms import Norm, Sums
 from .plan import Plan
 from .program import Program, by_name, fetch, shape_of, where
 from .regress import Fit, Moments, fit
+from .rules import row_of
+from .rules.kernels import ADDITION, nothing
+from .rules.movement import same
 from .rules.regressions import Contraction, Convolution, View
 from .sizes import Sizes
-from .views import recurrent, view
-
-aten = torch.ops.aten
+from .views import norm_of, recurrent, view
 
 COLUMNS = 6000
 """A layer with more is solved by channels, all of whose kernel taps move together."""
@@ -307,7 +309,7 @@ class Duet:
             here = norm_of(user)
             if here is not None and here.x is at and norm is None:
                 norm = here
-            elif user.target in (aten.add.Tensor, aten.add_.Tensor):
+            elif row_of(user).fusion == ADDITION:
                 return Path(norm, self._other(user, at, node))
             elif not _passes_on(user):
                 return Path(norm, None)
@@ -366,11 +368,10 @@ class Duet:
 
 
 def _passes_on(node: Node) -> bool:
-    """Whether a call hands its input on as it is."""
-    if node.target in (aten.alias.default, aten.clone.default, aten.contiguous.default):
-        return True
-    dropped = node.target in (aten.dropout.default, aten.dropout_.default)
-    return dropped and not by_name(node).get("train")
+    """Whether a call hands its input on as it is: a copy, or dropout in eval mode."""
+    row = row_of(node)
+    kinds = {one.meta["val"].dtype for one in (node, *node.all_input_nodes) if row.move is same}
+    return row.kernel is nothing and len(kinds) == 1 and not trains(node)
 
 
 def _uses(program: Program) -> dict[str, int]:

@@ -21,14 +21,13 @@ from .agreement import divergence
 from .contract import PassResult, Site, apply
 from .duet import Chunk, Strand, frontier, held_out, sampled
 from .errors import ContractError
-from .norms import norm_of
 from .plan import Plan
 from .program import Program, where
 from .rebuild import clone
 from .refit import Duet, Layer
 from .rules.regressions import View
 from .valueless import require_values
-from .views import recurrent, view
+from .views import norm_of, recurrent, view
 
 MEMORY = 1 << 30
 """Bytes of activations that are held at once, unless something else is asked for."""

@@ -1,7 +1,8 @@
 """Sizes and types of every value, by running the graph on tensors that hold no numbers.
 
-    infer(module)     after a surgery: every node gets the size that its result has now
-    check(program)    at every border between passes: all is written down, and is what comes out
+    infer(module)      after a surgery: every node gets the size that its result has now
+    trimmed(module)    after the capture: slices end where their axis does
+    check(module)      at every border between passes: all is written down, and is what comes out
 
 Sizes that are free stay symbols: the inputs' own, as they were captured.
 """
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import snapshot_fake
@@ -20,8 +22,13 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from .errors import ContractError
-from .program import Program, fetch, hint, operator_name, where
+from .nodes import by_name, fetch, hint, operator_name, where
 from .quiet import quiet
+
+_BOUNDS = {"dim", "start", "end"}
+"""Arguments of a call that cuts an axis, and takes bounds outside of it."""
+OPEN = 2**63 - 1
+"""The end of ``x[3:]``."""
 
 Sized = tuple[tuple[int, ...], torch.dtype]
 """Sizes at the example inputs, and the type of the elements."""
@@ -39,11 +46,11 @@ def infer(module: GraphModule) -> None:
                 node.meta["val"] = value
 
 
-def check(program: Program) -> None:
-    """Raise ContractError, which names the node, unless the program is closed: every tensor that
-    its graph reads is there, every value has a size and a type, and these are what the calls give.
+def check(module: GraphModule) -> None:
+    """Raise ContractError, which names the node, unless the graph is closed: every tensor that it
+    reads is there, every value has a size and a type, these are what the calls give, and literals
+    fit what they are applied to.
     """
-    module = program.module
     for node in module.graph.nodes:
         if node.op == "get_attr":
             _fetched(module, node)
@@ -53,6 +60,37 @@ def check(program: Program) -> None:
     with quiet("torch._subclasses.fake_tensor"):
         for node, value in _run(module):
             _compare(node, value)
+            for name, bound in _past_the_axis(node).items():
+                raise ContractError(
+                    f"{operator_name(node)} at {where(node)} has a stale literal: {name} is "
+                    f"{by_name(node)[name]}, and the axis ends at {bound}"
+                )
+
+
+def trimmed(module: GraphModule) -> None:
+    """Write slices that reach past their axis (``x[:, :1000]``) as what they take, so that a bound
+    which no longer fits tells of a surgery that forgot it."""
+    for node in module.graph.nodes:
+        for name, bound in _past_the_axis(node).items():
+            place = [one.name for one in node.target._schema.arguments].index(name)
+            node.update_arg(place, bound)
+
+
+def _past_the_axis(node: Node) -> dict[str, int]:
+    """Bounds of a slice outside of an axis of known size, and where they cut: torch takes both."""
+    op = node.target
+    if not isinstance(op, OpOverload) or not {one.name for one in op._schema.arguments} >= _BOUNDS:
+        return {}
+    given, source = by_name(node), node.all_input_nodes[0]
+    owner: Any = node.graph.owning_module
+    known = fetch(owner, str(source.target)) if source.op == "get_attr" else source.meta["val"]
+    size = known.shape[given.get("dim", 0)]
+    return {
+        name: size if bound > 0 else 0
+        for name in ("start", "end")
+        if isinstance(bound := given.get(name), int) and isinstance(size, int) and bound != OPEN
+        if not -size <= bound <= size
+    }
 
 
 def _compare(node: Node, value: Any) -> None:

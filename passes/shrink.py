@@ -29,7 +29,6 @@ from .plan import Plan
 from .program import Program, by_name, fetch
 from .rebuild import rebuilt
 from .rules import Resizing, rule_for
-from .shapes import infer
 from .sizes import Sizes
 from .state import copied
 from .threads import one_thread
@@ -87,9 +86,7 @@ class Shrink:
             kept = _KEPT if twin.op != "placeholder" else (*_KEPT, "val")
             twin.meta = {key: value for key, value in twin.meta.items() if key in kept}
         graph.lint()
-        small = rebuilt(before, state, graph)
-        infer(small.module)
-        return PassResult(small, tuple(changes))
+        return PassResult(rebuilt(before, state, graph), tuple(changes))
 
     def metadata(self, result: PassResult) -> Mapping[str, Any]:
         """Kept indices by the names of the user's state dict, and the channels that go."""

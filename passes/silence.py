@@ -3,8 +3,7 @@
 Wherever silence stays silent (convolution, linear, batch norm, attention over tokens, elementwise,
 pooling) zeros in the parameters are all that is needed. Where it does not, the original call is
 interpreted on the kept part of its input, masked in place: statistics and sums over labelled
-channels, and products of two activations. That path shares neither literals nor slicing with the
-surgery.
+channels, and products of two activations (`rules/references.py`).
 """
 
 import math
@@ -19,10 +18,9 @@ from .coupling import Coupling
 from .interpret import results_of
 from .labels import Value
 from .program import variances
-from .rules import Call
+from .rules import Call, rule_for
+from .rules.references import masked
 from .sizes import Sizes
-
-aten = torch.ops.aten
 
 
 def silenced(
@@ -56,7 +54,7 @@ class _Silent(Mapping[str, Tensor]):
 
 
 class Silenced(Interpreter):
-    """The silenced original; calls in `_MASKED` see only the kept part of their inputs."""
+    """The silenced original; where silence would not stay silent its rows say what comes out."""
 
     def __init__(self, coupling: Coupling, sizes: Sizes, silent: GraphModule) -> None:
         super().__init__(silent)
@@ -75,13 +73,12 @@ class Silenced(Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         given = {a.name: value for a, value in zip(call.op._schema.arguments, args, strict=False)}
         given |= kwargs
-        if original in self._coupling.inexact:
-            x = next(value for value in given.values() if isinstance(value, Tensor))
-            return _statistics(call, given, self._stays(call.x, x))
-        if call.op in _PRODUCTS and self._shrinks(call):
-            pairs = zip(args, call.given.values(), strict=False)
-            return call.op(*(self._masked(a, v) for a, v in pairs), **kwargs)
-        return super().run_node(n)
+        reference = rule_for(call.op).reference
+        masks = reference is masked and self._shrinks(call)
+        if original not in self._coupling.inexact and not masks:
+            return super().run_node(n)
+        assert reference is not None, f"no reference for {call.op}"
+        return reference(call, given, self._stays)
 
     def _shrinks(self, call: Call) -> bool:
         return any(self._sizes.shape(v) != v.shape for v in results_of(list(call.given.values())))
@@ -105,90 +102,3 @@ class Silenced(Interpreter):
         if not result.is_floating_point() or bool(torch.isfinite(result).all()):
             return result
         return torch.where(self._stays(value, result) | torch.isfinite(result), result, 0.0)
-
-    def _masked(self, argument: Any, value: Any) -> Any:
-        if isinstance(value, Value):
-            return argument * self._stays(value, argument)
-        if isinstance(value, list):
-            return [self._masked(a, v) for a, v in zip(argument, value, strict=True)]
-        return argument
-
-
-_PRODUCTS = {
-    aten.matmul.default,
-    aten.bmm.default,
-    aten.einsum.default,
-    aten.scaled_dot_product_attention.default,
-    aten.bilinear.default,
-    aten.cdist.default,
-    aten.cosine_similarity.default,
-    aten.sum.default,
-    aten.sum.dim_IntList,
-    aten.nansum.default,
-}
-
-
-def _statistics(call: Call, given: Mapping[str, Any], stays: Tensor) -> Tensor:
-    """A norm, or a statistic, over the kept part of its input; removed positions give zero."""
-    name = call.op._schema.name.removeprefix("aten::")
-    x: Tensor = next(value for value in given.values() if isinstance(value, Tensor))
-    stays = stays.expand(x.shape)
-    if name in ("layer_norm", "rms_norm"):
-        axes = list(range(x.dim() - len(call["normalized_shape"]), x.dim()))
-        return _normalised(name, call, given, x, stays, axes)
-    if name in ("batch_norm", "instance_norm"):
-        axes = [axis for axis in range(x.dim()) if axis > 1 or (axis == 0 and name[0] == "b")]
-        return _scaled(_normalised(name, call, {}, x, stays, axes), given) * stays
-    if name == "group_norm":
-        shape = (x.shape[0], int(call["num_groups"]), -1)
-        y = _normalised(name, call, {}, x.reshape(shape), stays.reshape(shape), [2])
-        return _scaled(y.reshape(x.shape), given) * stays
-    if name == "_weight_norm":
-        scaled: Tensor = torch._weight_norm(x * stays, given["g"], call.axis())
-        return scaled
-    axes, keep = call.axes(), bool(call.get("keepdim"))
-    count = stays.sum(axes, keepdim=keep).clamp(min=1)
-    if name == "mean":
-        return (x * stays).sum(axes, keepdim=keep) / count
-    if name in ("linalg_vector_norm", "norm"):
-        order = float(call.get("ord", call.get("p", 2)) or 2)
-        norm: Tensor = torch.linalg.vector_norm(x * stays, order, axes, keepdim=keep)
-        return norm
-    centre = (x * stays).sum(axes, keepdim=True) / stays.sum(axes, keepdim=True).clamp(min=1)
-    given_free = call.get("correction")
-    free = float(given_free) if given_free is not None else float(bool(call.get("unbiased", True)))
-    square: Tensor = ((x - centre) * stays).square().sum(axes, keepdim=keep) / (count - free).clamp(
-        min=1
-    )
-    return square if name == "var" else square.sqrt()
-
-
-def _scaled(y: Tensor, given: Mapping[str, Any]) -> Tensor:
-    """With the weight and the bias of a norm, which lie along axis 1."""
-    view = [-1 if axis == 1 else 1 for axis in range(y.dim())]
-    for key, combine in (("weight", torch.mul), ("bias", torch.add)):
-        if given.get(key) is not None:
-            y = combine(y, given[key].reshape(view))
-    return y
-
-
-def _normalised(
-    name: str,
-    call: Call,
-    given: Mapping[str, Any],
-    x: Tensor,
-    stays: Tensor,
-    axes: list[int],
-) -> Tensor:
-    eps = call.get("eps")
-    eps = torch.finfo(x.dtype).eps if eps is None else float(eps)
-    count = stays.sum(axes, keepdim=True).clamp(min=1)
-    x = x * stays
-    if name != "rms_norm":
-        x = (x - x.sum(axes, keepdim=True) / count) * stays
-    y = x * torch.rsqrt(x.square().sum(axes, keepdim=True) / count + eps)
-    if given.get("weight") is not None:
-        y = y * given["weight"]
-    if given.get("bias") is not None:
-        y = y + given["bias"]
-    return y * stays

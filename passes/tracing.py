@@ -30,6 +30,7 @@ from .free import Dynamic, check_apart, dynamic_shapes, fixes, free_axes, input_
 from .leaves import fresh, tensors
 from .program import FreeAxes, Nested, Program, fetch, shares_batch
 from .quiet import quiet
+from .shapes import trimmed
 from .state import attach
 from .valueless import has_values, imagined
 
@@ -92,6 +93,8 @@ def _captured(
             with _nothing_printed(), torch.no_grad():
                 program = attempt()
                 decompose(program.module)
+                trimmed(program.module)
+                program.check()
         except Exception as error:  # whatever the tracer raises is the reason we report
             first = str(error).strip().splitlines() or [""]
             failures.append(f"{name}: {type(error).__name__}: {first[0][:200]}")

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
-from .rules import RULES
-from .rules.regressions import Contraction, View
+from .norms import Norm
+from .rules import row_of
+from .rules.regressions import Contraction, Fitted, View
 
 
 def view(node: Node, tensors: Mapping[str, Tensor], rank: int) -> View | str:
@@ -16,7 +16,7 @@ def view(node: Node, tensors: Mapping[str, Tensor], rank: int) -> View | str:
     `tensors` are those of the program, by name; `rank` is that of the result.
     """
     found = _asked(node, tensors, rank)
-    return "" if isinstance(found, list) else found
+    return found if isinstance(found, View | str) else ""
 
 
 def recurrent(node: Node, tensors: Mapping[str, Tensor]) -> list[Contraction]:
@@ -25,7 +25,12 @@ def recurrent(node: Node, tensors: Mapping[str, Tensor]) -> list[Contraction]:
     return found if isinstance(found, list) else []
 
 
-def _asked(node: Node, tensors: Mapping[str, Tensor], rank: int) -> View | list[Contraction] | str:
-    row = RULES.get(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
-    regression = None if row is None else row.regression
+def norm_of(node: Node) -> Norm | None:
+    """A call of batch norm in eval mode whose statistics are stored."""
+    found = _asked(node, {}, 0)
+    return found if isinstance(found, Norm) else None
+
+
+def _asked(node: Node, tensors: Mapping[str, Tensor], rank: int) -> Fitted:
+    regression = row_of(node).regression
     return "" if regression is None else regression(node, tensors, rank)

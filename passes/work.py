@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 from torch.fx import Node
 
 from .coupling import Coupling
 from .interpret import results_of
 from .labels import Value
-from .rules import Call, rule_for
+from .rules import Call, row_of
 from .rules.kernels import Fusion, Product, elementwise
 
 
@@ -66,7 +65,7 @@ def works(coupling: Coupling, batch: int = 1) -> list[Work]:
         own = 1.0
         if coupling.program.batch is not None and _batched(node):
             own = batch / coupling.program.batch
-        row = rule_for(call.op).kernel or elementwise
+        row = row_of(node).kernel or elementwise
         found += [
             Work(kind, tuple(sorted((*fixed, *fused.settings(node)))), widths,
                  tuple(own if i == lead else 1.0 for i in range(len(widths))), node)
@@ -77,9 +76,7 @@ def works(coupling: Coupling, batch: int = 1) -> list[Work]:
 
 def is_view(node: Node) -> bool:
     """Whether a call makes no numbers of its own."""
-    if node.target is operator.getitem:
-        return True
-    return isinstance(node.target, OpOverload) and rule_for(node.target).view
+    return node.target is operator.getitem or row_of(node).view
 
 
 def _name(call: Call) -> str:
@@ -100,8 +97,8 @@ class _Fused:
         self._activations: dict[Node, str] = {}  # of every convolution
         self._open: dict[Node, tuple[Node, int]] = {}
         """Results of a convolution: which, and how far: 0 convolution or norm, 1 added, 2 done."""
-        for node, call in calls.items():
-            fusion = rule_for(call.op).fusion
+        for node in calls:
+            fusion = row_of(node).fusion
             if fusion is not None:
                 self._read(node, fusion)
 

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from compressor.passes.rules import ONNX
 from compressor.passes.work import Kernel
 
 OPSET = 20
@@ -100,7 +101,7 @@ def _conv(graph: Graph, fixed: Mapping[str, Any], batch: int, sizes: tuple[int, 
     if fixed["activation"] == "clip":
         limits = (graph.constant(np.array(limit, np.float32)) for limit in (0, 6))
         return graph.node("Clip", y, *limits)
-    return graph.node(_ONE[fixed["activation"] or "relu"], y)
+    return graph.node(ONNX[fixed["activation"] or "relu"], y)
 
 
 def _dense(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
@@ -155,35 +156,24 @@ def _pool(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
     return graph.node(op, x, **settings)
 
 
-_TWO = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div"}
-_ONE = {
-    "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "gelu": "Gelu", "hardswish": "HardSwish",
-    "hardsigmoid": "HardSigmoid", "leaky_relu": "LeakyRelu", "elu": "Elu", "exp": "Exp",
-    "sqrt": "Sqrt", "softplus": "Softplus", "mish": "Mish", "erf": "Erf",
-}  # fmt: skip
-
-
 def _elementwise(graph: Graph, kernel: Kernel, fixed: Mapping[str, Any]) -> str:
-    op, (count,) = fixed["op"], kernel.widths
-    if op in _TWO:
-        return graph.node(_TWO[op], graph.input(count), graph.input(count))
-    if op in _ONE:
-        return graph.node(_ONE[op], graph.input(count))
-    if op == "silu":
+    (count,) = kernel.widths
+    word = ONNX.get(fixed["op"], "Neg")  # as much to read and write as anything
+    if word == "Swish":  # which ONNX knows of since opset 24
         x = graph.input(count)
         return graph.node("Mul", x, graph.node("Sigmoid", x))
-    if op in ("permute", "transpose"):
+    if word == "Transpose":
         columns = max(int(math.sqrt(count)), 1)
-        return graph.node(
-            "Transpose", graph.input(1, columns, max(count // columns, 1)), perm=[0, 2, 1]
-        )
-    if op in ("mean", "sum", "amax", "var"):
+        x = graph.input(1, columns, max(count // columns, 1))
+        return graph.node(word, x, perm=[0, 2, 1])
+    if word == "ReduceMean":
         x = graph.input(max(count // 64, 1), min(count, 64))
-        return graph.node("ReduceMean", x, graph.constant(np.array([1])), keepdims=0)
-    if op in ("cat", "stack"):
+        return graph.node(word, x, graph.constant(np.array([1])), keepdims=0)
+    if word == "Concat":
         half = max(count // 2, 1)
-        return graph.node("Concat", graph.input(half), graph.input(half), axis=0)
-    return graph.node("Neg", graph.input(count))  # as much to read and write as anything
+        return graph.node(word, graph.input(half), graph.input(half), axis=0)
+    inputs = range(onnx.defs.get_schema(word, OPSET).min_input)
+    return graph.node(word, *(graph.input(count) for _ in inputs))
 
 
 BUILDERS: Mapping[str, Callable[[Graph, Kernel, Mapping[str, Any]], str]] = {

@@ -17,8 +17,8 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from compressor.passes.leaves import tensors
 from compressor.passes.program import tensor_name
-
-BATCH_NORM = torch.ops.aten.batch_norm.default
+from compressor.passes.rules import row_of
+from compressor.passes.rules.kernels import NORM
 
 
 class Trainee(nn.Module):
@@ -52,7 +52,8 @@ class _Runner(Interpreter):
         self.found: dict[str, Tensor] = {}
 
     def run_node(self, n: Node) -> Any:
-        if self._trainee.training and n.target is BATCH_NORM and learns(n, self._trainee.frozen):
+        norm = row_of(n).fusion == NORM
+        if norm and self._trainee.training and learns(n, self._trainee.frozen):
             result: Any = normalised(*self._batch_norm(n))
         else:
             result = super().run_node(n)

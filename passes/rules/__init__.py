@@ -4,13 +4,16 @@ To add an operator, add a row to the table of its family and a case to `tests/pa
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch._ops import OpOverload
+from torch.fx import Node
 
 from ..labels import Ledger
 from . import (
     contraction,
+    einsum,
     indexing,
     joining,
     movement,
@@ -22,13 +25,14 @@ from . import (
 )
 from .table import Call, Resizing, Result, Rule, RuleTable
 
-__all__ = ["FAMILIES", "RULES", "Call", "Resizing", "Rule", "functional_twin", "known", "rule_for"]
+__all__ = ["ONNX", "RULES", "Call", "Resizing", "Rule", "known", "row_of", "rule_for"]
 
 FAMILIES = (
     movement,
     joining,
     patches,
     contraction,
+    einsum,
     norm,
     reduction,
     indexing,
@@ -48,6 +52,8 @@ def _merged(tables: Sequence[RuleTable]) -> RuleTable:
 
 
 RULES: RuleTable = _merged([family.RULES for family in FAMILIES])
+ONNX = {op._schema.name.removeprefix("aten::"): row.onnx for op, row in RULES.items() if row.onnx}
+"""What ONNX calls elementwise kernels, by the names of their operators."""
 
 
 def functional_twin(op: OpOverload) -> OpOverload:
@@ -73,6 +79,7 @@ def known(op: OpOverload) -> bool:
     return rule_for(op) is not FROZEN
 
 
+@cache
 def rule_for(op: OpOverload) -> Rule:
     """The operator's row; elementwise operators share one; unknown ones are frozen."""
     names = (op, functional_twin(op))
@@ -80,3 +87,8 @@ def rule_for(op: OpOverload) -> Rule:
     if found is not None:
         return found
     return POINTWISE if any(torch.Tag.pointwise in name.tags for name in names) else FROZEN
+
+
+def row_of(node: Node) -> Rule:
+    """The row of the operator that a node calls; that of an unknown one for all other nodes."""
+    return rule_for(node.target) if isinstance(node.target, OpOverload) else FROZEN

@@ -1,4 +1,4 @@
-"""Contractions: linear, matmul, einsum, attention, convolutions.
+"""Contractions: linear, matmul, attention, convolutions.
 
     out[b, o] = sum_i x[b, i] * weight[o, i]
 
@@ -11,6 +11,7 @@ convolution is a contraction whose channel axis is viewed as ``[groups, channels
 """
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ import torch
 from ..labels import Ledger, Value, reshaped, varying
 from . import kernels, regressions
 from .kernels import Fusion
+from .references import masked, silent
 from .table import Call, Factor, Resizing, Rule, RuleTable, is_transposed, overloads
 
 aten = torch.ops.aten
@@ -136,68 +138,6 @@ def add_matmul(ledger: Ledger, call: Call) -> Value:
     return ledger.merge([bias, _product(ledger, x, y, call.shape)], call.shape, "of the sum")
 
 
-def einsum(ledger: Ledger, call: Call) -> Value:
-    """Operands are combined from left to right; letters needed later stay."""
-    terms, out = _equation(call)
-    if len(terms) > 1 and any(len(set(term)) < len(term) for term in terms):
-        for array in (array for value in call.values for array in value.arrays):
-            ledger.freeze(array, "is an argument of an einsum that takes a diagonal")
-        return Value(call.shape)
-    value, letters = call["tensors"][0], terms[0]
-    for index, (other, term) in enumerate(zip(call["tensors"][1:], terms[1:], strict=True), 1):
-        later = {*out, *(letter for term in terms[index + 1 :] for letter in term)}
-        keep = [k for k in dict.fromkeys([*letters, *term]) if k in later]
-        keep = list(out) if index == len(terms) - 1 else keep
-        size = {
-            **dict(zip(term, other.shape, strict=True)),
-            **dict(zip(letters, value.shape, strict=True)),
-        }
-        value = contract(ledger, value, letters, other, term, keep, [size[k] for k in keep])
-        letters = keep
-    if len(terms) == 1:
-        return _rearranged(ledger, value, letters, out, call)
-    result: Value = value
-    return result
-
-
-def _rearranged(
-    ledger: Ledger, value: Value, letters: list[str], out: list[str], call: Call
-) -> Value:
-    """A one-operand einsum: a transpose, or sums and diagonals that keep their axes."""
-    if sorted(letters) == sorted(out) and len(set(letters)) == len(letters):
-        order = [letters.index(letter) for letter in out]
-        return Value(call.shape, tuple(array.permute(order) for array in value.arrays))
-    if len(set(letters)) < len(letters):
-        for array in value.arrays:
-            ledger.freeze(array, "is an argument of an einsum that takes a diagonal")
-        return Value(call.shape)
-    gone = [axis for axis, letter in enumerate(letters) if letter not in out]
-    left = [letter for letter in letters if letter in out]
-    value = summed(ledger, value, gone, [value.shape[letters.index(k)] for k in left])
-    order = [left.index(letter) for letter in out]
-    return Value(call.shape, tuple(array.permute(order) for array in value.arrays))
-
-
-def _equation(call: Call) -> tuple[list[list[str]], list[str]]:
-    left, _, right = call["equation"].replace(" ", "").partition("->")
-    terms = left.split(",")
-    ranks = [value.rank for value in call["tensors"]]
-    dots = max(rank - len(t.replace("...", "")) for rank, t in zip(ranks, terms, strict=True))
-
-    def spell(term: str, rank: int) -> list[str]:
-        count = rank - len(term.replace("...", ""))
-        wild = [f"...{i}" for i in range(dots - count, dots)]
-        before, _, after = term.partition("...")
-        return [*before, *wild, *after] if "..." in term else list(term)
-
-    if "->" not in call["equation"]:
-        seen = "".join(terms).replace(".", "")
-        right = ("..." if "..." in left else "") + "".join(
-            sorted(letter for letter in set(seen) if seen.count(letter) == 1)
-        )
-    return [spell(t, r) for t, r in zip(terms, ranks, strict=True)], spell(right, len(call.shape))
-
-
 def bilinear(ledger: Ledger, call: Call) -> Value:
     """sum over i and j of x[i] * weight[o, i, j] * y[j]"""
     x, y, weight = call["input1"], call["input2"], call["weight"]
@@ -247,18 +187,6 @@ def total(ledger: Ledger, call: Call) -> Value:
     """sum, nansum"""
     axes = call.axes() if "dim" in call.given else list(range(call.x.rank))
     return summed(ledger, call.x, axes, call.shape)
-
-
-def einsum_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
-    terms, _ = _equation(call)
-    if len(terms) == 1:
-        return []
-    axes: dict[str, Factor] = {}
-    for value, term in zip(call["tensors"], terms, strict=True):
-        for axis, letter in enumerate(term):
-            if letter not in axes or axes[letter][0].shape[axes[letter][1]] == 1:
-                axes[letter] = (value, axis)
-    return [list(axes.values())]
 
 
 # --- attention -----------------------------------------------------------------------------------
@@ -378,34 +306,38 @@ CONVOLUTION = Rule(
     kernel=kernels.convolution,
     fusion=Fusion("convolution"),
     regression=regressions.convolution,
+    reference=silent,
+    finite=True,
 )
-MATMUL = Rule(matmul, macs=matmul_macs, kernel=kernels.matmul, regression=regressions.product)
-ADDED = Rule(
-    add_matmul, macs=matmul_macs, kernel=kernels.matmul, regression=regressions.added_product
-)
-_VECTOR = "a product with a vector: too few numbers to fit, and no kernel of its own"
+MATMUL = Rule(matmul, macs=matmul_macs, kernel=kernels.matmul, regression=regressions.product,
+              reference=masked)  # fmt: skip
+ADDED = replace(MATMUL, label=add_matmul, regression=regressions.added_product)
+VECTOR = Rule(matmul, macs=matmul_macs, reference=masked,
+              without="too few numbers to fit, and no kernel of its own")  # fmt: skip
 
 RULES: RuleTable = {
     aten.linear.default: Rule(
-        linear, macs=linear_macs, kernel=kernels.linear, regression=regressions.linear
+        linear, macs=linear_macs, kernel=kernels.linear, regression=regressions.linear,
+        reference=silent, finite=True,
     ),
     aten.matmul.default: MATMUL,
     aten.bmm.default: MATMUL,
     aten.mm.default: MATMUL,
-    aten.mv.default: Rule(matmul, macs=matmul_macs, without=_VECTOR),
-    aten.dot.default: Rule(matmul, macs=matmul_macs, without=_VECTOR),
-    aten.outer.default: Rule(outer, without=_VECTOR),
-    aten.addmm.default: ADDED,
+    aten.mv.default: VECTOR,
+    aten.dot.default: VECTOR,
+    aten.outer.default: replace(VECTOR, label=outer, macs=None),
+    aten.addmm.default: replace(ADDED, finite=True),
     aten.baddbmm.default: ADDED,
-    aten.einsum.default: Rule(einsum, macs=einsum_macs, regression=regressions.einsum),
-    **{op: Rule(total) for op in overloads(aten.sum, aten.nansum)},
-    aten.cdist.default: Rule(distances, macs=distance_macs),
-    aten.cosine_similarity.default: Rule(cosine),
+    **{op: Rule(total, reference=masked, onnx="ReduceMean") for op in overloads(aten.sum)},
+    **{op: Rule(total, reference=masked) for op in overloads(aten.nansum)},
+    aten.cdist.default: Rule(distances, macs=distance_macs, reference=masked),
+    aten.cosine_similarity.default: Rule(cosine, reference=masked),
     aten.bilinear.default: Rule(
-        bilinear, macs=bilinear_macs, without="its weight meets two inputs: not refitted, not timed"
+        bilinear, macs=bilinear_macs, reference=masked,
+        without="its weight meets two inputs: not refitted, not timed",
     ),
     aten.scaled_dot_product_attention.default: Rule(
-        attention, head_scale, macs=attention_macs, kernel=kernels.attention
+        attention, head_scale, macs=attention_macs, kernel=kernels.attention, reference=masked
     ),
     **dict.fromkeys(CONVOLUTIONS, CONVOLUTION),
 }  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..labels import Ledger, Value, varying
 from ..program import fetch
 from .kernels import nothing
+from .references import silent
 from .table import Call, Result, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
@@ -185,11 +186,13 @@ def opaque(ledger: Ledger, call: Call, why: str) -> Result:
 _LOOKED_UP = "its weights are looked up, not multiplied"
 
 RULES: RuleTable = {
-    aten.embedding.default: Rule(embedding, without=_LOOKED_UP),
-    aten.index_select.default: Rule(index_select, move=picked),
-    aten.index.Tensor: Rule(index, move=picked),
+    aten.embedding.default: Rule(embedding, reference=silent, without=_LOOKED_UP),
+    aten.index_select.default: Rule(index_select, move=picked, reorders="positions"),
+    aten.index.Tensor: Rule(index, move=picked, reorders="positions"),
     aten.gather.default: Rule(gather),
-    aten.embedding_bag.padding_idx: Rule(embedding_bag, without=_LOOKED_UP),
+    aten.embedding_bag.padding_idx: Rule(
+        embedding_bag, reference=silent, without=_LOOKED_UP
+    ),
     **{op: Rule(scatter) for op in overloads(aten.scatter, aten.scatter_add, aten.scatter_reduce)},
     aten.index_add.default: Rule(index_add),
     aten.index_copy.default: Rule(index_add),

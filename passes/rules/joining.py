@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..labels import Ledger, Value, varying
-from .kernels import nothing
+from .kernels import Fusion, nothing
 from .movement import output_sizes
 from .table import Call, Resizing, Rule, RuleTable
 
@@ -148,12 +148,12 @@ def pad_widths(new: Resizing) -> dict[str, Any]:
 
 RULES: RuleTable = {
     # joining
-    aten.cat.default: Rule(concatenated),
+    aten.cat.default: Rule(concatenated, onnx="Concat"),
     aten.concat.default: Rule(concatenated),
-    aten.stack.default: Rule(concatenated),
+    aten.stack.default: Rule(concatenated, onnx="Concat"),
     # constants
-    aten.constant_pad_nd.default: Rule(padded, pad_widths),
-    aten.pad.default: Rule(padded, pad_widths),
+    aten.constant_pad_nd.default: Rule(padded, pad_widths, fusion=Fusion("padding")),
+    aten.pad.default: Rule(padded, pad_widths, fusion=Fusion("padding")),
     **{
         op: Rule(constant, output_sizes("size"), kernel=nothing)
         for op in (aten.zeros.default, aten.ones.default, aten.full.default)

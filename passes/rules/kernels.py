@@ -9,7 +9,7 @@ A width is a product of sizes, which a plan changes.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..labels import Value
 from .table import Call, Factor, is_transposed
@@ -23,13 +23,16 @@ KernelRow = Callable[[Call, list[Value], str], Row]
 
 @dataclass(frozen=True)
 class Fusion:
-    """What a call may become part of: a runtime computes it on the way out of a convolution."""
+    """What a call may become part of: a runtime computes it on the way out of a convolution, or
+    pads on the way into a max pool."""
 
-    role: str
-    """"convolution", "norm", "addition" or "activation"."""
+    role: Literal["convolution", "norm", "addition", "activation", "padding", "max pool"]
     activation: str = ""
     """One that is no ReLU goes over the whole result once more, which makes a depthwise convolution
     take half as long again."""
+
+
+ADDITION, NORM, RELU = Fusion("addition"), Fusion("norm"), Fusion("activation")
 
 
 def nothing(call: Call, results: list[Value], name: str) -> Row:

@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from ..aliases import is_written_later
 from ..labels import Ledger, Value, reshaped, varying
-from .kernels import KernelRow, nothing
+from .kernels import nothing
 from .table import Call, Move, Resize, Resizing, Result, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
@@ -253,24 +253,22 @@ def new_span(new: Resizing) -> tuple[int, int]:
 
 
 def row(
-    move: Move,
-    resize: Resize | None = None,
-    prepared: Prepare = first_argument,
-    kernel: KernelRow | None = None,
-    view: bool = False,
+    move: Move, resize: Resize | None = None, prepared: Prepare = first_argument, **columns: Any
 ) -> Rule:
-    """Data movement; `kernel` and `view` as in `Rule`."""
-    return Rule(label=moved(move, prepared), resize=resize, move=move, kernel=kernel, view=view)
+    """Data movement; further columns as in `Rule`."""
+    return Rule(label=moved(move, prepared), resize=resize, move=move, **columns)
 
 
-def named(move: Move, resize: Resize | None = None) -> Rule:
+def named(move: Move, resize: Resize | None = None, **columns: Any) -> Rule:
     """Another name for the same numbers in the same order: nothing is computed."""
-    return row(move, resize, kernel=nothing, view=True)
+    return row(move, resize, kernel=nothing, view=True, **columns)
 
 
-def part(move: Move, resize: Resize | None = None, prepared: Prepare = first_argument) -> Rule:
+def part(
+    move: Move, resize: Resize | None = None, prepared: Prepare = first_argument, **columns: Any
+) -> Rule:
     """Some of the numbers, or in another order: shared in torch, and copied by a runtime."""
-    return row(move, resize, prepared, view=True)
+    return row(move, resize, prepared, view=True, **columns)
 
 
 def same(call: Call, array: Tensor) -> Tensor:
@@ -278,10 +276,11 @@ def same(call: Call, array: Tensor) -> Tensor:
 
 
 COPIES = [
-    aten.clone.default, aten.contiguous.default, aten.lift_fresh_copy.default, *overloads(aten.to),
+    aten.clone.default, aten.lift_fresh_copy.default, *overloads(aten.to),
 ]  # fmt: skip
 RULES: RuleTable = {
     **{op: row(same, kernel=nothing) for op in COPIES},
+    aten.contiguous.default: row(same, kernel=nothing, alias="at times"),
     **{op: row(same) for op in (aten.positive.default, *overloads(aten._to_copy, aten.type_as))},
     aten.detach.default: named(same),
     aten.detach_.default: named(same),
@@ -292,29 +291,29 @@ RULES: RuleTable = {
     # views
     aten.view.default: named(viewed, output_sizes("size")),
     aten._unsafe_view.default: named(viewed, output_sizes("size")),
-    aten.reshape.default: named(viewed, output_sizes("shape")),
+    aten.reshape.default: named(viewed, output_sizes("shape"), alias="at times"),
     aten.view_as.default: Rule(viewed_as, move=viewed, kernel=nothing, view=True),
     aten.reshape_as.default: Rule(viewed_as, move=viewed),
-    aten.flatten.using_ints: named(viewed),
+    aten.flatten.using_ints: named(viewed, alias="at times"),
     aten.unflatten.int: named(viewed, unflattened),
     aten.squeeze.default: named(viewed, squeezed),
     aten.squeeze.dim: named(viewed, squeezed),
     aten.squeeze.dims: named(viewed, squeezed),
     aten.unsqueeze.default: named(viewed),
-    aten.permute.default: part(rerun),
-    aten.transpose.int: part(rerun),
-    aten.t.default: part(rerun),
-    aten.numpy_T.default: row(rerun),
-    aten.mT.default: row(rerun),
-    aten.movedim.int: part(rerun),
-    aten.movedim.intlist: part(rerun),
-    aten.swapaxes.default: row(rerun),
+    aten.permute.default: part(rerun, alias="turned", onnx="Transpose"),
+    aten.transpose.int: part(rerun, alias="turned", onnx="Transpose"),
+    aten.t.default: part(rerun, alias="turned"),
+    aten.numpy_T.default: row(rerun, alias="turned"),
+    aten.mT.default: row(rerun, alias="turned"),
+    aten.movedim.int: part(rerun, alias="turned"),
+    aten.movedim.intlist: part(rerun, alias="turned"),
+    aten.swapaxes.default: row(rerun, alias="turned"),
     aten.expand.default: Rule(
         stretched(broadcast), output_sizes("size"), broadcast, kernel=nothing, view=True
     ),
     aten.expand_as.default: Rule(expanded_as),
     # parts
-    aten.slice.Tensor: part(along_axis, bounds, cut),
+    aten.slice.Tensor: part(along_axis, bounds, cut, reorders="order"),
     aten.narrow.default: part(along_axis, start_and_length, cut),
     aten.select.int: part(selected, index_of, cut),
     aten.split.Tensor: part(pieces, piece_sizes),
@@ -325,10 +324,10 @@ RULES: RuleTable = {
     aten.tensor_split.indices: row(pieces, piece_sizes),
     aten.unbind.int: part(pieces),
     # reordering
-    aten.flip.default: row(along_axis),
-    aten.roll.default: row(along_axis, prepared=rolled),
+    aten.flip.default: row(along_axis, reorders="order"),
+    aten.roll.default: row(along_axis, prepared=rolled, reorders="positions"),
     aten.repeat.default: Rule(stretched(tiled), repeats, tiled),
     aten.tile.default: row(tiled),
     aten.repeat_interleave.self_int: row(along_axis),
-    aten.channel_shuffle.default: row(in_full, prepared=shuffled),
+    aten.channel_shuffle.default: row(in_full, prepared=shuffled, reorders="positions"),
 }  # fmt: skip

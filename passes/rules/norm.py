@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from .. import norms
 from ..labels import Ledger, Value
 from ..program import shape_of
-from . import kernels
+from . import kernels, references
 from .contraction import summed
-from .kernels import Fusion
+from .kernels import NORM
 from .table import Call, Resizing, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
@@ -158,22 +159,43 @@ def put_back(node: Node, shape: tuple[int, ...], axes: list[int]) -> bool:
 _SCALES = "its weights scale channels: batch norms are fitted by themselves, others stay"
 
 RULES: RuleTable = {
-    aten.batch_norm.default: Rule(per_channel, fusion=Fusion("norm"), without=_SCALES),
-    aten.instance_norm.default: Rule(per_channel, without=_SCALES),
-    aten.layer_norm.default: Rule(
-        over_last_axes, normalized_shape, kernel=kernels.layer_norm, without=_SCALES
+    aten.batch_norm.default: Rule(
+        per_channel,
+        fusion=NORM,
+        regression=norms.batch_norm,
+        reference=references.per_channel(0),
+        finite=True,
+        without=_SCALES,
     ),
-    aten.rms_norm.default: Rule(
-        over_last_axes, normalized_shape, kernel=kernels.layer_norm, without=_SCALES
+    aten.instance_norm.default: Rule(
+        per_channel, reference=references.per_channel(), without=_SCALES
     ),
-    aten.group_norm.default: Rule(group_norm, norm_groups, without=_SCALES),
     **{
-        op: Rule(statistic)
-        for op in overloads(aten.var, aten.std, aten.linalg_vector_norm, aten.norm)
+        op: Rule(
+            over_last_axes,
+            normalized_shape,
+            kernel=kernels.layer_norm,
+            reference=references.over_last_axes(centred=op is aten.layer_norm.default),
+            without=_SCALES,
+        )
+        for op in (aten.layer_norm.default, aten.rms_norm.default)
+    },
+    aten.group_norm.default: Rule(
+        group_norm, norm_groups, reference=references.group_norm, without=_SCALES
+    ),
+    **{
+        op: Rule(statistic, reference=reference, onnx=word)
+        for packet, reference, word in (
+            (aten.var, references.variance, "ReduceMean"),
+            (aten.std, references.deviation, ""),
+            (aten.linalg_vector_norm, references.length, ""),
+            (aten.norm, references.length, ""),
+        )
+        for op in overloads(packet)
         if "dim" in [argument.name for argument in op._schema.arguments]
     },
     **{
-        op: Rule(statistic, kernel=kernels.mean)
+        op: Rule(statistic, kernel=kernels.mean, reference=references.mean, onnx="ReduceMean")
         for op in (*overloads(aten.mean), aten.mean.default)
         if op is aten.mean.default or "dim" in [one.name for one in op._schema.arguments]
     },

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 
 from ..labels import Ledger, Value
-from .kernels import Fusion
+from .kernels import ADDITION, RELU, Fusion
+from .references import silent
 from .table import Call, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
@@ -55,39 +56,53 @@ def prelu(ledger: Ledger, call: Call) -> Value:
 UNTAGGED = [
     aten.copy.default, aten.copy_.default, aten.masked_fill.Scalar, aten.masked_fill.Tensor,
     aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar,
-    aten.floor_divide.default, aten.floor_divide.Scalar, aten.selu.default, aten.hardswish.default,
-    aten.rrelu.default,
-    aten.softplus.default, aten.fill.Scalar, aten.bernoulli.default,
+    aten.floor_divide.default, aten.floor_divide.Scalar, aten.selu.default,
+    aten.rrelu.default, aten.fill.Scalar, aten.bernoulli.default,
     *overloads(aten.nan_to_num, aten.addcmul, aten.addcdiv, aten.rsub, aten.square,
                aten.true_divide, aten.clip, aten.maximum, aten.minimum, aten.pow, aten.float_power,
                aten.arctan2, aten.logical_not, aten.isfinite, aten.log_sigmoid, aten.rand_like,
                aten.randn_like),
 ]  # fmt: skip
 
+CLIPS = (aten.relu6.default, aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default)
 ACTIVATIONS = {
-    "": (aten.relu.default,),
-    "clip": (
-        *(aten.relu6.default, aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default),
-    ),
-    "sigmoid": (aten.sigmoid.default,),
-    "tanh": (aten.tanh.default,),
-    "leaky_relu": (aten.leaky_relu.default,),
-    "hardsigmoid": (aten.hardsigmoid.default,),
+    "sigmoid": (aten.sigmoid.default, "Sigmoid"),
+    "tanh": (aten.tanh.default, "Tanh"),
+    "leaky_relu": (aten.leaky_relu.default, "LeakyRelu"),
+    "hardsigmoid": (aten.hardsigmoid.default, "HardSigmoid"),
 }
 """What a runtime computes on the way out of a convolution, by what that takes (`Fusion`)."""
+WORDS = {
+    aten.gelu.default: "Gelu", aten.hardswish.default: "HardSwish", aten.elu.default: "Elu",
+    aten.exp.default: "Exp", aten.sqrt.default: "Sqrt", aten.softplus.default: "Softplus",
+    aten.mish.default: "Mish", aten.erf.default: "Erf", aten.silu.default: "Swish",
+    aten.sub.Tensor: "Sub", aten.mul.Tensor: "Mul", aten.div.Tensor: "Div",
+}  # fmt: skip
+"""What ONNX calls others."""
 
 _SLOPES = "its weights scale channels, and stay as they are"
 
 RULES: RuleTable = {
     **{op: Rule(pointwise) for op in UNTAGGED},
+    **{op: Rule(pointwise, onnx=word) for op, word in WORDS.items()},
+    **{op: Rule(pointwise, fusion=Fusion("activation", "clip")) for op in CLIPS},
     **{
-        op: Rule(pointwise, fusion=Fusion("activation", kind))
-        for kind, ops in ACTIVATIONS.items()
-        for op in ops
+        op: Rule(pointwise, fusion=Fusion("activation", kind), onnx=word)
+        for kind, (op, word) in ACTIVATIONS.items()
     },
-    aten.add.Tensor: Rule(pointwise, fusion=Fusion("addition")),
+    aten.relu.default: Rule(pointwise, fusion=RELU, onnx="Relu"),
+    aten.add.Tensor: Rule(pointwise, fusion=ADDITION, onnx="Add"),
     aten.glu.default: Rule(gated),
-    aten.prelu.default: Rule(prelu, without=_SLOPES),
-    aten._prelu_kernel.default: Rule(pointwise, without=_SLOPES),
-    **{op: Rule(pointwise, without="its weight is a share") for op in overloads(aten.lerp)},
+    aten.prelu.default: Rule(prelu, reference=silent, without=_SLOPES),
+    aten._prelu_kernel.default: Rule(pointwise, reference=silent, without=_SLOPES),
+    **{
+        op: Rule(pointwise, reference=silent, without="its weight is a share")
+        for op in overloads(aten.lerp)
+    },
+    **{
+        op: Rule(pointwise, steps=True)
+        for op in overloads(
+            *(aten.round, aten.floor, aten.ceil, aten.trunc, aten.sign, aten.sgn, aten.heaviside)
+        )
+    },
 }

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..labels import Ledger, Value, varying
 from . import regressions
+from .references import silent
 from .table import Call, Factor, Result, Rule, RuleTable
 
 aten = torch.ops.aten
@@ -123,8 +124,10 @@ def cell_macs(call: Call, results: list[Value]) -> list[list[Factor]]:
 
 
 _KERNEL = "its time is not measured: it counts as one pass over its largest value"
-RECURRENT = Rule(recurrent, macs=recurrent_macs, regression=regressions.recurrent, without=_KERNEL)
-CELL = Rule(cell, macs=cell_macs, without=f"{_KERNEL}; a single step is not refitted")
+RECURRENT = Rule(recurrent, macs=recurrent_macs, regression=regressions.recurrent,
+                 reference=silent, without=_KERNEL)  # fmt: skip
+CELL = Rule(cell, macs=cell_macs, reference=silent,
+            without=f"{_KERNEL}; a single step is not refitted")  # fmt: skip
 
 RULES: RuleTable = {
     aten.lstm.input: RECURRENT,

@@ -8,9 +8,11 @@ max_pool2d(x)        pictures keep their size; channels pass
 from collections.abc import Callable
 
 import torch
+from torch._ops import OpOverload
 
 from ..labels import Ledger, Value
-from . import kernels
+from . import kernels, references
+from .kernels import Fusion, KernelRow
 from .table import Call, Result, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
@@ -62,16 +64,22 @@ def weight_norm(ledger: Ledger, call: Call) -> Value:
     return ledger.merge([v, g], call.shape, "of the weight norm's scale")
 
 
+def _spatial(op: OpOverload, dims: int, kernel: KernelRow | None = None) -> Rule:
+    pads = op._schema.name.startswith("aten::max_pool")
+    return Rule(spatial(dims), kernel=kernel, fusion=Fusion("max pool") if pads else None)
+
+
 RULES: RuleTable = {
     **{
         op: Rule(whole_axis, kernel=kernels.softmax)
         for op in overloads(aten.softmax, aten._softmax)
     },
+    **{op: Rule(whole_axis, onnx="ReduceMean") for op in overloads(aten.amax)},
     **{
         op: Rule(whole_axis)
         for op in overloads(
             aten.log_softmax, aten._log_softmax, aten.prod,
-            aten.amax, aten.amin, aten.max, aten.min, aten.argmax, aten.argmin, aten.any, aten.all,
+            aten.amin, aten.max, aten.min, aten.argmax, aten.argmin, aten.any, aten.all,
             aten.sort, aten.argsort, aten.topk, aten.cumsum, aten.cumprod, aten.logsumexp,
             aten.median, aten.var_mean, aten.std_mean, aten.count_nonzero, aten.aminmax,
             aten.logcumsumexp, aten.cummax,
@@ -79,7 +87,7 @@ RULES: RuleTable = {
         if "other" not in [argument.name for argument in op._schema.arguments]
     },
     **{
-        op: Rule(spatial(dims), kernel=kernels.pool)
+        op: _spatial(op, dims, kernels.pool)
         for dims, packets in {
             1: (aten.avg_pool1d, aten.max_pool1d, aten.adaptive_avg_pool1d),
             2: (aten.avg_pool2d, aten.max_pool2d, aten.adaptive_avg_pool2d,
@@ -89,7 +97,7 @@ RULES: RuleTable = {
         for op in overloads(*packets)
     },
     **{
-        op: Rule(spatial(dims))
+        op: _spatial(op, dims)
         for dims, packets in {
             1: (aten.adaptive_max_pool1d, aten.max_pool1d_with_indices, aten.upsample_nearest1d,
                 aten.upsample_linear1d, aten.reflection_pad1d, aten.replication_pad1d),
@@ -104,5 +112,5 @@ RULES: RuleTable = {
     },
     aten.max_unpool2d.default: Rule(unpooled),
     aten.max_unpool3d.default: Rule(unpooled),
-    aten._weight_norm.default: Rule(weight_norm),
+    aten._weight_norm.default: Rule(weight_norm, reference=references.weight_norm),
 }  # fmt: skip

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import Node
 
+from ..norms import Norm
 from ..program import by_name
 
 aten = torch.ops.aten
@@ -59,9 +60,11 @@ class View:
         raise NotImplementedError
 
 
-Regression = Callable[[Node, Mapping[str, Tensor], int], "View | list[Contraction] | str"]
-"""A call as regressions, from the node, the tensors of its network by name, and the rank of its
-result: one, or one for each direction; or why it is none, "" where it has no weight at all."""
+Fitted = View | list["Contraction"] | Norm | str
+"""A call as regressions: one, or one for each direction; a batch norm; or why it is none, "" where
+it has no weight at all."""
+Regression = Callable[[Node, Mapping[str, Tensor], int], Fitted]
+"""From the node, the tensors of its network by name, and the rank of its result."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,11 +6,15 @@ move       data movement only: where does each position come from?
 macs       multiply-accumulates, as a sum of products of sizes
 kernel     what does a runtime compute, and what is fused into what?
 regression how are its weights fitted by least squares?
+reference  what does the original give where removed channels are silent?
+alias      is the result a view of the memory of its input, always or at times?
+
+Whether a call follows train mode is said by the names of its arguments (`modes.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +26,7 @@ from ..program import hint
 
 if TYPE_CHECKING:
     from .kernels import Fusion, KernelRow
+    from .references import Reference
     from .regressions import Regression
 
 Shape = tuple[int, ...]
@@ -143,9 +148,11 @@ Macs = Callable[[Call, list[Value]], list[list[Factor]]]
 class Rule:
     """How one operator treats channels, and what else is asked about it.
 
-    1. `label`, `resize`, `move`: what stands or falls together, and what follows from it
-    2. `macs`, `kernel`, `fusion`, `view`: what it costs
+    1. `label`, `resize`, `move`, `reorders`: what stands or falls together, and what follows
+    2. `macs`, `kernel`, `fusion`, `onnx`, `view`: what it costs
     3. `regression`: how its weights are fitted to what they should give
+    4. `reference`: what it gives where channels are silent
+    5. `alias`, `finite`, `steps`: what its results are
     """
 
     label: Label
@@ -155,9 +162,23 @@ class Rule:
     kernel: "KernelRow | None" = None
     """What a runtime computes; None for one pass over the largest of its values."""
     fusion: "Fusion | None" = None
+    onnx: str = ""
+    """The ONNX operator that one pass over its values is timed as; "" for any other."""
     regression: "Regression | None" = None
     view: bool = False
     """Whether it makes no numbers of its own."""
+    reference: "Reference | None" = None
+    """What the silenced original gives; None where silence stays silent."""
+    reorders: Literal["", "order", "positions"] = ""
+    """Whether it picks positions of an axis in a way that literals cannot follow. Where it counts
+    positions it reorders what stays, even where it leaves the whole as it is."""
+    alias: Literal["", "at times", "turned"] = ""
+    """What its schema does not say of a view: that it is one where the memory allows it alone, or
+    that its numbers lie in another order, which does not."""
+    finite: bool = False
+    """Whether no finite network makes infinities here on purpose, as masks do elsewhere."""
+    steps: bool = False
+    """Whether its numbers are steps, as flags and classes are."""
     without: str = ""
     """Why a column is missing that others with weights have."""
 

@@ -1277,6 +1277,15 @@ ELEMENTWISE = {
     "gelu": picture(F.gelu),
     "silu": picture(F.silu),
     "sigmoid": picture(torch.sigmoid),
+    **{
+        name: picture(lambda x, step=step: x * step(2 * x))
+        for name, step in {
+            "round": torch.round, "floor": torch.floor, "ceil": torch.ceil, "trunc": torch.trunc,
+            "sign": torch.sign, "sgn": torch.sgn, "fix": torch.fix,
+        }.items()
+    },
+    "round_to_decimals": picture(lambda x: x.round(decimals=1)),
+    "heaviside": picture(lambda x: x * torch.heaviside(x, x.new_ones(()))),
     "exp": picture(lambda x: (-x.abs()).exp()),
     "clamp": picture(lambda x: x.clamp(-1, 1)),
     "add": operand(torch.add),

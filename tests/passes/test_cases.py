@@ -2,7 +2,10 @@
 
 import pytest
 from compressor.passes.coupling import Axis
-from compressor.passes.rules import RULES
+from compressor.passes.modes import trains
+from compressor.passes.program import operator_name
+from compressor.passes.rules import RULES, row_of
+from compressor.passes.rules.references import masked, silent
 
 from tests.passes.cases import CASES, FAMILIES
 from tests.passes.support import captured, coupled
@@ -29,6 +32,26 @@ def test_a_row_with_weights_has_every_column_or_says_why_not(op):
     columns = {"macs": row.macs, "kernel": row.kernel, "regression": row.regression}
     missing = [name for name, column in columns.items() if column is None]
     assert not missing or row.without, missing
+    assert row.reference is not None, "say how silence reaches through it, were it `silent`"
+
+
+@pytest.mark.parametrize("op", RULES, ids=str)
+def test_a_row_says_no_more_of_memory_than_its_schema(op):
+    viewed = any(one.alias_info is not None for one in op._schema.returns)
+    assert viewed or not RULES[op].alias
+
+
+def test_every_call_whose_statistics_run_over_fewer_channels_has_a_reference():
+    calls = {str(node.target) for name in CASES for node in coupled(name).inexact
+             if row_of(node).reference in (None, silent, masked)}  # fmt: skip
+    assert calls == set()
+
+
+def test_every_call_that_is_told_whether_it_trains_follows_train_mode():
+    calls = [node for name in CASES for node in captured(name)[1].calls() if trains(node) is False]
+    kinds = {operator_name(node) for node in calls}
+    assert kinds >= {"batch_norm", "dropout", "alpha_dropout", "feature_dropout", "rrelu"}
+    assert kinds >= {"lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input"}
 
 
 def test_no_case_hides_another_of_the_same_name():

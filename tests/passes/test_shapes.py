@@ -7,8 +7,9 @@ from typing import ClassVar
 import pytest
 import torch
 from compressor.passes.contract import PassResult
-from compressor.passes.rebuild import clone
-from compressor.passes.shapes import check, infer
+from compressor.passes.rebuild import clone, with_tensors
+from compressor.passes.shapes import OPEN, infer
+from torch import Tensor, nn
 
 from benchmarks.cases import CATALOG, SUITES, VISION
 from compressor import passes
@@ -56,8 +57,8 @@ def test_a_shrunk_torchvision_model_has_the_same_groups_and_shrinks_again(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_was_captured_and_what_was_cut_of_it_are_closed(name):
     coupling = coupled(name)
-    check(coupling.program)
-    check(shrunk(random_plan(coupling, seed=1)))
+    coupling.program.check()
+    shrunk(random_plan(coupling, seed=1)).check()
 
 
 def test_free_sizes_stay_free_through_the_surgery():
@@ -71,14 +72,14 @@ def test_a_value_without_a_shape_is_named():
     program = clone(coupled("residual").program)
     del next(node for node in program.calls() if node.target is aten.mean.dim).meta["val"]
     with pytest.raises(passes.ContractError, match=r"mean at .* has no shape"):
-        check(program)
+        program.check()
 
 
 def test_a_tensor_that_is_not_there_is_named():
     program = clone(coupled("residual").program)
     del program.module.get_submodule("blocks.0.reduce").bias
     with pytest.raises(passes.ContractError, match=r"blocks.0.reduce.bias.* is not there"):
-        check(program)
+        program.check()
 
 
 def test_a_shape_that_is_not_what_comes_out_is_named():
@@ -86,7 +87,7 @@ def test_a_shape_that_is_not_what_comes_out_is_named():
     node = next(node for node in program.calls() if node.target is aten.mean.dim)
     node.meta["val"] = node.meta["val"][:, :3]
     with pytest.raises(passes.ContractError, match=r"mean at .*\[2, 3\], and is float32\[2, 16\]"):
-        check(program)
+        program.check()
 
 
 def test_a_stale_literal_is_named():
@@ -94,7 +95,46 @@ def test_a_stale_literal_is_named():
     view = next(node for node in program.calls() if node.target is aten.view.default)
     view.args = (view.args[0], [view.args[1][0], 3, 8, 8, 8])
     with pytest.raises(passes.ContractError, match=r"view at .* does not fit what it is given"):
-        check(program)
+        program.check()
+
+
+class Cut(nn.Module):
+    """Slices that say more than there is, and a size that is written down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Linear(5, 8), nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.wide(x)[:, 1:1000]
+        return self.narrow(y + torch.zeros(7).expand(1, 7))[:, -9:]
+
+
+def test_a_slice_that_says_more_than_there_is_is_captured_as_what_it_takes():
+    program = passes.capture(Cut(), (torch.zeros(2, 5),), {})
+    slices = [node for node in program.calls() if node.target is aten.slice.Tensor]
+    assert [node.args[1:4] for node in slices if node.args[1] == 1] == [(1, 1, 8), (1, 0, OPEN)]
+
+
+@pytest.mark.parametrize(
+    ("op", "place", "stale"),
+    [(aten.slice.Tensor, 3, 16), (aten.slice.Tensor, 2, -16), (aten.expand.default, 1, [1, 16])],
+)
+def test_a_stale_size_is_named_also_where_torch_would_take_it(op, place, stale):
+    program = clone(passes.capture(Cut(), (torch.zeros(2, 5),), {}))
+    call = [node for node in program.calls() if node.target is op][-1]
+    call.update_arg(place, stale)
+    with pytest.raises(
+        passes.ContractError, match=rf"{op._schema.name[6:]}.* at .*(stale|not fit)"
+    ):
+        program.check()
+
+
+def test_tensors_of_another_form_are_refused():
+    program = coupled("residual").program
+    wrong = {name: tensor[:1] for name, tensor in program.tensors().items()}
+    with pytest.raises(passes.ContractError, match="has another form"):
+        with_tensors(program, wrong)
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,36 @@ def test_an_activation_that_is_no_relu_belongs_to_its_convolution():
     assert [kernel.kind for kernel in kernels[5:]] == ["elementwise", "elementwise"]
 
 
+class Equation(nn.Module):
+    """An einsum of x with weights, or with itself."""
+
+    def __init__(self, equation: str, *shapes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.equation = equation
+        self.weights = nn.ParameterList(nn.Parameter(torch.randn(shape)) for shape in shapes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        several = not self.weights and "," in self.equation
+        return torch.einsum(self.equation, x, *self.weights, *[x] * several)
+
+
+@pytest.mark.parametrize(("equation", "shapes", "found"), [
+    ("btc,oc->bto", [(6, 8)], [("matmul", (8, 5, 6, 1))]),
+    ("btc,btd->bcd", [], [("matmul", (5, 8, 8, 1))]),
+    ("btc,cr,ro->bto", [(8, 4), (4, 6)], [("matmul", (8, 5, 4, 1)), ("matmul", (4, 5, 6, 1))]),
+    ("btc,o->btco", [(6,)], [("matmul", (1, 40, 6, 1))]),
+    ("btc,btc->btc", [], [("mul", (40,))]),
+    ("btc,c->btc", [(8,)], [("mul", (40,))]),
+    ("btc->bct", [], [("permute", (40,))]),
+    ("btc->bt", [], [("sum", (40,))]),
+])  # fmt: skip
+def test_an_einsum_takes_the_time_of_its_products(equation, shapes, found):
+    coupling = coupling_of(lambda: Equation(equation, *shapes), (2, 5, 8))
+    kernels = [work.at(lambda v, axis: v.shape[axis]) for work in works(coupling)]
+    names = [dict(kernel.fixed).get("op", kernel.kind) for kernel in kernels]
+    assert list(zip(names, (kernel.widths for kernel in kernels), strict=True)) == found
+
+
 @pytest.mark.parametrize("layer", [
     nn.Conv2d(32, 16, 3, groups=4), nn.ConvTranspose2d(32, 16, 3, groups=4), nn.Conv1d(8, 12, 5),
     nn.Conv2d(8, 8, 3, groups=8), nn.ConvTranspose2d(8, 12, 3), nn.Linear(8, 12),

@@ -272,9 +272,9 @@ GATHERS = [
     ),
     Fault(
         "a roll is no reordering",
-        "gathers.py",
-        "    aten.roll.default,\n    aten.flip.default,\n",
-        "    aten.flip.default,\n",
+        "rules/movement.py",
+        'aten.roll.default: row(along_axis, prepared=rolled, reorders="positions")',
+        "aten.roll.default: row(along_axis, prepared=rolled)",
         ("case:roll",),
     ),
     Fault(

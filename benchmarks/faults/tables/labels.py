@@ -228,8 +228,8 @@ INTERPRETER = [
     Fault(
         "unknown operators count as elementwise",
         "rules/__init__.py",
-        "else FROZEN",
-        "else POINTWISE",
+        "in names) else FROZEN",
+        "in names) else POINTWISE",
     ),
     Fault(
         "in-place operators are unknown",

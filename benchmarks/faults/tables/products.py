@@ -54,13 +54,13 @@ PRODUCTS = [
     ),
     Fault(
         "an einsum's letters that are needed later are summed",
-        "rules/contraction.py",
+        "rules/einsum.py",
         "        keep = [k for k in dict.fromkeys([*letters, *term]) if k in later]\n",
         "        keep = [k for k in dict.fromkeys([*letters, *term]) if k in out]\n",
     ),
     Fault(
         "einsum takes diagonals like any axis",
-        "rules/contraction.py",
+        "rules/einsum.py",
         "if len(terms) > 1 and any(len(set(term)) < len(term) for term in terms):",
         "if False:",
     ),
