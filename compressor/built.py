@@ -8,8 +8,8 @@ save(directory)   all of it as files, or nothing
 What is told of the module is told of it as it is: what other weights gave is let go, and made anew
 when it is asked for, or by `save`. The proof is of the surgery, and stays.
 
-The report and the release are made by what a build is given (`report`, `finishing`), so that
-imports point one way: they know this module, and it does not know them.
+Its report and its release are made by `report` and `finishing`, which it is given: they import this
+module, and it does not import them.
 """
 
 import json
@@ -71,7 +71,7 @@ class Save(Protocol):
 
     def __call__(
         self, built: "Built", directory: Path, *, force: bool, sign: Path | None, key: bytes | None
-    ) -> None: ...
+    ) -> Path: ...
 
 
 @dataclass(eq=False)
@@ -298,5 +298,4 @@ class Built:
         `max_drop` was asked for and is exceeded, or the model is slower than the original (unless
         `allow_slower`).
         """
-        self.end(self, Path(directory), force=force, sign=sign, key=key)
-        return Path(directory)
+        return self.end(self, Path(directory), force=force, sign=sign, key=key)

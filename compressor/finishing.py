@@ -23,12 +23,13 @@ from compressor.work import digest
 
 def save(
     built: Built, directory: Path, *, force: bool, sign: Path | None, key: bytes | None
-) -> None:
+) -> Path:
     """Finish a build and write its release (see `Built.save`)."""
     release.check(directory, force=force)
     finish(built)
     with built.watch.stage("write"), release.prepared(directory, force=force) as folder:
         writing.write(built, Place(folder, key), sign)
+    return directory
 
 
 def finish(built: Built) -> None:

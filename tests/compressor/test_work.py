@@ -424,8 +424,15 @@ def test_a_stage_that_a_build_does_not_have_is_an_error(option, stage, command, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_race_there_is_no_stage_of_it(command, tmp_path):
+    done = command(f"build net.py:net --macs 0.5 -o {tmp_path}/out --no-race --until race")
+    assert done.exit_code == 2, done.stderr
+    assert "--no-race leaves it out" in done.stderr
+
+
 def test_stages_follow_what_is_asked_for():
     bare = stages_of(Recipe.of(macs=0.5))
+    assert set(bare) - set(stages_of(Recipe.of(macs=0.5, race=False))) == {"race"}
     every = stages_of(Recipe.of(
         latency="0.5", data="a:b", evaluate="accuracy", sparse_train=1, distill=1, train_with="a:b"
     ))  # fmt: skip
