@@ -4,7 +4,7 @@ built = compress(model, example_inputs, budget=Budget(macs=0.5))
 built.module             torch module, called like the original
 built.plan.kept          kept indices of every parameter, by state_dict name
 built.report             everything that was found out, as plain values
-built.save("build/net")  model.onnx, weights, plan, report: all of them, or nothing
+built.save("build/net")  what `compressor build` writes: raced, and all files or nothing
 """
 
 import fnmatch
@@ -67,9 +67,10 @@ def compress(
 
     `options` are those of the recipe about the choice and the limits: criterion, steps, uniform,
     round_to, min_channels, ignore, seed, max_drop, metric, search, the file of a `sensitivity`; and
-    for a budget of latency the table of the `device`, and the `threads` and `bench_seconds` of
-    races. With `search`, the result is the smallest model found that keeps to `max_drop`; `budget`
-    is then the least.
+    for a budget of latency the table of the `device`. `Built.save` ends a build as the command line
+    does, by a race: `threads` and `bench_seconds` are of it, `race=False` leaves it out, and
+    `allow_slower=True` writes a model that is slower. With `search`, the result is the smallest
+    model found that keeps to `max_drop`; `budget` is then the least.
 
     Raises UsageError for inputs or a budget that cannot be used, or an axis that cannot be free,
     GateError where the surgery is not equal to silencing the removed channels, or a metric drops by
@@ -110,6 +111,7 @@ OPTIONS = frozenset(
     {
         *("criterion", "steps", "uniform", "round_to", "min_channels", "ignore", "sensitivity"),
         *("seed", "max_drop", "metric", "search", "device", "threads", "bench_seconds"),
+        *("race", "allow_slower"),
     }
 )
 """Fields of the recipe that `compress` takes; the others are about files and commands."""

@@ -1,4 +1,4 @@
-"""`compressor build`: load, compress, export, evaluate, race, write. One straight function."""
+"""`compressor build`: load, compress, save. What is Python's in these is what Python does."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -9,9 +9,6 @@ from compressor.api import prepared
 from compressor.built import Built
 from compressor.inputs import Inputs
 from compressor.job import Given, Job
-from compressor.kept import look_at_operators, look_at_race
-from compressor.latency.final import keep_fastest, operators, raced
-from compressor.latency.meet import refuse_slower
 from compressor.load import load_callable, load_data, load_inputs, load_model, with_code
 from compressor.load.short import wishes
 from compressor.load.words import near
@@ -22,7 +19,7 @@ from compressor.report import amounts, asked, groups
 from compressor.stages import Reached, Watch
 from compressor.swap import alone
 from compressor.train.nets import helper
-from compressor.work import STAGES, Work, digest, stages_of
+from compressor.work import STAGES, Work, stages_of
 
 
 def build(
@@ -84,20 +81,7 @@ def _built(
     built = _job(recipe, watch, work).run()
     if helper():
         return None
-    models = digest(built.original_onnx.data, built.onnx.data)
-    with watch.stage("race"):
-        parts = {"models": models, "seed": recipe.seed}
-        parts |= {"seconds": recipe.bench_seconds, "threads": recipe.threads}
-        found = work.once_json("race", parts, lambda: raced(built), look_at_race)
-        keep_fastest(built, found)
-        built.measured["latency"] = found
-        built.measured["operators"] = work.once_json(
-            "race", parts | {"of": "operators"}, lambda: operators(built), look_at_operators
-        )
-    if not recipe.allow_slower:
-        refuse_slower(built.measured["latency"], "latency" in built.plan.budget.kinds)
-    with watch.stage("write"):
-        built.save(recipe.output, force=force, sign=recipe.sign, key=key)
+    built.save(recipe.output, force=force, sign=recipe.sign, key=key)
     return built
 
 
@@ -151,6 +135,7 @@ _WHY = {
     "repair": "there is no --data to repair with",
     "evaluate": "there is no --evaluate",
     "profile": "nothing is asked of --latency",
+    "race": "--no-race leaves it out",
     **dict.fromkeys(("sparse", "distill", "finetune"), "no training of this kind is asked for"),
 }
 

@@ -7,17 +7,20 @@ save(directory)   all of it as files, or nothing
 
 What is told of the module is told of it as it is: what other weights gave is let go, and made anew
 when it is asked for, or by `save`. The proof is of the surgery, and stays.
+
+Its report and its release are made by `report` and `finishing`, which it is given: they import this
+module, and it does not import them.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
-from compressor import passes, release, report, writing
+from compressor import passes
 from compressor.beside import Parity
 from compressor.current import Made
 from compressor.data import Data
@@ -28,7 +31,6 @@ from compressor.inputs import Called
 from compressor.load.words import reason
 from compressor.onnx_files import check_alone
 from compressor.passes.errors import CompressError, ContractError, UsageError
-from compressor.place import Place
 from compressor.recipe import Recipe
 from compressor.runtime import OnnxModel, batches_of, parity
 from compressor.stages import Watch
@@ -64,6 +66,14 @@ class Onnx:
         return cls(data[:end], simplified, note, found, data[end:])
 
 
+class Save(Protocol):
+    """What finishes a build and writes its release (see `Built.save`)."""
+
+    def __call__(
+        self, built: "Built", directory: Path, *, force: bool, sign: Path | None, key: bytes | None
+    ) -> Path: ...
+
+
 @dataclass(eq=False)
 class Built:
     """A shrunk network with the evidence that the surgery was right."""
@@ -77,6 +87,10 @@ class Built:
     name: str
     watch: Watch
     changes: tuple[str, ...]
+    tell: Callable[["Built"], dict[str, Any]] = field(repr=False)
+    """Makes its report."""
+    end: Save = field(repr=False)
+    """Makes its release."""
     sizes: tuple[Sizes, ...] = ()
     """Other sizes of free axes: proof and parity look at these as well."""
     data: Data | None = None
@@ -153,7 +167,7 @@ class Built:
                 raise UsageError(
                     "the original model was changed after the build",
                     why="there is nothing to compare the small one with any more",
-                    hint="keep a copy of it, and train that",
+                    hint="keep a copy of it, and train that; or save without a race: race=False",
                 )
             self._original_onnx = self._deployed(self.original, " original")
         return self._original_onnx
@@ -241,11 +255,12 @@ class Built:
             )
         self.notes.pop("accuracy", None)
 
-    def _evaluate_again(self) -> None:
+    def evaluate_again(self) -> None:
         """Measure what was measured with other weights. Raises GateError beyond the limit.
 
         Where it cannot be measured any more and nothing is limited, the report says why.
         """
+        self._look()
         if "accuracy" not in self.notes:
             return
         try:
@@ -263,7 +278,7 @@ class Built:
     @property
     def report(self) -> dict[str, Any]:
         """Everything that is known so far, as plain values."""
-        return report.build(self)
+        return self.tell(self)
 
     def save(
         self,
@@ -275,13 +290,12 @@ class Built:
     ) -> Path:
         """Write the release directory; beside its name first, so that it is complete or absent.
 
-        It is of the module as it is now: what was made of other weights is made anew. `sign` is
-        the private key for its manifest, `key` the one that it is encrypted with. Raises UsageError
-        where the directory exists (unless `force`) or cannot be written, or the module is in
-        training mode or another network; GateError where `max_drop` was asked for and is exceeded.
+        It is of the module as it is now: what was made of other weights is made anew. Unless
+        `race=False` was asked for, it is raced against the original (`bench_seconds` at most), and
+        its fastest form is deployed. `sign` is the private key for its manifest, `key` the one that
+        it is encrypted with. Raises UsageError where the directory exists (unless `force`) or
+        cannot be written, or the module is in training mode or another network; GateError where
+        `max_drop` was asked for and is exceeded, or the model is slower than the original (unless
+        `allow_slower`).
         """
-        with release.prepared(Path(directory), force=force) as folder:
-            self._look()
-            self._evaluate_again()
-            writing.write(self, Place(folder, key), sign)
-        return Path(directory)
+        return self.end(self, Path(directory), force=force, sign=sign, key=key)

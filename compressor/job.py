@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compressor import criteria, passes
+from compressor import criteria, finishing, passes, report
 from compressor import search as searching
 from compressor.built import Built
 from compressor.current import Made, check_in_place
@@ -134,7 +134,7 @@ class Job:
     @cached_property
     def timing(self) -> Timing:
         """Tables and races, where time is asked for."""
-        return Timing(self.coupling, self.recipe, self.watch)
+        return Timing(self.coupling, self.recipe, self.watch, self.batches[0])
 
     def plan(self, budget: passes.Budget) -> passes.Plan:
         """Which channels go; by which criterion and in how many steps, is tried where there are
@@ -230,6 +230,8 @@ class Job:
             self.name,
             watch,
             result.changes,
+            report.build,
+            finishing.save,
             self.sizes,
             self.data,
             mended,

@@ -14,11 +14,12 @@ stages             seconds; environment
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
 from compressor import passes
+from compressor.built import Built
 from compressor.environment import environment
 from compressor.headline import finite
 from compressor.passes.alike import merged
@@ -29,11 +30,8 @@ from compressor.runtime import BATCHES
 from compressor.search import Try, told
 from compressor.showing import words
 
-if TYPE_CHECKING:
-    from compressor.built import Built
 
-
-def build(built: "Built") -> dict[str, Any]:
+def build(built: Built) -> dict[str, Any]:
     """The report of a build, JSON-able; what was not measured is absent."""
     found: dict[str, Any] = {
         "format": 1,
@@ -74,7 +72,7 @@ def build(built: "Built") -> dict[str, Any]:
     return plain
 
 
-def ran(built: "Built") -> dict[str, Any]:
+def ran(built: Built) -> dict[str, Any]:
     """Which passes made the network, as a spec, and what shows that each was right."""
     proof = built.proof
     evidence = {"max_rel": proof.max_rel, "tolerance": proof.tolerance, "dtype": proof.dtype}
@@ -123,7 +121,7 @@ def frozen(coupling: passes.Coupling) -> list[dict[str, Any]]:
     return [{"axis": str(f.axis), "size": f.size, "why": f.why} for f in coupling.frozen]
 
 
-def layers(built: "Built") -> list[dict[str, Any]]:
+def layers(built: Built) -> list[dict[str, Any]]:
     """Every weight of more than one axis, with its shape before and after."""
     small = built.small.tensors()
     return [
@@ -144,7 +142,7 @@ def repair(done: passes.Repaired) -> dict[str, Any]:
     }
 
 
-def warnings(built: "Built") -> list[str]:
+def warnings(built: Built) -> list[str]:
     """What a user should know before deploying, in plain words."""
     found = [*built.remarks]
     if built.proof.dtype != "float64":
@@ -168,6 +166,11 @@ def warnings(built: "Built") -> list[str]:
         found.append(built.plan.note)
     if (exported := built.exported) is not None and exported.note:
         found.append(exported.note)
+    if not built.recipe.race:
+        found.append(
+            "The race against the original was left out, as --no-race asks (race=False in Python): "
+            "the model may be slower, and no faster form of it was looked for."
+        )
     latency = built.measured.get("latency")
     if latency and latency["low"] <= 1 < latency["high"]:
         found.append("The small model is not faster than the original for sure: see the interval.")
@@ -203,7 +206,7 @@ def warnings(built: "Built") -> list[str]:
     return found
 
 
-def _changed(built: "Built") -> list[str]:
+def _changed(built: Built) -> list[str]:
     """What training after the build means for what is told."""
     found = []
     if built.changed:
@@ -219,7 +222,7 @@ def _changed(built: "Built") -> list[str]:
 _NAMES = {"accuracy": "Accuracy", "latency": "Latency"}
 
 
-def uncompared(built: "Built") -> list[str]:
+def uncompared(built: Built) -> list[str]:
     """The outputs at which proof or parity could compare nothing, and why."""
     exported = built.exported
     parity = () if exported is None else exported.parity

@@ -50,6 +50,7 @@ def stages_of(recipe: "Recipe") -> tuple[str, ...]:
         "distill": recipe.distill > 0,
         "finetune": recipe.finetune > 0 or recipe.train_with is not None,
         "evaluate": bool(recipe.evaluate),
+        "race": recipe.race,
     }
     return tuple(stage for stage in STAGES if where.get(stage, True))
 

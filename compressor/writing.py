@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from compressor import headline, manifest, page, sealing
+from compressor.built import Built
 from compressor.environment import environment
 from compressor.exportable import exportable
 from compressor.inputs import Called, at_batch, randomised, run
@@ -24,9 +25,6 @@ from compressor.runtime import OnnxModel, tolerance
 from compressor.shards import cut_of
 from compressor.verify import INPUT, MODEL, OUTPUT, PARITY
 
-if TYPE_CHECKING:
-    from compressor.built import Built
-
 INLINE = 2_000_000_000
 """Larger models have their tensors in a file of their own: protocol buffers end at 2 GiB."""
 
@@ -37,7 +35,7 @@ _META = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torc
 """Of the nodes of an exported program: they name files of the build machine."""
 
 
-def write(built: "Built", place: Place, sign: Path | None = None) -> None:
+def write(built: Built, place: Place, sign: Path | None = None) -> None:
     """All files of a release. `sign` is the private key for its manifest."""
     _write_onnx(built.onnx.data, place)
     place.write("model.safetensors", save(_stored(built)))
@@ -56,7 +54,7 @@ def write(built: "Built", place: Place, sign: Path | None = None) -> None:
         place.write(manifest.SIGNATURE, sealing.signature(text.encode(), sign))
 
 
-def _facts(built: "Built") -> dict[str, Any]:
+def _facts(built: Built) -> dict[str, Any]:
     """What made it: enough to say why another build differs."""
     here = environment()
     return {
@@ -97,7 +95,7 @@ def _write_onnx(data: bytes, place: Place, inline: int = INLINE) -> None:
     place.write(f"{MODEL}.data", bytes(apart))
 
 
-def _stored(built: "Built") -> dict[str, Tensor]:
+def _stored(built: Built) -> dict[str, Tensor]:
     """Contiguous tensors, each stored once: safetensors refuses two names for one memory."""
     state: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -108,7 +106,7 @@ def _stored(built: "Built") -> dict[str, Tensor]:
     return state
 
 
-def _write_program(built: "Built", place: Place) -> str:
+def _write_program(built: Built, place: Place) -> str:
     """torch.export's own format, for convenience. Why there is none, where it cannot be made."""
     program = built.small
     module, made = exportable(program), BytesIO()
@@ -138,7 +136,7 @@ def _strip(module: torch.fx.GraphModule) -> None:
 # ---------------------------------------------------------------------------- plan and parity
 
 
-def _plan(built: "Built") -> dict[str, Any]:
+def _plan(built: Built) -> dict[str, Any]:
     """The cuts by name; and, for `compressor.load`, the channels that go and how to call it."""
     return {
         **cut_of(built.plan).to_json(),
@@ -170,7 +168,7 @@ def structure(call: Called) -> Any:
         return None
 
 
-def _write_parity(built: "Built", place: Place) -> None:
+def _write_parity(built: Built, place: Place) -> None:
     """The example inputs and random ones, and what torch gives: what `verify` replays."""
     model = OnnxModel(built.onnx.data, built.small, threads=1)
     given = at_batch(built.call, built.small.batch, built.batches[0])

@@ -13,6 +13,7 @@ from compressor.export import export, simplify
 from compressor.latency.timing import Timing
 from compressor.optional import torchvision
 from compressor.recipe import Recipe
+from compressor.runtime import batches_of
 from compressor.stages import Watch
 from models._random import normal, randomise, seeded
 
@@ -60,7 +61,9 @@ def coupled(name: str, seed: int = 0) -> passes.Coupling:
 
 def timing(coupling: passes.Coupling, seconds: float, threads: int = 1) -> Timing:
     """Its table and races."""
-    return Timing(coupling, Recipe.of(bench_seconds=seconds, threads=threads), Watch())
+    program = coupling.program
+    batch = batches_of(program, (program.args, dict(program.kwargs)))[0]
+    return Timing(coupling, Recipe.of(bench_seconds=seconds, threads=threads), Watch(), batch)
 
 
 def written(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -38,7 +38,7 @@ def forms(onnx: Onnx) -> dict[str, bytes]:
 
 def raced(built: Built) -> dict[str, Any]:
     """Race the build and its other forms against the original, and say which is the fastest."""
-    timing = Timing(built.plan.coupling, built.recipe, built.watch)
+    timing = Timing(built.plan.coupling, built.recipe, built.watch, built.batches[0])
     others = forms(built.onnx)
     race = timing.race({"original": built.original_onnx.data, "small": built.onnx.data, **others})
     rows = {row.name: row for row in race.rows}

@@ -133,5 +133,6 @@ def refuse_slower(latency: Mapping[str, Any], asked: bool) -> None:
         f"the small model takes {latency['ratio']:.3f} of the original's time "
         f"({latency['low']:.3f} to {latency['high']:.3f})",
         why="it is slower" if latency["low"] > 1 else "it is not faster for sure",
-        hint="ask for less by --latency, give the race more --bench-seconds, or add --allow-slower",
+        hint="ask for less by --latency, give the race more --bench-seconds, or add --allow-slower"
+        " (allow_slower=True)",
     )

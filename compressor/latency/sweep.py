@@ -94,6 +94,8 @@ def candidates(recipe: Recipe) -> dict[str, Recipe]:
             "a sweep cannot read reports that are encrypted",
             hint="leave out --encrypt-key, and build the one that you choose with it",
         )
+    if not recipe.race:
+        raise UsageError("a sweep compares builds by their races", hint="leave out --no-race")
     found = {}
     for one in asked:
         recipe.model_copy(update={"latency": one}).budget()  # refused before anything is built

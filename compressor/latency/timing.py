@@ -16,7 +16,7 @@ from compressor.latency.profiling import wanted
 from compressor.passes.errors import UsageError
 from compressor.passes.targets import Target, share
 from compressor.passes.timed import Timed
-from compressor.runtime import OnnxModel, batches_of
+from compressor.runtime import OnnxModel
 from compressor.stages import Watch
 from compressor.sums import SUMS, with_sums
 
@@ -35,15 +35,13 @@ def faster(ratio: bench.Ratio) -> bool:
 class Timing:
     """Of one captured network. Nothing is measured before it is asked for."""
 
-    def __init__(self, coupling: passes.Coupling, recipe: "Recipe", watch: Watch) -> None:
-        self.coupling, self.recipe, self.watch = coupling, recipe, watch
+    def __init__(
+        self, coupling: passes.Coupling, recipe: "Recipe", watch: Watch, batch: int
+    ) -> None:
+        """`batch` is what is raced: the first that the network takes (`runtime.batches_of`)."""
+        self.coupling, self.recipe, self.watch, self.batch = coupling, recipe, watch, batch
         program = coupling.program
         self.call: Called = (program.args, dict(program.kwargs))
-
-    @cached_property
-    def batch(self) -> int:
-        """The batch that is raced: 1 if the model takes that."""
-        return batches_of(self.coupling.program, self.call)[0]
 
     @cached_property
     def device(self) -> Device:

@@ -50,6 +50,10 @@ def _one_amount(asked: Asked) -> bool:
     return sum(kind in asked for kind in AMOUNTS) < 2
 
 
+def _is_timed(asked: Asked) -> bool:
+    return "race" not in asked or "latency" in asked
+
+
 AMOUNTS = ("macs", "params", "channels", "bytes_", "memory", "latency")
 
 _TRAIN = "give --distill, --finetune or --sparse-train"
@@ -72,6 +76,13 @@ ROWS = (
     Row("metric", _with("evaluate"), "nothing is evaluated", "give --evaluate"),
     Row("metric", _with("max_drop", "search", "distill", "finetune", "latency"),
         "it says what --max-drop, a search, a sweep and training go by", "give --max-drop"),
+    Row("allow_slower", _without("race"), "--no-race refuses no model for its time",
+        "leave out one of them"),
+    *(
+        Row(option, _is_timed, "it is of races, and --no-race leaves the last one out",
+            "leave out one of them")
+        for option in ("threads", "bench_seconds")
+    ),
     Row("device", _with("latency"), "the table of a device is for --latency", "give --latency"),
     Row("sensitivity", _without("uniform"), "--uniform takes the same share of every group",
         "leave out one of them"),

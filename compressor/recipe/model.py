@@ -88,6 +88,9 @@ class Recipe(BaseModel):
     it is needed"""
     allow_slower: bool = False
     """write a model that does not measure faster than the original"""
+    race: bool = True
+    """race the model and other forms of it against the original, deploy the fastest form, and
+    refuse a slower model; without it, the report says so"""
     search: bool = False
     """the smallest model within max-drop; a budget is the least that is tried"""
     criterion: str = "auto"

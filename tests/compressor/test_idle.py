@@ -37,6 +37,9 @@ IDLE = [
     ({"device": "d.json"}, "device"),
     ({"sensitivity": "s.json", "uniform": True}, "sensitivity"),
     ({"search": True, "max_drop": 0.1, "params": 0.5}, "search"),
+    ({"race": False, "allow_slower": True}, "allow-slower"),
+    ({"race": False, "threads": 2}, "threads"),
+    ({"race": False, "bench_seconds": 1.0}, "bench-seconds"),
 ]
 USED = [
     {"distill": 1, "train_data": "a:b", "feature_weight": 2.0, "patience": 5, "batch_size": 8},
@@ -47,6 +50,7 @@ USED = [
     {"sensitivity": "s.json"},
     {"train_with": "a:b", "distill": 1},
     {"search": True, "max_drop": 0.1},
+    {"race": False, "latency": "0.5", "threads": 2, "bench_seconds": 1.0},
 ]
 
 
@@ -109,6 +113,7 @@ def test_commands_refuse_what_they_would_ignore(line, words, command, project):
         ({"training": Training(finetune=1), "finetune": samples.net}, "train-with"),
         ({"metric": "top5"}, "metric"),
         ({"device": "d.json"}, "device"),
+        ({"race": False, "allow_slower": True}, "allow-slower"),
     ],
     ids=str,
 )

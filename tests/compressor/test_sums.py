@@ -97,6 +97,7 @@ def test_plans_are_raced_in_the_form_that_will_be_deployed(ratio, op, built, mon
         return replace(found, rows=rows)
 
     monkeypatch.setattr(Timing, "race", made_up)
-    Timing(built.plan.coupling, built.recipe, built.watch).against_original(built.plan)
+    timing = Timing(built.plan.coupling, built.recipe, built.watch, built.batches[0])
+    timing.against_original(built.plan)
     assert operators(models["small"])[op] == 1
     assert operators(models["original"])["Add"] == 1

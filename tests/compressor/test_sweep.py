@@ -197,6 +197,13 @@ def test_reports_that_would_be_encrypted_are_refused_first(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+def test_a_sweep_without_races_is_refused_first(tmp_path):
+    asked = recipe(tmp_path / "s").model_copy(update={"race": False})
+    with pytest.raises(UsageError, match="compares builds by their races"):
+        swept(asked, Builder())
+    assert not (tmp_path / "s").exists()
+
+
 def test_points_of_different_processors_are_marked(tmp_path):
     def build(one):
         Builder()(one)

@@ -71,13 +71,13 @@ def test_a_build_that_was_interrupted_goes_on_and_ends_the_same(
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compressor.build.raced", interrupted)
+    monkeypatch.setattr("compressor.finishing.raced", interrupted)
     assert command(LINE.format(tmp_path)).exit_code == 130
     assert not (tmp_path / "out").exists()
     found = json.loads(command(f"status {tmp_path}/out --json").stdout)
     assert found["complete"] is False
     assert list(found["kept"]) == ["plan", "repair", "export"]
-    monkeypatch.setattr("compressor.build.raced", raced)
+    monkeypatch.setattr("compressor.finishing.raced", raced)
     monkeypatch.setattr(built_parts, "export", interrupted)  # nothing of it is done again
     monkeypatch.setattr("compressor.passes.mend", interrupted)
     monkeypatch.setattr("compressor.passes.contest", interrupted)
@@ -264,8 +264,8 @@ def test_with_a_key_nothing_in_the_clear_is_left(end, command, data, fast, monke
 
     monkeypatch.setattr(disk, "flush", looking)
     if end in ("interrupt", "error"):
-        monkeypatch.setattr("compressor.build.refuse_slower", ending)
-        monkeypatch.setattr("compressor.build.operators", ending)
+        monkeypatch.setattr("compressor.finishing.refuse_slower", ending)
+        monkeypatch.setattr("compressor.finishing.operators", ending)
     more = "--until race" if end == "until" else ""
     command(f"{LINE.format(tmp_path)} --encrypt-key {tmp_path}/secret {more}")
     assert (seen, in_the_clear(tmp_path)) == ([], [])
@@ -424,8 +424,15 @@ def test_a_stage_that_a_build_does_not_have_is_an_error(option, stage, command, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_race_there_is_no_stage_of_it(command, tmp_path):
+    done = command(f"build net.py:net --macs 0.5 -o {tmp_path}/out --no-race --until race")
+    assert done.exit_code == 2, done.stderr
+    assert "--no-race leaves it out" in done.stderr
+
+
 def test_stages_follow_what_is_asked_for():
     bare = stages_of(Recipe.of(macs=0.5))
+    assert set(bare) - set(stages_of(Recipe.of(macs=0.5, race=False))) == {"race"}
     every = stages_of(Recipe.of(
         latency="0.5", data="a:b", evaluate="accuracy", sparse_train=1, distill=1, train_with="a:b"
     ))  # fmt: skip
@@ -440,7 +447,7 @@ def test_a_build_ends_after_a_stage_whose_result_was_kept(
     stage, command, fast, data, monkeypatch, tmp_path
 ):
     assert command(f"{LINE.format(tmp_path)} --until simplify").exit_code == 0
-    monkeypatch.setattr("compressor.build.raced", lambda built: pytest.fail("it went on"))
+    monkeypatch.setattr("compressor.finishing.raced", lambda built: pytest.fail("it went on"))
     done = command(f"{LINE.format(tmp_path)} --until {stage}")
     assert done.exit_code == 0, done.stderr
     assert not (tmp_path / "out").exists()
