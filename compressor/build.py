@@ -86,7 +86,7 @@ def _built(
         return None
     models = digest(built.original_onnx.data, built.onnx.data)
     with watch.stage("race"):
-        parts = {"models": models, "seed": recipe.seed}
+        parts = {"models": models, "seed": recipe.seed, "log": str(built.log)}
         parts |= {"seconds": recipe.bench_seconds, "threads": recipe.threads}
         found = work.once_json("race", parts, lambda: raced(built), look_at_race)
         keep_fastest(built, found)
