@@ -79,6 +79,8 @@ class Log:
                     f"the log of passes has format {found['format']!r:.40}, known is {FORMAT}",
                     hint="it is of another version of the compressor",
                 )
+            if not isinstance(found["passes"], list):
+                raise TypeError("its passes are no list")
             log = cls(tuple(map(_entry, found["passes"])))
             if found["spec"] != str(log):
                 raise ValueError("its spec is not that of its passes")
