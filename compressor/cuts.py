@@ -62,7 +62,8 @@ def cut_of(plan: "Plan") -> Cut:
     """What a plan leaves of each tensor."""
     from compressor.passes.shrink import facts
 
-    return Cut.of(facts(plan))
+    found = facts(plan)
+    return Cut(found["kept"], found["shapes"], frozenset(found["buffers"]), found["tied"])
 
 
 def plan_json(data: bytes, path: Path) -> Any:
