@@ -15,11 +15,11 @@ from typing import Any
 
 from torch import nn
 
-from compressor import criteria, group_weights, passes
+from compressor import criteria, group_weights, pass_log, passes
 from compressor.built import Built
 from compressor.data import Data, Source
 from compressor.evaluate import Evaluation, evaluations
-from compressor.freedom import Sizes, free_where_possible, other_sizes
+from compressor.freedom import Sizes, free_where_possible, other_sizes, said
 from compressor.inputs import Inputs, as_call, check_runs
 from compressor.job import Given, Job
 from compressor.load import check_finite
@@ -27,6 +27,7 @@ from compressor.load.words import near
 from compressor.metric import refuse_unmeasured
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
+from compressor.passes.log import Log
 from compressor.passes.overflow import refuse_negative_variances
 from compressor.recipe import Recipe
 from compressor.recipe.idle import asked_of, refuse_idle
@@ -82,10 +83,7 @@ def compress(
         budget, data, evaluate, eval_data, training or Training(), train_data, finetune, dynamic,
         criterion_loss,
     )  # fmt: skip
-    free = [
-        f"{of}:{axis}={size}" for of, axes in (dynamic or {}).items() for axis, size in axes.items()
-    ]
-    recipe = Recipe.of(dynamic=free, **options)
+    recipe = Recipe.of(dynamic=said(dynamic or {}), **options)
     refuse_idle(asked_of(recipe) | _asked_of(given))
     return prepared(model, example_inputs, given, recipe, name, watch or Watch()).run()
 
@@ -135,12 +133,15 @@ def prepared(
     with in_eval_mode(model):
         check_runs(model, (args, kwargs))
 
-        def captured(dynamic: Dynamic) -> tuple[passes.Program, tuple[Sizes, ...]]:
-            program = passes.capture(model, args, kwargs, given.dynamic or dynamic)
-            return program, other_sizes(model, program, (program.args, dict(program.kwargs)))
+        def captured(wished: Dynamic) -> tuple[passes.Program, tuple[Sizes, ...], Dynamic]:
+            dynamic = given.dynamic or wished
+            program = passes.capture(model, args, kwargs, dynamic)
+            sizes = other_sizes(model, program, (program.args, dict(program.kwargs)))
+            return program, sizes, dynamic
 
         with watch.stage("capture"):
-            (program, sizes), fixed = free_where_possible(given.wished, captured)
+            (program, sizes, dynamic), fixed = free_where_possible(given.wished, captured)
+    log = Log((pass_log.captured(program, dynamic),))
     refuse_negative_variances(program)
     check_ignored(model, program, options.ignore)
     data, judged = _measuring(given, recipe, program)
@@ -168,6 +169,7 @@ def prepared(
         task,
         tuple(happened),
         work or Work(),
+        log.then(*pass_log.trained(happened, given.training)),
         (*given.remarks, *filter(None, [fixed])),
     )
 

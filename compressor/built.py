@@ -31,6 +31,7 @@ from compressor.inputs import Called
 from compressor.load.words import reason
 from compressor.onnx_files import check_alone
 from compressor.passes.errors import CompressError, ContractError, UsageError
+from compressor.passes.log import Entry, Log
 from compressor.recipe import Recipe
 from compressor.runtime import OnnxModel, batches_of, parity
 from compressor.stages import Watch
@@ -51,6 +52,14 @@ class Onnx:
     parity: tuple[Parity, ...]
     exported: bytes = b""
     """What onnxsim was given, where it made other operators of it."""
+    form: tuple[Entry, ...] = ()
+    """Passes that made another form of it, where that one is deployed."""
+
+    @property
+    def log(self) -> tuple[Entry, ...]:
+        """Passes that made it of the module; what shows that they were right is in parity/."""
+        simplified = [Entry("simplify", 1)] if self.simplified else []
+        return (Entry("export", 1), *simplified, *self.form)
 
     def packed(self) -> bytes:
         """One line of JSON, and the models."""
@@ -86,7 +95,8 @@ class Built:
     call: Called
     name: str
     watch: Watch
-    changes: tuple[str, ...]
+    log: Log
+    """What ran: capture first, then what made `small`."""
     tell: Callable[["Built"], dict[str, Any]] = field(repr=False)
     """Makes its report."""
     end: Save = field(repr=False)
@@ -198,7 +208,8 @@ class Built:
             "call": digest(self.call),
             "sizes": self.sizes,
         }
-        parts |= {"seed": self.options.seed, "batches": self.batches}
+        ran = self.log if program is self.small else Log(self.log.entries[:1])
+        parts |= {"seed": self.options.seed, "batches": self.batches, "log": str(ran)}
         fresh: list[Onnx] = []
 
         def made() -> bytes:

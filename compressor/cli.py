@@ -255,7 +255,7 @@ def plan(recipe: Recipe, quiet: Quiet = False, as_json: AsJson = False) -> None:
 @app.command()
 @exits
 def shards(
-    plan: Annotated[Path, typer.Argument(help="plan.json, of `plan` or of a release")],
+    plan: Annotated[Path, typer.Argument(help="plan.json of `plan`, or passes.json of a release")],
     source: Annotated[Path, typer.Argument(help="safetensors: a file, or a folder of shards")],
     output: Annotated[Path, typer.Option("--output", "-o", help="directory to write")],
     shard_bytes: Annotated[int, typer.Option(min=1, help="bytes in a file, at most")] = 5 * 10**9,

@@ -53,7 +53,7 @@ def finish(built: Built) -> None:
 def _race(built: Built, models: str) -> None:
     """Deploy the fastest form, and look at what the operators of both models take."""
     recipe, measured, once = built.recipe, built.measured, built.work.once_json
-    parts = {"models": models, "seed": recipe.seed}
+    parts = {"models": models, "seed": recipe.seed, "log": str(built.log)}
     parts |= {"seconds": recipe.bench_seconds, "threads": recipe.threads}
     if "latency" not in measured:
         found = once("race", parts, lambda: raced(built), look_at_race)

@@ -54,6 +54,11 @@ def parse(options: Sequence[str]) -> Dynamic:
     return found
 
 
+def said(dynamic: Dynamic) -> list[str]:
+    """As `parse` reads it."""
+    return [f"{of}:{axis}={size}" for of, axes in dynamic.items() for axis, size in axes.items()]
+
+
 def other_sizes(model: nn.Module, program: Program, call: Called) -> tuple[Sizes, ...]:
     """For each free size a larger and a smaller one, then all changed at once.
 

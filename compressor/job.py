@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compressor import criteria, finishing, passes, report
+from compressor import criteria, finishing, pass_log, passes, report
 from compressor import search as searching
 from compressor.built import Built
 from compressor.current import Made, check_in_place
@@ -27,6 +27,7 @@ from compressor.metric import Pairs, named
 from compressor.passes.curves import Curve
 from compressor.passes.errors import UsageError
 from compressor.passes.free import Dynamic
+from compressor.passes.log import Log
 from compressor.passes.rebuild import with_tensors
 from compressor.passes.targets import share as share_of
 from compressor.passes.threads import suited
@@ -82,6 +83,8 @@ class Job:
     task: Task | None
     happened: tuple[dict[str, Any], ...]
     work: Work
+    log: Log
+    """What ran before channels are chosen."""
     remarks: tuple[str, ...] = ()
 
     def run(self) -> Built:
@@ -148,6 +151,7 @@ class Job:
             "budget": budget.to_json(),
             "options": asdict(self.options),
             "steps": self.recipe.steps,
+            "log": str(self.log),
         }
         least = self.options.least
         found = planned(
@@ -210,16 +214,21 @@ class Job:
         program, watch = self.program, self.watch
         own = (program.args, dict(program.kwargs))
         with watch.stage("shrink"):
-            result = passes.apply(passes.Shrink(plan), self.coupling.program)
+            cut = passes.Shrink(plan)
+            result = passes.apply(cut, self.coupling.program)
             result.program.module.eval()  # as it was captured
         with watch.stage("prove"):
             proof = self._prove(plan, result.program)
+        log = self.log.then(pass_log.pruned(cut, result, self.options, proof))
         small, mended = result.program, None
         if self.data is not None:
+            step = passes.Repair(plan, self.data.calls)
             with watch.stage("repair"), self._threads():
-                mended = self._repair(plan, small)
-                small = mended.program
+                mended = self._repair(step, small, log)
+                small, log = mended.program, log.then(pass_log.mended(step, mended))
         small, happened = self._trained(small, plan, task)
+        log = log.then(*pass_log.trained(happened, self.given.training))
+        happened = [*self.happened, *happened]
         built = Built(
             program,
             small,
@@ -229,7 +238,7 @@ class Job:
             own,
             self.name,
             watch,
-            result.changes,
+            log,
             report.build,
             finishing.save,
             self.sizes,
@@ -251,13 +260,12 @@ class Job:
             named(built.measured["accuracy"], self.recipe.metric)
         return built
 
-    def _repair(self, plan: passes.Plan, small: passes.Program) -> passes.Repaired:
-        assert self.data is not None
-        step = passes.Repair(plan, self.data.calls)
+    def _repair(self, step: passes.Repair, small: passes.Program, log: Log) -> passes.Repaired:
         if self.work.folder is None:
             return passes.mend(step, small)
         own = (of_program(self.coupling.program), of_program(small))
-        parts = {"programs": own, "data": self._contents, "plan": digest(plan.channels)}
+        channels = digest(step.plan.channels)
+        parts = {"programs": own, "data": self._contents, "plan": channels, "log": str(log)}
         return repaired(self.work, parts, step, small, lambda: passes.mend(step, small))
 
     def _prove(self, plan: passes.Plan, small: passes.Program) -> passes.Proof:
@@ -270,10 +278,9 @@ class Job:
         self, small: passes.Program, plan: passes.Plan, task: Task | None
     ) -> tuple[passes.Program, list[dict[str, Any]]]:
         """After the phases that were asked for, and the user's own; what happened in each."""
-        happened = list(self.happened)
+        happened: list[dict[str, Any]] = []
         if task is not None:
-            small, more = trained(self.program, small, plan, task, self.watch)
-            happened += more
+            small, happened = trained(self.program, small, plan, task, self.watch)
         if self.given.finetune is not None:
             small = with_tensors(small, small.tensors())  # what is known of it stays as it was
             with self.watch.stage("finetune"):

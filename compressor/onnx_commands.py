@@ -303,6 +303,8 @@ def verify(
     elif not quiet:
         say(f"{found.files} files as the manifest says, content {found.content}")
         say("signed by this key" if found.signed else "the signature was not looked at: no --key")
+        if found.passes:
+            say(f"made by {found.passes}")
         for name, gap in found.parity.items():
             say(f"parity of {name}: {gap:.1e} of the largest output")
 

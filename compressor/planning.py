@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from compressor import group_weights, passes
+from compressor.cuts import cut_of
 from compressor.files import check_writable, write_file
 from compressor.inspection import captured
 from compressor.latency.table import load
@@ -25,7 +26,7 @@ from compressor.recipe import Recipe
 from compressor.recipe.idle import asked_of, refuse_idle
 from compressor.recipe.options import BUDGET, CHOICE
 from compressor.report import amounts, asked, groups
-from compressor.shards import Checkpoint, cut_of
+from compressor.shards import Checkpoint
 from compressor.stages import Watch
 
 

@@ -3,7 +3,7 @@
 model.onnx          the deployable model; model.onnx.data beside it where it has more than 2 GB
 model.safetensors   the small weights
 model.pt2           the small network as torch.export has it: it runs code when it is loaded
-plan.json           kept indices of every parameter, by the user's own names
+passes.json         every pass that ran, in order: options, kept indices, evidence
 recipe.toml         what to run to get it again: every option, given or by default
 parity/             inputs and what torch gives for them
 report.json         everything that was found out
@@ -31,10 +31,11 @@ from compressor.swap import aside, left_behind, parents, unwritable
 
 _NEW, _EARLIER = "new", "earlier"
 FILES = (
-    *("model.onnx", "model.safetensors", "plan.json", "recipe.toml", "parity"),
+    *("model.onnx", "model.safetensors", "passes.json", "recipe.toml", "parity"),
     *("report.json", "report.html", "summary.md", "manifest.json"),
 )
-SOMETIMES = ("model.onnx.data", "model.pt2", "manifest.sig")
+SOMETIMES = ("model.onnx.data", "model.pt2", "manifest.sig", "plan.json")
+"""The last in earlier releases, which had no log."""
 
 
 @contextmanager

@@ -6,6 +6,7 @@ cost               params, MACs, channels and bytes, before and after
 groups, frozen     widths before and after, and what had to stay, with the reason
 layers             shapes before and after
 repair             what least squares did to the weights, where there were data
+passes             which passes made it, in order, each with its evidence
 proof, parity      the evidence
 accuracy, latency  where they were measured, and operators with their times
 stages             seconds; environment
@@ -18,13 +19,11 @@ from typing import Any
 
 from rich.table import Table
 
-from compressor import passes
+from compressor import pass_log, passes
 from compressor.built import Built
 from compressor.environment import environment
 from compressor.headline import finite
 from compressor.passes.alike import merged
-from compressor.passes.log import Entry, Log
-from compressor.passes.spec import options_of
 from compressor.passes.text import width
 from compressor.runtime import BATCHES
 from compressor.search import Try, told
@@ -44,7 +43,6 @@ def build(built: Built) -> dict[str, Any]:
         "frozen": frozen(built.plan.coupling),
         "layers": layers(built),
         "proof": asdict(built.proof),
-        "changes": list(built.changes),
     }
     if built.repaired is not None:
         found["repair"] = repair(built.repaired)
@@ -61,7 +59,7 @@ def build(built: Built) -> dict[str, Any]:
     if sizes := built.file_bytes:
         found["file_bytes"] = sizes
     found["changed"] = built.changed
-    found["passes"] = ran(built)
+    found["passes"] = pass_log.whole(built).to_json(pass_log.INDICES)
     found["uncompared"] = uncompared(built)
     found |= built.measured
     found["warnings"] = warnings(built)
@@ -70,17 +68,6 @@ def build(built: Built) -> dict[str, Any]:
     plain = finite(found)
     assert isinstance(plain, dict)
     return plain
-
-
-def ran(built: Built) -> dict[str, Any]:
-    """Which passes made the network, as a spec, and what shows that each was right."""
-    proof = built.proof
-    evidence = {"max_rel": proof.max_rel, "tolerance": proof.tolerance, "dtype": proof.dtype}
-    log = Log().then(Entry("prune", 1, options_of(built.options), evidence=evidence))
-    if built.repaired is not None:
-        divergences = dict(built.repaired.divergences)
-        log = log.then(Entry("repair", 1, evidence={"divergence": divergences}))
-    return {"spec": str(log), "evidence": {one.name: one.evidence for one in log}}
 
 
 def asked(plan: passes.Plan) -> dict[str, Any]:

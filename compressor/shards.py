@@ -3,7 +3,7 @@
     model.safetensors                  one file, or
     model.safetensors.index.json       {"weight_map": {name: file}}, and the files beside it
 
-    shrink_shards(read_plan("plan.json"), Path("llama-70b"), Path("llama-small"))
+    shrink_shards(read_plan(Path("plan.json")), Path("llama-70b"), Path("llama-small"))
 
 Memory: the largest tensor, and what stays of it.
 """
@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from compressor import disk
+from compressor import disk, replay
+from compressor.cuts import Cut, cut_from, plan_json
 from compressor.load.words import existing_file, listed, near, reason
 from compressor.outside import inside, read_json
 from compressor.passes.errors import UsageError
 
 if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need it do
     from torch import Tensor
-
-    from compressor.passes import Plan
 
 SHARD_BYTES = 5_000_000_000
 INDEX = ".safetensors.index.json"
@@ -146,89 +145,13 @@ def _index(path: Path) -> dict[str, Path]:
 # ---------------------------------------------------------------------------- plans
 
 
-@dataclass(frozen=True)
-class Cut:
-    """What stays of each tensor, as plan.json has it."""
-
-    kept: Mapping[str, list[Any]]
-    shapes: Mapping[str, list[int]]
-    """Of the original."""
-    buffers: frozenset[str]
-    """A checkpoint may leave these out."""
-    tied: Mapping[str, str]
-    """Other names of a tensor: a checkpoint has it under one of them at least."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "format": 1,
-            "kept": self.kept,
-            "shapes": self.shapes,
-            "buffers": sorted(self.buffers),
-            "tied": self.tied,
-        }
-
-
-def cut_of(plan: "Plan") -> Cut:
-    """What a plan leaves of each tensor."""
-    from torch import nn
-
-    program, kept = plan.coupling.program, plan.kept
-    tied = {alias: name for alias, name in program.aliases.items() if alias in kept}
-    tensors = program.tensors()
-    own = {name: tensors[tied.get(name, name)] for name in kept}
-    buffers = (name for name, tensor in own.items() if not isinstance(tensor, nn.Parameter))
-    shapes = {name: list(tensor.shape) for name, tensor in own.items()}
-    return Cut(kept, shapes, frozenset(buffers), tied)
-
-
 def read_plan(path: Path) -> Cut:
-    """A plan.json. Raises UsageError where it is not one."""
+    """A plan.json, or passes.json of a release. Raises UsageError where it is neither."""
     path = existing_file(path)
-    return cut_from(plan_json(path.read_bytes(), path), path)
-
-
-def plan_json(data: bytes, path: Path) -> Any:
-    """What is in a plan.json; it may be no plan. Raises UsageError where it is no JSON."""
-    try:
-        return read_json(data)
-    except ValueError as error:
-        raise _no_plan(path, error) from error
-
-
-def cut_from(found: Any, path: Path) -> Cut:
-    """A plan as JSON has it. Raises UsageError where it is not one."""
-    try:
-        if found["format"] != 1:
-            raise ValueError(f"format {found['format']} is not known")
-        kept, shapes, tied = (dict(found[key]) for key in ("kept", "shapes", "tied"))
-        if shapes.keys() != kept.keys():
-            raise ValueError("kept and shapes do not belong together")
-        if odd := [name for name in kept if not _sound(kept[name], shapes[name])]:
-            raise ValueError(f"the kept indices of {odd[0]} are not indices of its dimensions")
-        return Cut(kept, shapes, frozenset(found["buffers"]), tied)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise _no_plan(path, error) from error
-
-
-def _no_plan(path: Path, error: Exception) -> UsageError:
-    return UsageError(
-        f"{path} is not a plan",
-        why=reason(error),
-        hint="make one by `compressor plan`, or take that of a release",
-    )
-
-
-def _sound(kept: list[Any], shape: list[int]) -> bool:
-    """Whether each dimension has None, indices, or the indices of each row."""
-    if len(kept) != len(shape):
-        return False
-    for indices, size in zip(kept, shape, strict=True):
-        rows = indices if indices and isinstance(indices[0], list) else [indices]
-        for row in [] if indices is None else rows:
-            inside = all(isinstance(one, int) and 0 <= one < size for one in row)
-            if not row or not inside or len(row) != len(rows[0]):
-                return False
-    return True
+    found = plan_json(path.read_bytes(), path)
+    if isinstance(found, dict) and "passes" in found:
+        return replay.cut_by(replay.log_from(found, path), path)
+    return cut_from(found, path)
 
 
 def small_shape(kept: list[Any], shape: tuple[int, ...]) -> tuple[int, ...]:

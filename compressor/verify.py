@@ -2,7 +2,8 @@
 
 1. every file as the manifest says, none missing, none added
 2. the signature, where a key is given; the content, where one is expected
-3. the parity inputs through ONNX Runtime: what torch gave when the release was made
+3. the log of passes can be read, and says what went
+4. the parity inputs through ONNX Runtime: what torch gave when the release was made
 
 Each file is read once: ONNX Runtime is given the bytes that were checked, not their names.
 """
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor import onnx_files
+from compressor import onnx_files, replay
 from compressor.load.words import reason
 from compressor.passes import alike
 from compressor.passes.errors import UsageError, WrongError
@@ -37,6 +38,8 @@ class Verified:
     content: str
     files: int
     signed: bool
+    passes: str
+    """What ran, as a spec; nothing of a release that has no log."""
     parity: dict[str, float]
     """The largest difference over the largest number, by the name of the file in parity/."""
 
@@ -55,7 +58,7 @@ def verify(
     """
     arrived = Arrived(folder, key)
     arrived.must_be(public, content)
-    held = arrived.all(lambda name: name.startswith((MODEL, f"{PARITY}/")))
+    held = arrived.all(lambda name: name.startswith((MODEL, f"{PARITY}/", replay.NAME)))
     if MODEL not in held:
         raise WrongError(f"{folder} has no {MODEL}")
     try:
@@ -64,8 +67,17 @@ def verify(
         raise WrongError("the model is not one that a build writes", why=str(error)) from error
     limit = _tolerance(arrived.manifest.get("tolerance"), model)
     found = arrived.manifest
+    ran = _ran(held.get(replay.NAME), folder / replay.NAME)
     parity = _replayed(model, held, limit)
-    return Verified(found["content"], len(found["files"]), public is not None, parity)
+    return Verified(found["content"], len(found["files"]), public is not None, ran, parity)
+
+
+def _ran(data: bytes | None, path: Path) -> str:
+    """The spec of a log. Raises WrongError where no build writes it."""
+    try:
+        return "" if data is None else str(replay.read(data, path))
+    except UsageError as error:
+        raise WrongError(error.what, why=error.why or error.where) from error
 
 
 def _tolerance(stated: Any, model: onnx_files.Held) -> float:

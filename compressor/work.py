@@ -4,9 +4,9 @@
 
 It lies beside the output, and is there only while the build is not complete: a kill or an interrupt
 leaves it, success and an error take it away. Keys hold the network, its tensors, the options of the
-stage, our source and the versions, so what is found is what would be computed again. Capture and
-coupling are always made anew, and so is a plan by time, or by a loss of the user's. The library
-keeps nothing.
+stage, the spec of the passes before it (see `pass_log`), our source and the versions, so what is
+found is what would be computed again. Capture and coupling are always made anew, and so is a plan
+by time, or by a loss of the user's. The library keeps nothing.
 
 The folder is private, and another one is refused (see `ours`). A release that is encrypted has its
 results encrypted too, by the same key. What is found is looked at again by whoever asked for it

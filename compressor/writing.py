@@ -11,18 +11,17 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressor import headline, manifest, page, sealing
+from compressor import headline, manifest, page, pass_log, replay, sealing
 from compressor.built import Built
 from compressor.environment import environment
 from compressor.exportable import exportable
-from compressor.inputs import Called, at_batch, randomised, run
+from compressor.inputs import at_batch, randomised, run
 from compressor.load.words import reason
 from compressor.passes.free import dynamic_shapes
 from compressor.passes.quiet import quiet
 from compressor.place import Place
 from compressor.recipe.toml import resolved
 from compressor.runtime import OnnxModel, tolerance
-from compressor.shards import cut_of
 from compressor.verify import INPUT, MODEL, OUTPUT, PARITY
 
 INLINE = 2_000_000_000
@@ -40,7 +39,7 @@ def write(built: Built, place: Place, sign: Path | None = None) -> None:
     _write_onnx(built.onnx.data, place)
     place.write("model.safetensors", save(_stored(built)))
     note = _write_program(built, place)
-    _write_json(place, "plan.json", _plan(built))
+    _write_json(place, replay.NAME, headline.finite(pass_log.whole(built).to_json()))
     place.write_text("recipe.toml", resolved(built.recipe))
     _write_parity(built, place)
     found = built.report
@@ -133,39 +132,7 @@ def _strip(module: torch.fx.GraphModule) -> None:
                 node.meta.pop(key, None)
 
 
-# ---------------------------------------------------------------------------- plan and parity
-
-
-def _plan(built: Built) -> dict[str, Any]:
-    """The cuts by name; and, for `compressor.load`, the channels that go and how to call it."""
-    return {
-        **cut_of(built.plan).to_json(),
-        "channels": built.plan.channels.tolist(),
-        "call": structure(built.call),
-    }
-
-
-def structure(call: Called) -> Any:
-    """Arguments as plain values, tensors as their places; None where that cannot say it."""
-    count = 0
-
-    def plain(value: Any) -> Any:
-        nonlocal count
-        if isinstance(value, Tensor):
-            count += 1
-            return {"tensor": count - 1, "dtype": str(value.dtype), "shape": list(value.shape)}
-        if isinstance(value, tuple | list):
-            return {type(value).__name__: [plain(one) for one in value]}
-        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-            return {"dict": {key: plain(one) for key, one in value.items()}}
-        if value is None or isinstance(value, bool | int | float | str):
-            return {"value": value}
-        raise TypeError
-
-    try:
-        return plain(call)
-    except TypeError:
-        return None
+# ---------------------------------------------------------------------------- parity
 
 
 def _write_parity(built: Built, place: Place) -> None:

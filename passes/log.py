@@ -1,12 +1,13 @@
 """What ran on a program: each pass with its options, what a replay needs, and the evidence.
 
-    prune{criterion=obs}   metadata: kept indices   evidence: equal to the silenced original
-    repair                 metadata: layers         evidence: divergence on held-out inputs
+    capture                metadata: how the model is called
+    prune{criterion=obs}   metadata: kept indices     evidence: equal to the silenced original
+    repair                 metadata: what was chosen  evidence: divergence on held-out inputs
 
 A release keeps the log; whoever has the original and the log makes the small network again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,9 +38,9 @@ class Log:
 
     entries: tuple[Entry, ...] = ()
 
-    def then(self, entry: Entry) -> "Log":
-        """One more."""
-        return Log((*self.entries, entry))
+    def then(self, *entries: Entry) -> "Log":
+        """With these after it."""
+        return Log((*self.entries, *entries))
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
@@ -51,8 +52,8 @@ class Log:
         """The last entry of a pass, if it ran."""
         return next((one for one in reversed(self.entries) if one.name == name), None)
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+    def to_json(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """As plain values. `without` names metadata that are left out: they may be long."""
         return {
             "format": FORMAT,
             "spec": str(self),
@@ -61,7 +62,7 @@ class Log:
                     "name": one.name,
                     "version": one.version,
                     "options": dict(one.options),
-                    "metadata": dict(one.metadata),
+                    "metadata": {k: v for k, v in one.metadata.items() if k not in without},
                     "evidence": dict(one.evidence),
                     "changes": list(one.changes),
                 }
@@ -75,10 +76,15 @@ class Log:
         try:
             if found["format"] != FORMAT:
                 raise UsageError(
-                    f"the log of passes has format {found['format']!r}, known is {FORMAT}",
+                    f"the log of passes has format {found['format']!r:.40}, known is {FORMAT}",
                     hint="it is of another version of the compressor",
                 )
-            return cls(tuple(map(_entry, found["passes"])))
+            if not isinstance(found["passes"], list):
+                raise TypeError("its passes are no list")
+            log = cls(tuple(map(_entry, found["passes"])))
+            if found["spec"] != str(log):
+                raise ValueError("its spec is not that of its passes")
+            return log
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UsageError("this is no log of passes", why=f"{error!r}"[:200]) from error
 

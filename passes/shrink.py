@@ -90,17 +90,8 @@ class Shrink:
 
     def metadata(self, result: PassResult) -> Mapping[str, Any]:
         """Kept indices by the names of the user's state dict, and the channels that go."""
-        program, kept = self.plan.coupling.program, self.plan.kept
-        tensors, tied = program.tensors(), program.aliases
-        own = {name: tensors[tied.get(name, name)] for name in kept}
-        return {
-            "kept": kept,
-            "shapes": {name: list(tensor.shape) for name, tensor in own.items()},
-            "buffers": sorted(n for n, one in own.items() if not isinstance(one, nn.Parameter)),
-            "tied": {alias: name for alias, name in tied.items() if alias in kept},
-            "channels": self.plan.channels.tolist(),
-            "unit": self.plan.unit,
-        }
+        channels = self.plan.channels.tolist()
+        return facts(self.plan) | {"channels": channels, "unit": self.plan.unit}
 
     def ensures(self, before: Program, after: Program) -> None:
         coupling = self.plan.coupling
@@ -119,6 +110,20 @@ class Shrink:
                 raise ContractError(f"{name} is {_role(small)}, but was {_role(whole)}")
         _still_tied(before, after)
         _cut_where_they_were(coupling, sizes)
+
+
+def facts(plan: Plan) -> dict[str, Any]:
+    """What cuts a checkpoint by a plan, as plain values: kept indices and sizes of the original by
+    name, which of them are buffers, and the other names of tied tensors."""
+    program, kept = plan.coupling.program, plan.kept
+    tensors, tied = program.tensors(), program.aliases
+    own = {name: tensors[tied.get(name, name)] for name in kept}
+    return {
+        "kept": kept,
+        "shapes": {name: list(tensor.shape) for name, tensor in own.items()},
+        "buffers": sorted(n for n, one in own.items() if not isinstance(one, nn.Parameter)),
+        "tied": {alias: name for alias, name in tied.items() if alias in kept},
+    }
 
 
 def _role(tensor: Tensor) -> str:

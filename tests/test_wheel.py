@@ -139,5 +139,5 @@ def test_the_installed_command_explains_itself(python, project):
 def test_the_wheel_builds_a_users_model_among_the_users_own_folders(python, project):
     build = ("build", "models/mine.py:net", "--input-shape", "1,3,16,16", "--channels", "0.5")
     run(python, "-m", "compressor", *build, "-o", "out", cwd=project)
-    for name in ("model.onnx", "report.json", "plan.json"):
+    for name in ("model.onnx", "report.json", "passes.json"):
         assert (project / "out" / name).stat().st_size > 0, name

@@ -209,6 +209,15 @@ _PLAN = {"format": 1, "kept": {"a.weight": [[0, 2], None]}, "shapes": {"a.weight
          "buffers": [], "tied": {}, "channels": [1, 3]}  # fmt: skip
 
 
+def pass_log() -> bytes:
+    """The log of a build that cuts the small state dict."""
+    from compressor.passes.log import Entry, Log
+
+    capture = Entry("capture", 1, {"dynamic": ["x:1=width"]}, {"call": {"value": 1}})
+    prune = Entry("prune", 1, {"round_to": 2}, _PLAN, {"max_rel": 1e-16}, ("a.weight: shorter",))
+    return json.dumps(Log((capture, prune, Entry("export", 1))).to_json()).encode()
+
+
 def _plan(folder: Path) -> Reader:
     """Read, and cut by."""
     (folder / "w.safetensors").write_bytes(_saved())
@@ -217,7 +226,8 @@ def _plan(folder: Path) -> Reader:
         out = str(path.parent / "small")
         command("shards", str(path), str(folder / "w.safetensors"), "-o", out)
 
-    return Reader({"plan.json": json.dumps(_PLAN).encode()}, read)
+    files = {"plan.json": json.dumps(_PLAN).encode(), "passes.json": pass_log()}
+    return Reader(files, read)
 
 
 def _groups(folder: Path) -> Reader:

@@ -91,7 +91,7 @@ def _remade(path: Path, whole: Path) -> Path:
 def _crafted(folder: Path) -> Reader:
     """A release that was made by somebody else: the manifest fits what is wrong."""
     whole = _made(folder.parent) / "open"
-    names = ("model.onnx", "parity")
+    names = ("model.onnx", "parity", "passes.json")
     files = {n: d for n, d in _files_in(whole).items() if n.startswith(names)}
     return Reader(files, lambda path: command("verify", str(_remade(path, whole))))
 
@@ -114,7 +114,7 @@ def _loaded(folder: Path) -> Reader:
     import compressor
 
     whole = _made(folder.parent) / "open"
-    names = ("plan.json", "recipe.toml", "model.safetensors")
+    names = ("passes.json", "model.safetensors")
 
     def read(path: Path) -> object:
         scope: dict[str, Any] = {}

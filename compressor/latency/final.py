@@ -18,6 +18,7 @@ from compressor.explain.profile import profile
 from compressor.inputs import at_batch
 from compressor.latency.timing import Timing, faster
 from compressor.passes.errors import CompressError
+from compressor.passes.log import Entry
 from compressor.runtime import OnnxModel
 from compressor.sums import SUMS, with_sums
 from compressor.work import refuse
@@ -67,12 +68,21 @@ def keep_fastest(built: Built, found: Mapping[str, Any]) -> None:
     chosen = found.get("form")
     if chosen is None or not chosen["kept"]:
         return
-    data = forms(built.onnx).get(chosen["name"])
+    others = forms(built.onnx)
+    data = others.get(chosen["name"])
     if data is None:  # of a race that was kept
         refuse("race", f"there is no form {chosen['name']!r} of this model to deploy")
     simplified = built.onnx.simplified and chosen["name"] != UNSIMPLIFIED
     parity = tuple(built.parity_of(built.small, data))
-    built.deploy(replace(built.onnx, data=data, simplified=simplified, parity=parity))
+    made = _passes(chosen["name"], SUMS in others)
+    built.deploy(replace(built.onnx, data=data, simplified=simplified, parity=parity, form=made))
+
+
+def _passes(form: str, sums: bool) -> tuple[Entry, ...]:
+    """What makes a form of the exported model."""
+    unit = form.removeprefix("multiples of ")
+    found = [Entry("sums-before-norms", 1)] if sums and form != UNSIMPLIFIED else []
+    return (*found, *([Entry("align", 1, {"to": int(unit)})] if unit != form else []))
 
 
 def _note(form: str, sums: bool) -> str:

@@ -218,7 +218,7 @@ def test_the_proof_holds_far_below_its_limit(built):
 
 
 def cut(tensor: Tensor, dims: list[Any]) -> Tensor:
-    """The small tensor, by the format of plan.json."""
+    """The small tensor, by the format of kept indices."""
     for axis, kept in reversed(list(enumerate(dims))):
         if kept is None:
             continue
@@ -293,7 +293,8 @@ def test_a_release_has_the_weights_the_plan_and_the_model(built, tmp_path):
     folder = built.save(tmp_path / "deep" / "net")
     assert folder == tmp_path / "deep" / "net"
     assert (folder / "model.onnx").read_bytes() == built.onnx.data
-    assert json.loads((folder / "plan.json").read_text())["kept"] == built.plan.kept
+    log = json.loads((folder / "passes.json").read_text())
+    assert log["passes"][1]["metadata"]["kept"] == built.plan.kept
     state = load_file(folder / "model.safetensors")
     torch.testing.assert_close(state, dict(built.module.state_dict()), rtol=0, atol=0)
     assert "Net" in (folder / "report.html").read_text()
@@ -301,12 +302,12 @@ def test_a_release_has_the_weights_the_plan_and_the_model(built, tmp_path):
 
 def test_saving_twice_needs_force(built, tmp_path):
     built.save(tmp_path / "net")
-    (tmp_path / "net" / "plan.json").write_text("an earlier one")
+    (tmp_path / "net" / "passes.json").write_text("an earlier one")
     with pytest.raises(UsageError, match="exists already"):
         built.save(tmp_path / "net")
-    assert (tmp_path / "net" / "plan.json").read_text() == "an earlier one"
+    assert (tmp_path / "net" / "passes.json").read_text() == "an earlier one"
     built.save(str(tmp_path / "net"), force=True)
-    assert (tmp_path / "net" / "plan.json").read_text() != "an earlier one"
+    assert (tmp_path / "net" / "passes.json").read_text() != "an earlier one"
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
 
 

@@ -13,7 +13,8 @@ from onnx.helper import make_node as node
 from onnx.helper import make_tensor_value_info as value
 
 from compressor.gate import arithmetic
-from compressor.gate.operators import IDLE, RULES
+from compressor.gate.operators import IDLE, RULES, Call
+from compressor.gate.values import Values
 
 X = value("x", TensorProto.FLOAT, [8, 16])
 ONE = 8 * 16 * 16
@@ -400,8 +401,8 @@ def test_a_loop_whose_runs_are_not_known_is_refused_if_it_multiplies(counted):
 )
 def test_an_operator_without_its_graph_is_refused(broken, lacks, tmp_path):
     graph = helper.make_graph([broken], "g", [X, ASKED], [q("y", 8, 16)], [W, TEN])
-    values = arithmetic.Values(helper.make_model(graph), {}, tmp_path)
-    call = arithmetic.Call(broken, lambda _: (8, 16), lambda _: np.asarray(3))
+    values = Values(helper.make_model(graph), {}, tmp_path)
+    call = Call(broken, lambda _: (8, 16), lambda _: np.asarray(3))
     with pytest.raises(UsageError, match=f"it has no {lacks}"):
         arithmetic.CONTROL[broken.op_type](call, values)
 

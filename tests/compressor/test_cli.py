@@ -406,7 +406,8 @@ def test_the_weights_are_those_of_the_module(release, built):
 
 
 def test_the_plan_names_what_was_kept(release, built):
-    plan = json.loads((release.folder / "plan.json").read_text())
+    log = json.loads((release.folder / "passes.json").read_text())
+    (plan,) = [one["metadata"] for one in log["passes"] if one["name"] == "prune"]
     assert plan["kept"] == built.plan.kept
     assert plan["shapes"]["head.weight"] == [10, 24]
     assert plan["buffers"] == sorted(name for name in plan["kept"] if "running_" in name)
@@ -516,11 +517,11 @@ def test_every_command_can_be_quiet(line, command, release):
 def test_force_replaces_an_earlier_release(command, fast, tmp_path):
     line = f"{HALF} --bench-seconds 0.1 --allow-slower -o {tmp_path}/out"
     assert command(line).exit_code == 0
-    before = (tmp_path / "out" / "plan.json").read_text()
+    before = (tmp_path / "out" / "passes.json").read_text()
     assert command(line).exit_code == 2
-    assert (tmp_path / "out" / "plan.json").read_text() == before
+    assert (tmp_path / "out" / "passes.json").read_text() == before
     assert command(f"{line} --force --uniform").exit_code == 0
-    assert (tmp_path / "out" / "plan.json").read_text() != before
+    assert (tmp_path / "out" / "passes.json").read_text() != before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

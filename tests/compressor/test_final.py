@@ -88,6 +88,7 @@ def test_the_exporters_graph_is_deployed_where_onnxsims_is_slower(built, monkeyp
     assert found["form"]["name"] == "unsimplified"
     assert found["ratio"] == 0.77
     assert not built.onnx.simplified
+    assert built.report["passes"]["spec"] == "capture prune{round_to=1} export"
     assert "onnxsim's measured slower" in found["form"]["note"]
 
 
@@ -98,6 +99,8 @@ def test_padded_channels_have_to_be_faster_by_more(time, kept, built, monkeypatc
     told(monkeypatch, {"small": 0.8, "unsimplified": 0.9, name: time})
     assert ("form" in deployed(built)) is kept
     assert (built.onnx.data is before) is not kept
+    unit = name.removeprefix("multiples of ")
+    assert built.report["passes"]["spec"].endswith(f" align{{to={unit}}}" if kept else " simplify")
 
 
 def test_a_form_that_disagrees_with_torch_is_not_deployed(built, monkeypatch):

@@ -52,7 +52,6 @@ def bare() -> dict:
             {"axis": "head.bias[0]", "size": 10, "why": "program output"},
         ],
         "proof": proof(1.2e-15),
-        "changes": [],
         "warnings": [],
         "stages": {"capture": 2.24, "prove": 0.05},
         "environment": {"processor": None, "memory_bytes": 2**34, "cores": {"logical": 2}},

@@ -63,7 +63,7 @@ def test_an_empty_folder_does_not_need_force(tmp_path):
     ("names", "why"),
     [
         (["report.json"], "it is not a release"),
-        (["report.html", "plan.json"], "it is not a release"),
+        (["report.html", "passes.json"], "it is not a release"),
         (["main.py"], "there is main.py"),
         ([*release.FILES, "notes.txt", ".git"], "there is .git, notes.txt"),
     ],
@@ -144,16 +144,16 @@ def test_an_error_leaves_the_earlier_release(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fail(target, KeyboardInterrupt, force=True)
     assert everything(tmp_path) == {"out", *(f"out/{name}" for name in release.FILES)}
-    assert (target / "plan.json").read_text() == "earlier"
+    assert (target / "passes.json").read_text() == "earlier"
 
 
 def test_force_replaces_an_earlier_release(tmp_path):
     target = earlier(tmp_path / "out")
     with release.prepared(target, force=True) as folder:
         write(folder)
-        assert (target / "plan.json").read_text() == "earlier"
+        assert (target / "passes.json").read_text() == "earlier"
     assert everything(tmp_path) == {"out", *(f"out/{name}" for name in release.FILES)}
-    assert (target / "plan.json").read_text() == "new"
+    assert (target / "passes.json").read_text() == "new"
 
 
 def test_an_earlier_release_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
@@ -169,7 +169,7 @@ def test_an_earlier_release_comes_back_if_the_new_one_cannot_take_its_place(tmp_
     with pytest.raises(UsageError, match="cannot write to"), release.prepared(target, force=True):
         pass
     assert everything(tmp_path) == {"out", *(f"out/{name}" for name in release.FILES)}
-    assert (target / "plan.json").read_text() == "earlier"
+    assert (target / "passes.json").read_text() == "earlier"
 
 
 def test_a_full_disk_is_refused_and_leaves_nothing(tmp_path):
@@ -192,12 +192,12 @@ def test_the_build_that_is_faster_wins_and_the_other_says_so(tmp_path):
         with release.prepared(tmp_path / "out") as folder:
             with release.prepared(tmp_path / "out") as faster:
                 write(faster)
-            (folder / "plan.json").write_text("slow")
+            (folder / "passes.json").write_text("slow")
 
     with pytest.raises(UsageError, match="exists already") as caught:
         slow()
     assert caught.value.why == "another build was faster"
-    assert (tmp_path / "out" / "plan.json").read_text() == "new"
+    assert (tmp_path / "out" / "passes.json").read_text() == "new"
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
@@ -233,7 +233,7 @@ def test_what_a_killed_build_left_is_cleared_and_what_it_moved_comes_back(moment
     assert any(path.name.endswith(".partial") for path in tmp_path.iterdir())
     release.recover(target)
     assert {path.name for path in tmp_path.iterdir()} == {"out", "other"}
-    assert (target / "plan.json").read_text() == "earlier"
+    assert (target / "passes.json").read_text() == "earlier"
 
 
 def test_the_folder_of_a_build_that_runs_is_left_alone(tmp_path):

@@ -154,10 +154,10 @@ def test_every_bit_of_a_signed_manifest_counts(copy, keys):
 
 
 def test_a_swapped_plan_is_found(copy):
-    plan = json.loads((copy / "plan.json").read_text())
-    plan["channels"] = plan["channels"][::-1]
-    (copy / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
-    with pytest.raises(WrongError, match=r"plan\.json was changed"):
+    log = json.loads((copy / "passes.json").read_text())
+    log["passes"][1]["metadata"]["channels"].reverse()
+    (copy / "passes.json").write_text(json.dumps(log, indent=1) + "\n")
+    with pytest.raises(WrongError, match=r"passes\.json was changed"):
         verify(copy)
 
 
@@ -380,10 +380,10 @@ def test_what_is_recorded_of_one_output_does_not_stand_for_all(copy):
 def test_verify_ends_with_5_or_2(command, copy):
     assert command(f"verify {copy}").exit_code == 0
     assert command(f"verify {copy.parent}/nowhere").exit_code == 2
-    (copy / "plan.json").write_text("{}")
+    (copy / "passes.json").write_text("{}")
     done = command(f"verify {copy}")
     assert done.exit_code == 5
-    assert "error: plan.json was changed" in done.stderr
+    assert "error: passes.json was changed" in done.stderr
 
 
 # ---------------------------------------------------------------------------- keys
@@ -467,7 +467,8 @@ def test_a_plan_for_another_model_is_refused(release):
 
 
 def test_a_changed_plan_is_not_loaded(copy):
-    (copy / "plan.json").write_text((copy / "plan.json").read_text().replace("1", "2"))
+    log = (copy / "passes.json").read_text()
+    (copy / "passes.json").write_text(log.replace("1", "2"))
     with pytest.raises(WrongError, match="was changed"):
         compressor.load(copy, samples.net())
 
