@@ -15,6 +15,7 @@ from compressor import Budget, Built, align, compress, pass_log, replay
 from compressor.bench import Race, Ratio, Samples
 from compressor.latency import final
 from compressor.latency.timing import Timing, faster
+from compressor.sums import SUMS
 
 
 class Named(NamedTuple):
@@ -109,7 +110,7 @@ def test_padded_channels_have_to_be_faster_by_more(time, kept, built, monkeypatc
     ("form", "sums", "made"),
     [
         (final.UNSIMPLIFIED, True, []),
-        (final.SUMS, True, ["sums-before-norms"]),
+        (SUMS, True, ["sums-before-norms"]),
         ("multiples of 16", True, ["sums-before-norms", "align{to=16}"]),
         ("multiples of 16", False, ["align{to=16}"]),
     ],
