@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -10,10 +11,11 @@ import torch
 from compressor.passes.errors import WrongError
 from torch import Tensor, nn
 
-from compressor import Budget, Built, align, compress
+from compressor import Budget, Built, align, compress, pass_log, replay
 from compressor.bench import Race, Ratio, Samples
 from compressor.latency import final
 from compressor.latency.timing import Timing, faster
+from compressor.sums import SUMS
 
 
 class Named(NamedTuple):
@@ -101,6 +103,22 @@ def test_padded_channels_have_to_be_faster_by_more(time, kept, built, monkeypatc
     assert (built.onnx.data is before) is not kept
     unit = name.removeprefix("multiples of ")
     assert built.report["passes"]["spec"].endswith(f" align{{to={unit}}}" if kept else " simplify")
+    replay.check_known(pass_log.whole(built), Path("passes.json"))
+
+
+@pytest.mark.parametrize(
+    ("form", "sums", "made"),
+    [
+        (final.UNSIMPLIFIED, True, []),
+        (SUMS, True, ["sums-before-norms"]),
+        ("multiples of 16", True, ["sums-before-norms", "align{to=16}"]),
+        ("multiples of 16", False, ["align{to=16}"]),
+    ],
+)
+def test_a_form_is_logged_as_the_passes_that_make_it(form, sums, made):
+    found = final._passes(form, sums)
+    assert list(map(str, found)) == made
+    assert {one.name for one in found} <= replay.KNOWN.keys()
 
 
 def test_a_form_that_disagrees_with_torch_is_not_deployed(built, monkeypatch):
