@@ -4,7 +4,7 @@ opened(model, "net")                                        on the CPU, on all c
 opened(model, "net", options(threads=1, steady=True))       for a measurement
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,24 @@ def _not_started(provider: str, name: str, why: str) -> CompressError:
         why=why,
         hint="its libraries or its device are missing; ONNX Runtime's own message names them",
     )
+
+
+def placed(arrays: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """Inputs that lie on a device (see `DEVICES`)."""
+    import onnxruntime as ort
+
+    place = ort.OrtValue.ortvalue_from_numpy
+    return {name: place(array, device, 0) for name, array in arrays.items()}
+
+
+def bound(session: Any, values: Mapping[str, Any], device: str) -> Any:
+    """What a session runs with where nothing is copied: these inputs, and outputs that stay."""
+    binding = session.io_binding()
+    for name, value in values.items():
+        binding.bind_ortvalue_input(name, value)
+    for output in session.get_outputs():
+        binding.bind_output(output.name, device, 0)
+    return binding
 
 
 def errors(*more: type[Exception]) -> tuple[type[Exception], ...]:

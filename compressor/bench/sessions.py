@@ -15,7 +15,7 @@ from compressor.limit import Limit
 from compressor.load.words import first_line
 from compressor.onnx_files import external_files, safe
 from compressor.passes.errors import CompressError, UsageError
-from compressor.sessions import CPU, DEVICES, errors, opened, options
+from compressor.sessions import CPU, DEVICES, bound, errors, opened, options, placed
 
 REMOTE = frozenset({"AzureExecutionProvider"})  # calls a service; runs nothing here
 
@@ -83,12 +83,12 @@ class Field:
     def load(self, order: Sequence[int], limit: Limit) -> list[Runner]:
         """A fresh runner for each source, in their order, loaded in the given one."""
         device = DEVICES.get(self.providers[0], "cpu")
-        values = {name: _on_device(array, device) for name, array in self.feeds.items()}
+        values = placed(self.feeds, device)
         loaded = {}
         for position in order:
             name, model = self.sources[position]
             session = _session(model, name, self.threads, self.providers)
-            loaded[position] = Runner(name, session, _bind(session, values, device), limit)
+            loaded[position] = Runner(name, session, bound(session, values, device), limit)
         return [loaded[position] for position in sorted(loaded)]
 
 
@@ -161,21 +161,6 @@ def _works(provider: str) -> bool:
     except CompressError:
         return False
     return True
-
-
-def _on_device(array: np.ndarray, device: str) -> Any:
-    import onnxruntime as ort
-
-    return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
-
-
-def _bind(session: Any, values: Mapping[str, Any], device: str) -> Any:
-    binding = session.io_binding()
-    for name, value in values.items():
-        binding.bind_ortvalue_input(name, value)
-    for output in session.get_outputs():
-        binding.bind_output(output.name, device, 0)
-    return binding
 
 
 def file_bytes(model: Model) -> int:

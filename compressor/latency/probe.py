@@ -22,7 +22,7 @@ from compressor.bench.denormals import denormals_flushed
 from compressor.latency.snippets import Graph, numbers_held
 from compressor.passes.work import Kernel
 from compressor.scratch import Scratch
-from compressor.sessions import CPU, DEVICES, opened, options
+from compressor.sessions import CPU, DEVICES, bound, opened, options, placed
 
 REFERENCE = Kernel(
     "conv",
@@ -138,8 +138,6 @@ def _profiled(
 
 
 def _session(graph: Graph, setting: Setting, scratch: Scratch | None = None) -> tuple[Any, Any]:
-    import onnxruntime as ort
-
     wanted = options(setting.threads, steady=True)
     if scratch is not None:
         scratch.ask(wanted)
@@ -147,13 +145,7 @@ def _session(graph: Graph, setting: Setting, scratch: Scratch | None = None) -> 
     if scratch is not None:
         scratch.begun()
     device = DEVICES.get(setting.provider, "cpu")
-    binding = session.io_binding()
-    for name, array in graph.feeds.items():
-        value = ort.OrtValue.ortvalue_from_numpy(array, device, 0)
-        binding.bind_ortvalue_input(name, value)
-    for output in session.get_outputs():
-        binding.bind_output(output.name, device, 0)
-    return session, binding
+    return session, bound(session, placed(graph.feeds, device), device)
 
 
 def _one_by_one(kernels: Sequence[Kernel], setting: Setting) -> tuple[list[float], float]:
