@@ -386,7 +386,9 @@ def test_a_simplified_model_is_noted_as_such(built):
 def test_an_unknown_name_of_the_package_is_an_attribute_error():
     import compressor
 
-    assert sorted(compressor.__all__) == ["Budget", "Built", "SparseGroups", "Training", "compress"]
+    assert sorted(compressor.__all__) == [
+        *("Budget", "Built", "SparseGroups", "Training", "__version__", "compress"),
+    ]
     assert Path(compressor.__file__).name == "__init__.py"
     with pytest.raises(AttributeError, match="squeeze"):
         compressor.squeeze  # noqa: B018
