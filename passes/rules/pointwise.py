@@ -6,8 +6,6 @@
 Most carry torch's own `pointwise` tag and need no row here (see `rule_for`).
 """
 
-from collections.abc import Callable
-
 import torch
 
 from ..labels import Ledger, Value
@@ -20,16 +18,6 @@ aten = torch.ops.aten
 
 def pointwise(ledger: Ledger, call: Call) -> Value:
     return ledger.merge(call.values, call.shape, f"in {call.op._schema.name[6:]}")
-
-
-def first_of(*names: str) -> Callable[[Ledger, Call], Value]:
-    """Like pointwise, but only the named arguments meet (others are flags or random state)."""
-
-    def label(ledger: Ledger, call: Call) -> Value:
-        values = [call[name] for name in names if isinstance(call.get(name), Value)]
-        return ledger.merge(values, call.shape, f"in {call.op._schema.name[6:]}")
-
-    return label
 
 
 def gated(ledger: Ledger, call: Call) -> Value:
