@@ -16,6 +16,12 @@ def below(x: Tensor) -> Tensor:
     return x > 0.1
 
 
+def stepped(x: Tensor) -> Tensor:
+    """The stream plus steps of it, of every kind."""
+    found = x.round() + x.floor() + x.ceil() + x.trunc() + x.sign() + x.sgn()
+    return x + 0.1 * (found + x.round(decimals=1) + torch.heaviside(x, x.new_ones(())))
+
+
 UNARY = {
     # activations
     "relu": F.relu,
@@ -62,6 +68,7 @@ UNARY = {
     "div_number": lambda x: x / 3,
     "true_divide_by_number": lambda x: aten.true_divide.Scalar(x, 3.0),
     "floor_divide_by_number": lambda x: x + aten.floor_divide.Scalar(x, 0.37),
+    "steps": stepped,
     "clamp": lambda x: x.clamp(-1, 1),
     "clip": lambda x: x.clip(-0.7, 1.5),
     "nan_to_num": torch.nan_to_num,
