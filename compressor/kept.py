@@ -174,8 +174,10 @@ def _per_run(said: Mapping[str, Any], samples: Mapping[str, Any], clock: str) ->
 
 
 def look_at_operators(found: Mapping[str, Any]) -> None:
-    """Raise WrongError for times that no operator takes."""
+    """Raise WrongError for times that no operator takes, and for kinds without a name."""
     for side in ("original", "small"):
         for row in found[side]:
+            if not isinstance(row["kind"], str):
+                raise WrongError(f"an operator of the {side} model has no kind")
             if not (row["ms"] >= 0 and math.isfinite(row["ms"]) and row["count"] > 0):
                 raise WrongError(f"an operator of the {side} model takes {row['ms']} ms")

@@ -215,7 +215,10 @@ def recalled(stage: str, look: Callable[[], Any]) -> Any:
         return look()
     except CompressError as error:
         refuse(stage, str(error))
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+    except (
+        *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+        RuntimeError,  # torch's, over numbers that no tensor holds
+    ) as error:
         refuse(stage, reason(error))
 
 

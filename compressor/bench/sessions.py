@@ -35,12 +35,18 @@ class Runner:
     limit: Limit
 
     def run(self) -> None:
-        """Run once, and return when the result is there."""
-        self.session.run_with_iobinding(self.binding)
-        self.binding.synchronize_outputs()
+        """Run once, and return when the result is there. Raises UsageError where it fails.
+
+        Sizes within a model may depend on its inputs and on chance: it may fail at any run.
+        """
+        try:
+            self.session.run_with_iobinding(self.binding)
+            self.binding.synchronize_outputs()
+        except errors(RuntimeError) as error:
+            raise self._refused(error) from error
 
     def try_out(self) -> None:
-        """Run once; UsageError when the model cannot digest its inputs, or does not end.
+        """The same; UsageError too where it does not end.
 
         A run that can be told to stop takes 50 us longer, so none that is timed can.
         """
@@ -49,11 +55,14 @@ class Runner:
                 self.session.run_with_iobinding(self.binding, self.limit.options)
                 self.binding.synchronize_outputs()
         except errors(RuntimeError) as error:
-            raise UsageError(
-                f"the model {self.name!r} does not run on these inputs",
-                why=first_line(error),
-                hint="pass inputs that the model accepts",
-            ) from error
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> UsageError:
+        return UsageError(
+            f"the model {self.name!r} does not run on these inputs",
+            why=first_line(error),
+            hint="pass inputs that the model accepts",
+        )
 
 
 def offered_providers() -> tuple[str, ...]:

@@ -261,6 +261,8 @@ def _family(found: Mapping[str, Any]) -> Family:
 
 
 def _tupled(value: Any) -> Any:
+    if isinstance(value, dict):
+        raise ValueError("what is fixed of a kernel is a value, or a list of values")
     return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 

@@ -18,9 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from compressor.bench import Race, Ratio, Samples, offered_providers, race, render
-from compressor.bench.sessions import Field
+from compressor.bench.sessions import Field, Runner
 from compressor.bench.statistics import paired_ratio
 from compressor.environment import environment
+from compressor.limit import Limit
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -215,6 +216,17 @@ def test_inputs_that_do_not_fit_are_refused(inputs, why):
 def test_inputs_that_the_model_cannot_digest_are_refused():
     with pytest.raises(UsageError, match="'m' does not run on these inputs"):
         race({"m": gather(rows=1)}, **QUICK)
+
+
+def test_a_model_that_fails_in_a_later_run_is_refused():
+    class Session:
+        def run_with_iobinding(self, binding):
+            raise RuntimeError("invalid dimensions for an output")
+
+    runner = Runner("m", Session(), None, Limit(1.0))
+    with pytest.raises(UsageError, match="'m' does not run on these inputs") as refused:
+        runner.run()
+    assert "invalid dimensions" in refused.value.why
 
 
 @pytest.mark.parametrize("other", [stack(name="z"), stack(width=32), gather(2)])

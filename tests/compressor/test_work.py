@@ -12,15 +12,16 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from compressor.passes.errors import UsageError
+from compressor.passes.errors import UsageError, WrongError
 from safetensors.torch import load, save
 
 from compressor import built as built_parts
 from compressor import disk, manifest, ours
 from compressor.built import Onnx
+from compressor.kept import look_at_operators
 from compressor.latency.final import raced
 from compressor.recipe import Recipe
-from compressor.work import STAGES, Work, digest, stages_of
+from compressor.work import STAGES, Work, digest, recalled, stages_of
 
 posix = pytest.mark.skipif(os.name == "nt", reason="made of what POSIX has")
 LINE = (
@@ -459,3 +460,14 @@ def test_a_search_ends_when_all_sizes_were_tried(command, fast, data, tmp_path):
     assert done.exit_code == 0, done.stderr
     assert "evaluate ..." in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_operators_without_a_name_and_numbers_that_no_tensor_holds_are_no_results():
+    rows = {"original": [{"kind": "Conv", "ms": 1.0, "count": 1}], "small": []}
+    look_at_operators(rows)
+    for kind in (None, 3, ["Conv"]):
+        rows["small"] = [{"kind": kind, "ms": 1.0, "count": 1}]
+        with pytest.raises(WrongError, match="no kind"):
+            look_at_operators(rows)
+    with pytest.raises(WrongError, match="is not what this build makes"):
+        recalled("plan", lambda: torch.tensor([1 << 70], dtype=torch.int64))
