@@ -1,5 +1,6 @@
-"""Imports point one way: passes <- compressor <- benchmarks, nothing heavy is loaded early, and
-what is to be known of an operator stands in its row."""
+"""Imports point one way: passes <- compressor <- benchmarks, and nothing heavy is loaded early.
+
+Nothing here needs torch."""
 
 import ast
 import subprocess
@@ -27,21 +28,6 @@ FORBIDDEN = {  # pure: no files, no clock, no runtime, no command line
 EXCEPT = {("compressor/__init__.py", "passes")}  # what type checkers see, see its comment
 
 HEAVY = {"torch", "torch_pruning", "onnxruntime", "onnxsim"}  # seconds each
-
-RULED = ("passes/rules/", "passes/decompose.py", "passes/tracing.py")
-"""Where operators have names: their rows, and what a captured graph is cleaned of."""
-CALLED = {  # file: why it names operators
-    "passes/shrink.py": "writes the call that selects channels by index",
-    "compressor/exportable.py": "writes some calls in others, which the exporter has words for",
-}
-SPELLED = {  # file: what strings mean there that are names of operators as well
-    "compressor/foreign.py": "functions of torch-pruning",
-    "compressor/latency/profiling.py": "kinds of kernels, and kernels that most networks have",
-    "compressor/latency/snippets.py": "kinds of kernels",
-    "compressor/metric.py": "whether more is better",
-    "compressor/metric_names.py": "whether more is better",
-}
-
 
 def violations(root: Path) -> Iterator[str]:
     for folder, allowed in MAY_IMPORT.items():
@@ -130,37 +116,3 @@ def test_what_must_start_at_once_imports_nothing_heavy(run):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].strip() == "heavy:"
-
-
-def named(root: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """By file: operators by attribute (``aten.relu``), and those in literals of several strings."""
-    from compressor.passes.rules import RULES  # loads torch
-
-    names = {op._schema.name.removeprefix("aten::") for op in RULES}
-    called: dict[str, set[str]] = {}
-    spelled: dict[str, set[str]] = {}
-    for file in sorted((*root.glob("passes/**/*.py"), *root.glob("compressor/**/*.py"))):
-        path = file.relative_to(root).as_posix()
-        if path.startswith(RULED):
-            continue
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("aten"):
-                called.setdefault(path, set()).add(node.attr)
-            members = getattr(node, "keys", None) or getattr(node, "elts", None) or ()
-            found = {str(getattr(one, "value", "")).rstrip("_") for one in members} & names
-            if len(found) > 1:
-                spelled.setdefault(path, set()).update(found)
-    return called, spelled
-
-
-def test_facts_about_operators_stand_in_their_rows():
-    called, spelled = named(ROOT)
-    assert called.keys() == CALLED.keys(), called
-    assert spelled.keys() == SPELLED.keys(), spelled
-
-
-def test_a_table_of_operators_is_found(tmp_path):
-    file = tmp_path / "passes" / "bad.py"
-    file.parent.mkdir()
-    file.write_text('A = {aten.relu.default}\nB = ("conv2d", "linear_", "none")\n')
-    assert named(tmp_path) == ({"passes/bad.py": {"relu"}}, {"passes/bad.py": {"conv2d", "linear"}})

@@ -1,7 +1,9 @@
 """A demo build, disturbed: killed at random moments, on a disk that fills, two at once.
 
 Afterwards the output is absent or complete and verified, and what is built in the end has the bytes
-of an undisturbed build (the manifest's `content`).
+of an undisturbed build (the manifest's `content`). Which form of a model wins a race is a matter of
+measured time: so contents are compared of builds without one, and every second build that is killed
+has one, for the moments in it.
 """
 
 import os
@@ -12,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.reliability.disks import ROOT, on_disk, possible
@@ -37,7 +39,8 @@ def example_inputs():
 def calibration_data():
     return torch.randn(128, 3, 12, 12, generator=torch.Generator().manual_seed(1)).split(32)
 """
-LINE = ["build", "net.py", "--macs", "0.5", "--bench-seconds", "0.1", "-o", "out", "--quiet"]
+RACED = ["build", "net.py", "--macs", "0.5", "--bench-seconds", "0.1", "-o", "out", "--quiet"]
+LINE = [*RACED, "--no-race"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def undisturbed(folder: Path) -> tuple[str, float]:
 def kills(folder: Path, count: int, seed: int, minutes: float) -> Iterator[Trial]:
     """SIGKILL to the whole group at random moments; then the build is run to its end.
 
-    Builds are forked from a process that has imported all. Every tenth begins with a release that
+    Builds are forked from a process that has imported all. Every fifth begins with a release that
     is there, and is told to replace it. The first, which nobody kills, says how long one takes.
     After `minutes` no more are begun.
     """
@@ -97,30 +100,33 @@ def kills(folder: Path, count: int, seed: int, minutes: float) -> Iterator[Trial
     whole = folder / "forked"
     whole.mkdir()
     (whole / "net.py").write_text(NET)
-    for _ in range(2):  # the first one waits for the imports
+    seconds = {}
+    for line in (RACED, RACED, LINE):  # the first one waits for the imports
         began = time.monotonic()
-        build = Started(whole, [*LINE, "--force"])
+        build = Started(whole, [*line, "--force"])
         build.ended()
-        seconds = time.monotonic() - began
-    yield _looked_at("rerun", seconds, build.code, whole, build.errors)
+        seconds["--no-race" in line] = time.monotonic() - began
+    yield _looked_at("rerun", seconds[True], build.code, whole, build.errors)
     for index in range(count):
         if time.monotonic() > last:
             return
         place = folder / f"kill{index}"
         place.mkdir()
         (place / "net.py").write_text(NET)
-        force = ["--force"] if index % 10 == 9 else []
+        line, raced = (RACED, True) if index % 2 else (LINE, False)
+        force = ["--force"] if index % 10 in (4, 9) else []
         if force:
             shutil.copytree(whole / "out", place / "out")
-        at = rng.uniform(0, seconds)
-        build = Started(place, [*LINE, *force])
+        at = rng.uniform(0, seconds[not raced])
+        build = Started(place, [*line, *force])
         if not build.ended(at):
             build.kill()
         killed = _looked_at("kill", at, build.code, place)
-        yield killed
-        build = Started(place, LINE if killed.there == "absent" else [*LINE, "--force"])
+        yield replace(killed, content="") if raced else killed
+        build = Started(place, line if killed.there == "absent" else [*line, "--force"])
         build.ended()
-        yield _looked_at("rerun", at, build.code, place, build.errors)
+        again = _looked_at("rerun", at, build.code, place, build.errors)
+        yield replace(again, content="") if raced else again
         shutil.rmtree(place)
 
 
@@ -181,12 +187,14 @@ def full_disks(folder: Path, limits: tuple[int, ...]) -> Iterator[Trial]:
         yield _looked_at("full disk", limit, build.returncode, folder, error)
 
 
-def mounted(folder: Path, disks: tuple[str, ...]) -> Iterator[Trial]:
-    """The same on disks of their own (options of a tmpfs): too small ones, and a read-only one."""
+def mounted(folder: Path, spare: tuple[int, ...]) -> Iterator[Trial]:
+    """The same on disks of their own: ones with so many pages to spare, and a read-only one."""
     if not possible():
         return
     start(folder).communicate()
-    for options in disks:
+    page = resource.getpagesize()
+    used = sum(1 + path.stat().st_size // page for path in folder.rglob("*"))  # and one a folder
+    for options in ("ro", *(f"size={(used + pages) * page}" for pages in spare)):
         done = on_disk(
             [sys.executable, "-m", "compressor", *LINE, "--force"], folder, options,
             PYTHONDONTWRITEBYTECODE="1",

@@ -48,7 +48,7 @@ def _disturbed(folder: Path, amounts: Amounts, say: Say) -> dict[str, Any]:
         builds.writer_kills(folder / "writer", amounts.writes, amounts.seed),
         builds.two_at_once(folder / "two"),
         builds.full_disks(folder / "full", (0, 1000, 10_000, 50_000)),
-        builds.mounted(folder / "disk", ("ro", "size=120k", "size=160k", "size=200k")),
+        builds.mounted(folder / "disk", (2, 10, 20)),
         builds.kills(folder, amounts.kills, amounts.seed, amounts.minutes),
     ):
         rows.append(one)
