@@ -8,8 +8,7 @@ built.save("build/net")  what `compressor build` writes: raced, and all files or
 """
 
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -20,7 +19,7 @@ from compressor.built import Built
 from compressor.data import Data, Source
 from compressor.evaluate import Evaluation, evaluations
 from compressor.freedom import Sizes, free_where_possible, other_sizes, said
-from compressor.inputs import Inputs, as_call, check_runs
+from compressor.inputs import Inputs, as_call, check_runs, in_eval_mode
 from compressor.job import Given, Job
 from compressor.load import check_finite
 from compressor.load.words import near
@@ -208,18 +207,6 @@ def _sparse(
         return coupling, []
     program, happened = sparsened(coupling, task, watch)
     return passes.couple(program, ignore), happened
-
-
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Afterwards every part of the model is in the mode that it was in: some may be frozen."""
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def check_ignored(model: nn.Module, program: passes.Program, patterns: Sequence[str]) -> None:

@@ -9,7 +9,8 @@ from compressor.api import prepared
 from compressor.built import Built
 from compressor.inputs import Inputs
 from compressor.job import Given, Job
-from compressor.load import load_callable, load_data, load_inputs, load_model, with_code
+from compressor.load import load_callable, load_data, load_inputs, load_model
+from compressor.load.code import with_code
 from compressor.load.short import wishes
 from compressor.load.words import near
 from compressor.passes.errors import UsageError

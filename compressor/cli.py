@@ -3,6 +3,7 @@
 What describes a build is declared in `compressor.recipe`; here are only the names of it.
 """
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -297,7 +298,7 @@ def reduce(
 
     with stdout_is_ours(as_json):
         found = reduction.reduce(
-            reduction.read(case), output, watch(quiet or as_json), tries, seconds
+            reduction.read(case, parsed), output, watch(quiet or as_json), tries, seconds
         )
     if as_json:
         print_json(found.to_json())
@@ -307,3 +308,20 @@ def reduce(
 
 app.add_typer(onnx_commands.app)
 app.add_typer(latency_commands.app)
+
+
+def parsed(command: str, words: list[str], text: Path) -> dict[str, Any]:
+    """What these words give the options of a command; `text` is the file that has them.
+
+    Raises UsageError where they would be refused.
+    """
+    group: Any = typer.main.get_command(app)
+    try:
+        given: dict[str, Any] = group.commands[command].make_context(command, words).params
+    except typer.Exit as error:  # of --help
+        raise UsageError(f"{text} asks for no build", why=shlex.join(words)[:200]) from error
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's, of which typer has a copy
+            raise
+        raise UsageError(f"{text} is no command", why=error.format_message()[:200]) from error
+    return given

@@ -42,7 +42,8 @@ def measured(
     return passes.Measured.of(
         coupling,
         data.calls,
-        options,
+        options.criterion,
+        options.seed,
         scored=scored(options.criterion),
         labelled=chunks,
         gone=gone,

@@ -1,6 +1,7 @@
 """What a model is called with: one tensor, a tuple, or a dict of keyword arguments."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -73,6 +74,18 @@ def randomised(call: Called, seed: int) -> Called:
 
     args, kwargs = pytree.tree_map(noise, call)
     return args, kwargs
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Afterwards every part of the model is in the mode that it was in: some may be frozen."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def run(module: nn.Module, call: Called) -> Any:

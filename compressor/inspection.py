@@ -11,7 +11,8 @@ from compressor import passes
 from compressor.api import check_ignored
 from compressor.freedom import free_where_possible, other_sizes
 from compressor.inputs import as_call, check_runs
-from compressor.load import load_inputs, load_model, with_code
+from compressor.load import load_inputs, load_model
+from compressor.load.code import with_code
 from compressor.load.short import wishes
 from compressor.passes.free import Dynamic
 from compressor.passes.text import width

@@ -115,7 +115,7 @@ def sweep(
 
 def _swept(recipe: Recipe, ray: str | None, quiet: bool) -> "Front":
     from compressor.latency.sweep import candidates, one_by_one, sweep
-    from compressor.load import with_code
+    from compressor.load.code import with_code
 
     candidates(recipe)  # refused before anything is written or sent
     refuse_idle(asked_of(with_code(recipe)))

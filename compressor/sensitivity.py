@@ -27,7 +27,8 @@ from compressor.foreign import scored
 from compressor.group_weights import FORMAT
 from compressor.inputs import Called
 from compressor.inspection import captured
-from compressor.load import load_data, with_code
+from compressor.load import load_data
+from compressor.load.code import with_code
 from compressor.page import template
 from compressor.passes.agreement import divergence
 from compressor.passes.errors import UsageError
@@ -197,7 +198,7 @@ def _orders(
 ) -> tuple[str, dict[str, list[Tensor]]]:
     """The channels of every cell of every group, those that go first in front; and by what."""
     own = scored(options.criterion)
-    measured = passes.Measured.of(coupling, calls, options, scored=own)
+    measured = passes.Measured.of(coupling, calls, options.criterion, options.seed, scored=own)
     if measured.curves is not None:
         pairs = zip(coupling.groups, measured.curves, strict=True)
         return measured.criterion, {group.name: list(curve.order) for group, curve in pairs}

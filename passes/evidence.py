@@ -79,6 +79,14 @@ DATA_CRITERIA: Mapping[str, DataCriterion] = {
     "zero-rate": zero_rate,
 }
 
+BY_DATA = ("auto", "obs", *DATA_CRITERIA)
+"""Criteria that are not read off the weights (see also `curves.py`)."""
+
+
+def by_data(criterion: str) -> bool:
+    """Whether a criterion needs calibration inputs."""
+    return criterion in BY_DATA or ":" in criterion
+
 
 def _by_reading(
     coupling: Coupling, evidence: Evidence, value: Callable[[Reading], Tensor]

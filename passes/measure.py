@@ -18,9 +18,8 @@ from .coupling import Coupling
 from .curves import Curve, curve
 from .duet import Chunk, sampled
 from .errors import UsageError
-from .evidence import DATA_CRITERIA, Evidence
+from .evidence import DATA_CRITERIA, Evidence, by_data
 from .importance import channel_scores, of_channels
-from .options import Options, by_data
 from .readings import Reading, readings
 from .threads import one_thread
 
@@ -69,7 +68,8 @@ class Measured:
         cls,
         coupling: Coupling,
         calls: Iterable[tuple[Any, Any]],
-        options: Options,
+        criterion: str = "auto",
+        seed: int = 0,
         *,
         scored: Scored | None = None,
         labelled: Sequence[Chunk] = (),
@@ -78,34 +78,34 @@ class Measured:
     ) -> "Measured":
         """Measure all groups on some calibration inputs: pairs (args, kwargs).
 
-        `scored` is the criterion of the options, where it is from elsewhere; `labelled` are inputs
+        `scored` is the criterion, where it is from elsewhere; `labelled` are inputs
         with losses of their own, for the criteria by gradients. Channels of `gone` go first.
         Without `trial`, "auto" is the first of `CANDIDATES` alone.
         """
-        criterion = "obs" if options.criterion == "auto" else options.criterion
+        first = "obs" if criterion == "auto" else criterion
         program = coupling.program
         chunks, _ = sampled(calls, program, TOGETHER, lambda chunk: SAMPLES // chunk.samples)
         try:
             whole = gone is None or not len(gone)
-            read = readings(coupling, chunks, options.seed, original=whole)
+            read = readings(coupling, chunks, seed, original=whole)
         except (RuntimeError, NotImplementedError) as error:
             why = f"it has no gradients: {str(error).splitlines()[0]}"
-            return cls(None, _instead(options.criterion, why), why)
+            return cls(None, _instead(criterion, why), why)
         if not any(bool(reading.energy.any()) for reading in read):
             why = "nothing that can be refitted changes the outputs"
-            return cls(None, _instead(options.criterion, why), why)
+            return cls(None, _instead(criterion, why), why)
         evidence: Evidence = (
             labelled or sampled(calls, program, STEP, lambda chunk: SAMPLES // chunk.samples)[0],
             read,
         )
         if scored is not None:
-            scores = scored(coupling, evidence, options.seed)
+            scores = scored(coupling, evidence, seed)
             curves = _greedy(coupling, read, scores, gone)
-            return cls(curves, criterion, "", sum(chunk.samples for chunk in chunks))
-        curves = _curves(coupling, evidence, criterion, options.seed, gone)
-        more = CANDIDATES[1:] if trial and options.criterion == "auto" else ()
-        others = {name: _curves(coupling, evidence, name, options.seed, gone) for name in more}
-        return cls(curves, criterion, "", sum(chunk.samples for chunk in chunks), others)
+            return cls(curves, first, "", sum(chunk.samples for chunk in chunks))
+        curves = _curves(coupling, evidence, first, seed, gone)
+        more = CANDIDATES[1:] if trial and criterion == "auto" else ()
+        others = {name: _curves(coupling, evidence, name, seed, gone) for name in more}
+        return cls(curves, first, "", sum(chunk.samples for chunk in chunks), others)
 
 
 def _instead(criterion: str, why: str) -> str:

@@ -5,21 +5,12 @@ from dataclasses import dataclass
 
 from .cost import KINDS
 from .errors import UsageError
-from .evidence import DATA_CRITERIA
+from .evidence import BY_DATA
 from .importance import CRITERIA
 from .targets import Target, plain, target
 
 UNITS = (16, 8, 4, 2, 1)
 """Block sizes of runtimes, largest first: AVX-512 and tensor cores, AVX2, and so on."""
-
-BY_DATA = ("auto", "obs", *DATA_CRITERIA)
-"""Criteria that are not read off the weights (see `evidence.py` and `curves.py`)."""
-
-
-def by_data(criterion: str) -> bool:
-    """Whether a criterion needs calibration inputs."""
-    return criterion in BY_DATA or ":" in criterion
-
 
 ALL_KINDS = ("latency", *KINDS, "memory")
 """What a budget can be about, the one that leads first."""

@@ -19,6 +19,7 @@ from .cost import Cost, Costs
 from .coupling import Coupling, Group
 from .curves import Curve
 from .errors import NothingError, UsageError
+from .evidence import by_data
 from .importance import Weights, channel_scores
 from .joint import Joint
 from .kept import kept_indices
@@ -27,7 +28,6 @@ from .options import ALL_KINDS as ALL_KINDS
 from .options import UNITS as UNITS
 from .options import Budget as Budget
 from .options import Options as Options
-from .options import by_data
 from .ranking import Ranking, by_curve, by_scores
 from .search import Search
 from .search import nearest as nearest

@@ -108,7 +108,9 @@ def _stepwise(
 
 
 def _by_own(calls: Iterable[tuple[Any, Any]], options: Options) -> Measure:
-    return lambda at, gone, trial: Measured.of(at, calls, options, gone=gone, trial=trial)
+    return lambda at, gone, trial: Measured.of(
+        at, calls, options.criterion, options.seed, gone=gone, trial=trial
+    )
 
 
 def _parts(coupling: Coupling, budget: Budget, steps: int, time: Cost | None) -> list[Budget]:

@@ -29,6 +29,7 @@ EXCEPT = {("compressor/__init__.py", "passes")}  # what type checkers see, see i
 
 HEAVY = {"torch", "torch_pruning", "onnxruntime", "onnxsim"}  # seconds each
 
+
 def violations(root: Path) -> Iterator[str]:
     for folder, allowed in MAY_IMPORT.items():
         refused = (MAY_IMPORT.keys() - allowed) | FORBIDDEN.get(folder, set())

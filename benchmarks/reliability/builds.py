@@ -39,8 +39,9 @@ def example_inputs():
 def calibration_data():
     return torch.randn(128, 3, 12, 12, generator=torch.Generator().manual_seed(1)).split(32)
 """
-RACED = ["build", "net.py", "--macs", "0.5", "--bench-seconds", "0.1", "-o", "out", "--quiet"]
-LINE = [*RACED, "--no-race"]
+_BUILD = ["build", "net.py", "--macs", "0.5", "-o", "out", "--quiet"]
+RACED = [*_BUILD, "--bench-seconds", "0.1"]
+LINE = [*_BUILD, "--no-race"]
 
 
 @dataclass(frozen=True)

@@ -281,9 +281,10 @@ def _recipe(folder: Path) -> Reader:
 def _case(folder: Path) -> Reader:
     """The folder of a reproducer."""
     from compressor import reduction
+    from compressor.cli import parsed
 
     line = b"python -m compressor build net.py:net --macs 0.5 -o out --ignore 'head.*'\n"
-    return Reader({"command.txt": line}, lambda path: reduction.read(path.parent))
+    return Reader({"command.txt": line}, lambda path: reduction.read(path.parent, parsed))
 
 
 def _shape(folder: Path) -> Reader:

@@ -2,7 +2,6 @@
 
     load_callable("models/net.py:accuracy")            any callable
     load_model("models/net.py:resnet", weights)        -> the model in eval mode, and its module
-    with_code(recipe)                                  options that a file of functions serves
     load_inputs(namespace, input_shape, inputs)        -> what the model is called with
     load_data("models/net.py:calibration")             batches, in whatever form
     check_finite(model)                                no NaN and no infinity in any weight
@@ -19,11 +18,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .callables import load_callable
-from .code import with_code
 from .inputs import load_data, load_inputs
 from .model import check_finite, load_model
 
-__all__ = ["check_finite", "load_callable", "load_data", "load_inputs", "load_model", "with_code"]
+__all__ = ["check_finite", "load_callable", "load_data", "load_inputs", "load_model"]
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.inspection import inspect
-from compressor.load import with_code
+from compressor.load.code import with_code
 from compressor.passes.errors import NothingError
 from compressor.stages import Watch
 

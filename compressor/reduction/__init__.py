@@ -84,7 +84,11 @@ class Reduced:
                 "why": self.why, "tries": self.tries}  # fmt: skip
 
 
-def read(path: Path) -> Case:
+Parsed = Callable[[str, list[str], Path], dict[str, Any]]
+"""What a command line gives the options of a command; the file is the one that it was read from."""
+
+
+def read(path: Path, parsed: Parsed) -> Case:
     """A reproducer's folder (with its command.txt), or a recipe that `build` fails with."""
     if path.is_file():
         return Case("build", resolve({}, path))
@@ -99,7 +103,7 @@ def read(path: Path) -> Case:
     command, *words = rest or [""]
     if command not in COMMANDS:
         raise UsageError(f"{command!r} cannot be reduced", why=f"only {', '.join(COMMANDS)}")
-    given = _parameters(command, words, text)
+    given = parsed(command, words, text)
     flags = {
         option_name(name): given[name]
         for name in Recipe.model_fields
@@ -110,24 +114,6 @@ def read(path: Path) -> Case:
         copy = path / Path(config).name  # what the reproducer has
         return Case(command, resolve(flags, copy, Path(config).parent))
     return Case(command, resolve(flags, config))
-
-
-def _parameters(command: str, words: list[str], text: Path) -> dict[str, Any]:
-    """What the command line gives the options. Raises UsageError where it would be refused."""
-    import typer
-
-    from compressor.cli import app
-
-    group: Any = typer.main.get_command(app)
-    try:
-        given: dict[str, Any] = group.commands[command].make_context(command, words).params
-    except typer.Exit as error:  # of --help
-        raise UsageError(f"{text} asks for no build", why=shlex.join(words)[:200]) from error
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # click's, of which typer has a copy
-            raise
-        raise UsageError(f"{text} is no command", why=error.format_message()[:200]) from error
-    return given
 
 
 def reduce(case: Case, folder: Path, watch: Watch, most: int, seconds: float) -> Reduced:

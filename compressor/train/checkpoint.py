@@ -11,9 +11,9 @@ import hashlib
 import json
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
 from torch import Tensor
@@ -25,19 +25,29 @@ from compressor.passes.errors import UsageError
 
 from .settings import Training
 
-if TYPE_CHECKING:
-    from .loop import History
-
-
 _NAME = re.compile(r"epoch-[0-9]{4,}-batch-[0-9]{6,}|\.epoch-[0-9]{4,}-batch-[0-9]{6,}\.partial")
 """Of a checkpoint, and of one that is not complete."""
+
+
+@dataclass
+class History:
+    """What happened: one entry a step, and one an epoch."""
+
+    name: str
+    losses: list[float] = field(default_factory=list)
+    """Mean loss over all processes, of every step."""
+    scores: list[float] = field(default_factory=list)
+    """Before training, and after each epoch; higher is better."""
+    best: int = 0
+    """Which of `scores` is the exported one."""
+    stopped: str = ""
 
 
 @dataclass
 class Progress:
     """How far a phase is."""
 
-    history: "History"
+    history: History
     epoch: int = 0
     """The epoch to go on with."""
     batch: int = 0
@@ -98,8 +108,6 @@ class Checkpoint:
         if found is None:
             return None
         from safetensors.torch import load_file
-
-        from .loop import History
 
         try:
             record = read_json((found / "progress.json").read_bytes())

@@ -11,7 +11,7 @@ checkpoint ends like one that was never killed.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from compressor.optional import accelerate
 from compressor.passes.errors import UsageError
 from compressor.stages import Watch
 
-from .checkpoint import Checkpoint, Progress
+from .checkpoint import Checkpoint, History, Progress
 from .feed import Feed, share
 from .nets import Trainee
 from .objectives import Objective, moved
@@ -48,20 +48,6 @@ class Phase:
     """Of the weights, by the evaluation; None: the loss on what is held out."""
     last: bool = False
     """The last state counts, whatever its score: the next step is not better without it."""
-
-
-@dataclass
-class History:
-    """What happened: one entry a step, and one an epoch."""
-
-    name: str
-    losses: list[float] = field(default_factory=list)
-    """Mean loss over all processes, of every step."""
-    scores: list[float] = field(default_factory=list)
-    """Before training, and after each epoch; higher is better."""
-    best: int = 0
-    """Which of `scores` is the exported one."""
-    stopped: str = ""
 
 
 class Run:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor import passes
-from compressor.inputs import Inputs, as_call
+from compressor.inputs import Inputs, as_call, in_eval_mode
 from compressor.passes.errors import UsageError
 from compressor.passes.labels import varying
 from compressor.passes.program import tensor_name
@@ -112,8 +112,6 @@ class SparseGroups:
     ) -> None:
         """`kind` is one of `PENALTIES`, `ignore` name patterns of parameters to leave alone."""
         args, kwargs = as_call(example_inputs)
-        from compressor.api import in_eval_mode
-
         with in_eval_mode(model):
             program = passes.capture(model, args, kwargs)
         self._penalty = GroupPenalty(passes.couple(program, tuple(ignore)), kind)

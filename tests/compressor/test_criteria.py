@@ -57,8 +57,7 @@ def ours(asked, name):
         seen.append(inner(*args))
         return seen[0]
 
-    options = passes.Options(PREFIX + name)
-    passes.Measured.of(coupling, data.calls, options, scored=spy)
+    passes.Measured.of(coupling, data.calls, PREFIX + name, scored=spy)
     return coupling, seen[0]
 
 

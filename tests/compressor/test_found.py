@@ -13,7 +13,8 @@ from compressor.passes.errors import UsageError
 from typer.testing import CliRunner
 
 from compressor.cli import app
-from compressor.load import load_callable, short, with_code
+from compressor.load import load_callable, short
+from compressor.load.code import with_code
 from compressor.recipe import Recipe
 from compressor.recipe.model import option_name
 from compressor.recipe.sources import _RUN_NOTHING, resolve

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from compressor.cli import app
-from compressor.load import load_callable, load_data, load_inputs, load_model, with_code
+from compressor.load import load_callable, load_data, load_inputs, load_model
+from compressor.load.code import with_code
 from compressor.recipe import Recipe
 from compressor.recipe.names import CALLABLES, FILES, for_folder, from_here
 from compressor.recipe.sources import resolve

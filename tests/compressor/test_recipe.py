@@ -252,7 +252,7 @@ def test_one_file_with_functions_is_enough(command, project, fast, tmp_path):
 
 
 def test_what_an_option_names_comes_before_the_file(project, monkeypatch):
-    from compressor.load import with_code
+    from compressor.load.code import with_code
 
     monkeypatch.chdir(project)
     Path("ours.py").write_text(USERS)
@@ -265,7 +265,7 @@ def test_what_an_option_names_comes_before_the_file(project, monkeypatch):
 
 
 def test_a_file_without_any_of_the_functions_is_refused(project, monkeypatch):
-    from compressor.load import with_code
+    from compressor.load.code import with_code
 
     monkeypatch.chdir(project)
     Path("empty.py").write_text("def load_modell(): ...\n")

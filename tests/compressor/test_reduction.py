@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from compressor import passes, reduction
-from compressor.cli import app
+from compressor.cli import app, parsed
 from compressor.load import load_model
 from compressor.recipe import Recipe
 from compressor.reduction.attempt import failure
@@ -186,17 +186,17 @@ def test_failures_are_alike_by_their_class_and_their_place():
 
 def test_what_is_no_case_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is no case"):
-        reduction.read(tmp_path)
+        reduction.read(tmp_path, parsed)
     (tmp_path / "command.txt").write_text("python -m compressor verify out\n")
     with pytest.raises(UsageError, match="'verify' cannot be reduced"):
-        reduction.read(tmp_path)
+        reduction.read(tmp_path, parsed)
 
 
 def test_a_case_is_the_command_of_a_reproducer(tmp_path):
     (tmp_path / "gone.toml").write_text("seed = 3\nmacs = 0.5\n")
     line = "python -m compressor build net.py:net -c elsewhere/gone.toml --ignore 'h.*' -o out"
     (tmp_path / "command.txt").write_text(line + "\n")
-    case = reduction.read(tmp_path)
+    case = reduction.read(tmp_path, parsed)
     assert case.command == "build"
     wanted = {"model": "net.py:net", "seed": 3, "macs": 0.5, "ignore": ("h.*",), "output": "out"}
     assert case.recipe == Recipe.of(**wanted)
@@ -210,7 +210,9 @@ def test_a_failing_command_is_cut_down_and_fails_from_its_folder(tmp_path, monke
         "python -m compressor plan net.py:net --macs 0.0001 --min-channels 8 --seed 3 --round-to 4 "
         "--uniform -o plan.json\n"
     )
-    found = reduction.reduce(reduction.read(Path()), Path("small"), Watch(), most=8, seconds=120)
+    found = reduction.reduce(
+        reduction.read(Path(), parsed), Path("small"), Watch(), most=8, seconds=120
+    )
     assert (found.failure.code, found.failure.kind) == (2, "UsageError")
     assert set(found.dropped) >= {"seed", "uniform", "min-channels", "round-to"}
     assert found.recipe.macs == 0.0001

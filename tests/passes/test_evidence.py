@@ -144,7 +144,7 @@ def test_criteria_that_look_at_data_are_refused_without(criterion):
 @pytest.mark.parametrize("criterion", DATA_CRITERIA)
 def test_a_criterion_says_what_goes_first_and_its_cost_is_measured(criterion):
     coupling = coupled(Net())
-    measured = Measured.of(coupling, [((X,), {})], Options(criterion))
+    measured = Measured.of(coupling, [((X,), {})], criterion)
     order = measured.curves[0].order[0]
     chunks, _ = sampled([((X,), {})], coupling.program, 8)
     evidence = (chunks, readings(coupling, chunks))

@@ -131,7 +131,7 @@ def test_group_costs_are_told_in_one_unit():
             return self.loud(x) + 0.01 * self.quiet(x)
 
     x = seeded(400, 6)
-    measured = Measured.of(coupled(Branches(), x), calls(x), Options())
+    measured = Measured.of(coupled(Branches(), x), calls(x))
     assert measured.criterion == "obs"
     loud, quiet = (sum(one.losses) for one in measured.curves)
     assert quiet < loud * 1e-3
@@ -144,7 +144,7 @@ def test_a_plan_by_curves_takes_what_is_cheap():
         model[0].first.weight[4:] = model[0].first.weight[:4]
         model[0].first.bias[4:] = model[0].first.bias[:4]
     coupling = coupled(model, x)
-    measured = Measured.of(coupling, calls(x), Options())
+    measured = Measured.of(coupling, calls(x))
     dense = passes.Costs(coupling, "channels").dense
     plan = passes.choose(
         coupling, Budget(channels=dense - 4), Options(round_to=1), curves=measured.curves
@@ -172,7 +172,7 @@ def test_rounding_costs_no_more_than_it_is_worth():
         model.first.weight[37:] = model.first.weight[:27]
         model.first.bias[37:] = model.first.bias[:27]
     coupling = coupled(model, x)
-    curves = Measured.of(coupling, calls(x), Options()).curves
+    curves = Measured.of(coupling, calls(x)).curves
     plans = {
         unit: passes.choose(coupling, Budget(macs=0.6), Options(round_to=unit), curves=curves)
         for unit in (None, 1)
@@ -190,7 +190,7 @@ def test_a_model_without_gradients_says_so():
             return self.body(x).argmax(1)
 
     x = seeded(64, 6)
-    measured = Measured.of(coupled(Argmax(), x), calls(x), Options())
+    measured = Measured.of(coupled(Argmax(), x), calls(x))
     assert measured.curves is None
     assert measured.criterion == "l2"
     assert "nothing that can be refitted" in measured.why

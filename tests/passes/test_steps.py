@@ -70,7 +70,7 @@ def recorded(calls, options):
     asked_for = []
 
     def measure(at, gone, trial):
-        measured = Measured.of(at, calls, options, gone=gone, trial=trial)
+        measured = Measured.of(at, calls, options.criterion, options.seed, gone=gone, trial=trial)
         asked_for.append((at, gone, trial, measured))
         return measured
 
@@ -104,7 +104,7 @@ def test_one_step_is_the_cheapest_plan_by_the_curves(asked):
     coupling, calls = asked
     options = Options("obs", round_to=1)
     plan = passes.contest(coupling, Budget(macs=0.5), options, calls, steps=1)
-    curves = Measured.of(coupling, calls, options).curves
+    curves = Measured.of(coupling, calls, options.criterion, options.seed).curves
     wanted = passes.choose(coupling, Budget(macs=0.5), options, curves=curves)
     assert torch.equal(plan.channels, wanted.channels)
     assert plan.loss == wanted.loss
@@ -129,7 +129,7 @@ def test_one_step_is_tried_against_several_with_the_criteria_of_the_last(asked):
 
 def test_whole_blocks_are_worth_a_tenth_of_all_that_is_lost_also_of_what_was_lost_before(asked):
     coupling, calls = asked
-    curves = Measured.of(coupling, calls, Options("obs")).curves
+    curves = Measured.of(coupling, calls, "obs").curves
     asks = Budget(macs=0.45), Options("obs")
     now = passes.choose(coupling, *asks, curves=curves)
     later = passes.choose(coupling, *asks, curves=curves, spent=1e6 * now.loss)

@@ -35,7 +35,7 @@ def asked():
 def test_every_criterion_is_tried_and_one_that_is_surely_closer_is_taken(asked):
     coupling, calls = asked
     options = Options(round_to=1)
-    measured = Measured.of(coupling, calls, options)
+    measured = Measured.of(coupling, calls, options.criterion, options.seed)
     plan = best(candidates(coupling, Budget(macs=0.5), options, measured), calls)
     distances = [trial.divergence or 0.0 for trial in plan.trials]
     assert {trial.criterion for trial in plan.trials} <= {"obs", "l2", "hessian"}
@@ -58,7 +58,7 @@ def test_the_trial_foretells_what_the_repair_gives(asked):
     """On inputs that neither has seen, the one that was taken is closer than the last one."""
     coupling, calls = asked
     options = Options(round_to=1)
-    measured = Measured.of(coupling, calls, Options())
+    measured = Measured.of(coupling, calls)
     plan = best(candidates(coupling, Budget(macs=0.4), options, measured), calls)
     worst = max(plan.trials, key=lambda trial: trial.divergence or 0.0)
     curves = {"obs": measured.curves, **measured.others}
