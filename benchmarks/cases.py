@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from compressor.load import load_inputs, load_model
-from compressor.optional import torchvision
+from compressor.base.optional import torchvision
+from compressor.loading import load_inputs, load_model
 from models._random import normal, seeded
 from models.catalog import CATALOG
 

@@ -17,9 +17,9 @@ from torch.utils import _pytree as pytree
 
 from benchmarks.cases import Case
 from compressor import Budget, Built, compress
-from compressor.inputs import at_batch
-from compressor.runtime import OnnxModel
-from compressor.stages import Watch
+from compressor.loading.calls import at_batch
+from compressor.onnx.runtime import OnnxModel
+from compressor.process.progress import Watch
 
 BATCHES = (1, 2, 5)
 LEAST_GONE = 0.35

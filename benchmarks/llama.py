@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from compressor.optional import torchvision
+from compressor.base.optional import torchvision
 
 VOCABULARY, ENTRIES, QUERIES_A_KEY = 32_000, 128, 8
 

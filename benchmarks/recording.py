@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressor.environment import environment
+from compressor.process.environment import environment
 
 RESULTS = Path(__file__).with_name("results")
 

@@ -34,27 +34,36 @@ if not (_HERE / "passes").is_dir():  # a checkout: passes/ is our sibling
     __path__.append(str(_HERE.parent))  # a wheel: passes/ is inside us
 
 if TYPE_CHECKING:
-    from compressor.api import compress as compress
-    from compressor.built import Built as Built
-    from compressor.passes.plan import Budget as Budget
-    from compressor.train.settings import Training as Training
+    from compressor.config.training import Training as Training
+    from compressor.passes.planning.choice import Budget as Budget
+    from compressor.pipeline.compress import compress as compress
+    from compressor.release.reload import load as load
+    from compressor.result.built import Built as Built
+    from compressor.storage import sealing as sealing
     from compressor.train.sparse import SparseGroups as SparseGroups
 
 _HOMES = {
-    "Budget": "compressor.passes.plan",
-    "Built": "compressor.built",
+    "load": "compressor.release.reload",
+    "Budget": "compressor.passes.planning.choice",
+    "Built": "compressor.result.built",
     "SparseGroups": "compressor.train.sparse",
-    "Training": "compressor.train.settings",
-    "compress": "compressor.api",
+    "Training": "compressor.config.training",
+    "compress": "compressor.pipeline.compress",
 }
+_MODULES = {"sealing": "compressor.storage.sealing"}
+"""Modules with a name of their own here: `compressor.sealing` opens what a build has encrypted."""
 
 __version__ = "0.1.0"
 """The only place of it: the package is built from here, and `compressor --version` prints it."""
 
-__all__ = ["Budget", "Built", "SparseGroups", "Training", "__version__", "compress"]
+__all__ = [
+    *("Budget", "Built", "SparseGroups", "Training", "__version__", "compress", "load", "sealing"),
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'compressor' has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """The `compressor` script, and `python -P -m compressor` where it is not installed."""
 
-from compressor.cli import app
+from compressor.cli.app import app
 
 
 def main() -> None:

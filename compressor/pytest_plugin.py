@@ -42,7 +42,7 @@ def latency_gate(request: pytest.FixtureRequest) -> "Callable[..., Verdict]":
     Relative paths start at pytest's root folder.
     """
     from compressor.gate.verdict import INCONCLUSIVE, REGRESSED, check, percentage
-    from compressor.passes.showable import showable
+    from compressor.passes.base.safe_text import showable
 
     marker = request.node.get_closest_marker("latency")
     given = dict(marker.kwargs) if marker is not None else {}

@@ -14,67 +14,67 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .contract import PassResult as PassResult
-    from .contract import apply as apply
-    from .cost import KINDS as KINDS
-    from .cost import Costs as Costs
-    from .coupling import Axis as Axis
-    from .coupling import Coupling as Coupling
-    from .coupling import Frozen as Frozen
-    from .coupling import Group as Group
-    from .coupling import couple as couple
-    from .errors import CompressError as CompressError
-    from .errors import ContractError as ContractError
-    from .errors import GateError as GateError
-    from .errors import NothingError as NothingError
-    from .errors import SilentError as SilentError
-    from .errors import UsageError as UsageError
-    from .errors import WrongError as WrongError
-    from .importance import CRITERIA as CRITERIA
-    from .measure import Measured as Measured
-    from .options import Budget as Budget
-    from .options import Options as Options
-    from .plan import Plan as Plan
-    from .plan import Trial as Trial
-    from .plan import choose as choose
-    from .program import Program as Program
-    from .proof import Proof as Proof
-    from .proof import prove as prove
-    from .repair import Repair as Repair
-    from .repair import Repaired as Repaired
-    from .repair import mend as mend
-    from .shrink import Shrink as Shrink
-    from .steps import STEPS as STEPS
-    from .steps import contest as contest
-    from .targets import Amount as Amount
-    from .targets import Milliseconds as Milliseconds
-    from .targets import Ratio as Ratio
-    from .targets import Target as Target
-    from .text import plan_to_text as plan_to_text
-    from .text import program_to_text as program_to_text
-    from .text import to_text as to_text
-    from .tracing import capture as capture
+    from .base.errors import CompressError as CompressError
+    from .base.errors import ContractError as ContractError
+    from .base.errors import GateError as GateError
+    from .base.errors import NothingError as NothingError
+    from .base.errors import SilentError as SilentError
+    from .base.errors import UsageError as UsageError
+    from .base.errors import WrongError as WrongError
+    from .cost.costs import KINDS as KINDS
+    from .cost.costs import Costs as Costs
+    from .coupling.groups import Axis as Axis
+    from .coupling.groups import Coupling as Coupling
+    from .coupling.groups import Frozen as Frozen
+    from .coupling.groups import Group as Group
+    from .coupling.groups import couple as couple
+    from .frontend.torch_export import capture as capture
+    from .importance.magnitude import CRITERIA as CRITERIA
+    from .importance.measure import Measured as Measured
+    from .ir.pass_base import PassResult as PassResult
+    from .ir.pass_base import apply as apply
+    from .ir.program import Program as Program
+    from .pipeline.multi_step import STEPS as STEPS
+    from .pipeline.multi_step import contest as contest
+    from .pipeline.text import plan_to_text as plan_to_text
+    from .pipeline.text import program_to_text as program_to_text
+    from .pipeline.text import to_text as to_text
+    from .planning.budget import Budget as Budget
+    from .planning.budget import Options as Options
+    from .planning.choice import Plan as Plan
+    from .planning.choice import Trial as Trial
+    from .planning.choice import choose as choose
+    from .planning.targets import Amount as Amount
+    from .planning.targets import Milliseconds as Milliseconds
+    from .planning.targets import Ratio as Ratio
+    from .planning.targets import Target as Target
+    from .proof.equal import Proof as Proof
+    from .proof.equal import prove as prove
+    from .repair.repair import Repair as Repair
+    from .repair.repair import Repaired as Repaired
+    from .repair.repair import mend as mend
+    from .transforms.prune import Shrink as Shrink
 
 _HOMES = {
-    "tracing": ["capture"],
-    "contract": ["PassResult", "apply"],
-    "cost": ["KINDS", "Costs"],
-    "coupling": ["Axis", "Coupling", "Frozen", "Group", "couple"],
-    "errors": [
+    "frontend.torch_export": ["capture"],
+    "ir.pass_base": ["PassResult", "apply"],
+    "cost.costs": ["KINDS", "Costs"],
+    "coupling.groups": ["Axis", "Coupling", "Frozen", "Group", "couple"],
+    "base.errors": [
         *("CompressError", "ContractError", "GateError", "NothingError", "UsageError"),
         *("SilentError", "WrongError"),
     ],
-    "importance": ["CRITERIA"],
-    "measure": ["Measured"],
-    "options": ["Budget", "Options"],
-    "plan": ["Plan", "Trial", "choose"],
-    "program": ["Program"],
-    "proof": ["Proof", "prove"],
-    "repair": ["Repair", "Repaired", "mend"],
-    "shrink": ["Shrink"],
-    "steps": ["STEPS", "contest"],
-    "targets": ["Amount", "Milliseconds", "Ratio", "Target"],
-    "text": ["plan_to_text", "program_to_text", "to_text"],
+    "importance.magnitude": ["CRITERIA"],
+    "importance.measure": ["Measured"],
+    "planning.budget": ["Budget", "Options"],
+    "planning.choice": ["Plan", "Trial", "choose"],
+    "ir.program": ["Program"],
+    "proof.equal": ["Proof", "prove"],
+    "repair.repair": ["Repair", "Repaired", "mend"],
+    "transforms.prune": ["Shrink"],
+    "pipeline.multi_step": ["STEPS", "contest"],
+    "planning.targets": ["Amount", "Milliseconds", "Ratio", "Target"],
+    "pipeline.text": ["plan_to_text", "program_to_text", "to_text"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -12,7 +12,7 @@ import benchmarks
 from benchmarks import halves
 from benchmarks.__main__ import RESULTS, app
 from benchmarks.cases import SUITES, Case
-from compressor import optional
+from compressor.base import optional
 
 FOLDER = Path(benchmarks.__file__).parent
 

@@ -16,7 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
-NEW_PASS = ("passes/flush_denormals.py", "tests/passes/test_flush_denormals.py")
+NEW_PASS = (
+    "passes/transforms/flush_denormals.py",
+    "tests/passes/transforms/test_flush_denormals.py",
+)
 
 
 def section(title: str) -> list[tuple[str, str]]:
@@ -48,7 +51,7 @@ def copy(tmp_path_factory):
     (_, code), (_, diff), (_, test) = blocks
     for name, text in zip(NEW_PASS, (code, test), strict=True):
         (home / name).write_text(text, encoding="utf-8")
-    registry = home / "passes" / "registry.py"
+    registry = home / "passes/pipeline/registry.py"
     registry.write_text(listed(registry.read_text(encoding="utf-8"), diff), encoding="utf-8")
     return home
 
@@ -56,7 +59,7 @@ def copy(tmp_path_factory):
 def listed(registry: str, diff: str) -> str:
     """The list of passes with the two new lines of the page."""
     new_import, opening, new_line = diff.splitlines()
-    first = registry.index("\nfrom .repair ")
+    first = registry.index("\nfrom ..transforms.prune ")
     text = registry[:first] + f"\n{new_import[1:]}" + registry[first:]
     assert text.count(opening[1:]) == 1
     return text.replace(opening[1:], f"{opening[1:]}\n{new_line[1:]}")
@@ -70,14 +73,14 @@ def test_the_pass_of_the_page_and_its_tests_run_as_they_stand_there(copy):
 
 
 def test_the_pass_of_the_page_is_written_as_ours_are(copy):
-    files = [*NEW_PASS, "passes/registry.py"]
+    files = [*NEW_PASS, "passes/pipeline/registry.py"]
     python("-m", "ruff", "check", "--no-cache", *files, cwd=copy)
     python("-m", "ruff", "format", "--no-cache", "--check", *files, cwd=copy)
 
 
 def test_the_operator_of_the_page_is_in_the_tables_as_it_is_shown():
     rules, cases = (code for language, code in section("Add an operator") if language == "python")
-    assert rules in (ROOT / "passes/rules/movement.py").read_text(encoding="utf-8")
+    assert rules in (ROOT / "passes/operators/movement.py").read_text(encoding="utf-8")
     assert cases in (ROOT / "tests/passes/cases.py").read_text(encoding="utf-8")
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from compressor.passes import Budget
-from compressor.passes.errors import GateError
+from compressor.passes.base.errors import GateError
 from torch import Tensor, nn
 
 from benchmarks.__main__ import RESULTS
@@ -18,7 +18,7 @@ from benchmarks.coverage.torch_pruning_peer import attempts
 from benchmarks.coverage.torch_pruning_peer import distinct as made_distinct
 from benchmarks.recording import write
 from compressor import passes
-from compressor.inputs import as_call, randomised
+from compressor.loading.calls import as_call, randomised
 from models._random import normal, seeded
 
 INPUT = normal(2, 3, 6, 6)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from compressor.passes.rules import RULES
+from compressor.passes.operators import RULES
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import RESULTS, app

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from benchmarks import huge, llama
 from benchmarks.__main__ import RESULTS, app
-from compressor import optional
+from compressor.base import optional
 
 try:
     optional.torchvision()

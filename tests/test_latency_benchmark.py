@@ -5,7 +5,8 @@ import torch
 
 from benchmarks.latency import alarms, rows, tables
 from benchmarks.latency.subjects import coupled, made, written
-from compressor import optional, passes
+from compressor import passes
+from compressor.base import optional
 
 
 def test_rows_have_names_of_their_own():

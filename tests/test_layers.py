@@ -59,14 +59,18 @@ def test_imports_point_one_way():
 @pytest.mark.parametrize(
     ("path", "line", "name"),
     [
-        ("passes/bad.py", "import passes.errors", "passes.errors"),
+        ("passes/bad.py", "import passes.base.errors", "passes.base.errors"),
         ("passes/bad.py", "from compressor import bench", "compressor"),
         ("passes/rules/bad.py", "from ...compressor import bench", "compressor"),
         ("passes/bad.py", "from .. import models", "models"),
         ("passes/bad.py", "def late():\n    import onnxruntime.tools", "onnxruntime.tools"),
         ("passes/bad.py", "from time import perf_counter", "time"),
         ("compressor/bad.py", "import passes", "passes"),
-        ("compressor/bench/bad.py", "from passes.errors import UsageError", "passes.errors"),
+        (
+            "compressor/bench/bad.py",
+            "from passes.base.errors import UsageError",
+            "passes.base.errors",
+        ),
         ("compressor/bad.py", "from models import digits", "models"),
         ("compressor/__init__.py", "from tests import helper", "tests"),
         ("models/bad.py", "import compressor", "compressor"),
@@ -87,7 +91,7 @@ def test_a_bad_import_is_found(tmp_path, path, line, name):
     [
         ("passes/good.py", "from .errors import UsageError"),
         ("passes/rules/good.py", "from ..errors import UsageError\nimport torch"),
-        ("compressor/good.py", "from compressor.passes.errors import UsageError\nimport onnx"),
+        ("compressor/good.py", "from compressor.passes.base.errors import UsageError\nimport onnx"),
         ("compressor/__init__.py", "import passes as passes"),
         ("benchmarks/good.py", "import compressor, models.digits, time"),
     ],
@@ -103,12 +107,12 @@ def test_a_good_import_is_left_alone(tmp_path, path, line):
     "run",
     [
         "import compressor",
-        "import compressor.load",
+        "import compressor.loading",
         "import runpy; sys.argv = ['compressor', '--help']\n"
         "try: runpy.run_module('compressor', run_name='__main__', alter_sys=True)\n"
         "except SystemExit as end: assert not end.code, end.code",
     ],
-    ids=["import compressor", "import compressor.load", "python -m compressor --help"],
+    ids=["import compressor", "import compressor.loading", "python -m compressor --help"],
 )
 def test_what_must_start_at_once_imports_nothing_heavy(run):
     code = f"import sys\n{run}\nprint('heavy:', *sorted({HEAVY} & sys.modules.keys()))"

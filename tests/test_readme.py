@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import typer
 
-from compressor.cli import app
-from compressor.verify import verify
+from compressor.cli.app import app
+from compressor.release.verify import verify
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 
 import pytest
-from compressor.passes.errors import CompressError
+from compressor.passes.base.errors import CompressError
 
 from benchmarks.reliability import builds, hostile, malformed, run, spoil
 from benchmarks.reliability.readers import Reader

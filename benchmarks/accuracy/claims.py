@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compressor.passes.duet import held_out, sampled
-from compressor.passes.leaves import fresh, tensors
-from compressor.passes.program import shares_batch
-from compressor.passes.rebuild import clone
-from compressor.passes.refit import Duet
+from compressor.passes.calibration.lockstep import held_out, sampled
+from compressor.passes.ir.leaves import fresh, tensors
+from compressor.passes.ir.program import shares_batch
+from compressor.passes.ir.rebuild import clone
+from compressor.passes.repair.layerwise import Duet
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compressor import passes
-from compressor.inputs import as_call
+from compressor.loading.calls import as_call
 from models.catalog import CATALOG
 
 INPUTS = 192

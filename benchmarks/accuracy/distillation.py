@@ -19,10 +19,10 @@ from torch.utils.data import Dataset
 from benchmarks import recording
 from benchmarks.accuracy.networks import loaders, version
 from compressor import Budget, Training, compress
-from compressor.data import Data
-from compressor.evaluate import compared, evaluations
-from compressor.runtime import OnnxModel
-from compressor.stages import Lines
+from compressor.loading.calibration_data import Data
+from compressor.metrics.evaluate import compared, evaluations
+from compressor.onnx.runtime import OnnxModel
+from compressor.process.progress import Lines
 
 
 class Moved(Dataset[Tensor]):

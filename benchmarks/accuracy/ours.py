@@ -6,14 +6,14 @@ from functools import cache
 from typing import Any
 
 import torch
-from compressor.passes.duet import held_out, sampled
-from compressor.passes.rebuild import clone
-from compressor.passes.refit import Duet
+from compressor.passes.calibration.lockstep import held_out, sampled
+from compressor.passes.ir.rebuild import clone
+from compressor.passes.repair.layerwise import Duet
 from torch import Tensor
 
 from benchmarks.accuracy.networks import Network, network
 from compressor import compress, passes
-from compressor.latency.final import raced
+from compressor.pipeline.variant_race import raced
 
 TOGETHER = 32
 

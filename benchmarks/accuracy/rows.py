@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compressor.passes.evidence import DATA_CRITERIA
-from compressor.passes.importance import CRITERIA
+from compressor.passes.importance.gradient import DATA_CRITERIA
+from compressor.passes.importance.magnitude import CRITERIA
 from rich.table import Table
 
 from benchmarks import recording

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compressor.passes.errors import CompressError, GateError
+from compressor.passes.base.errors import CompressError, GateError
 
 from benchmarks.apart import TooSlow, within
 from benchmarks.cases import Case
 from benchmarks.coverage import onnxsim_peer, torch_pruning_peer, zoo
 from benchmarks.coverage.outcome import LEAST_GONE, OURS, Outcome
 from compressor import Budget, Built, compress
-from compressor.stages import Watch
+from compressor.process.progress import Watch
 
 SECONDS = 240
 """From the live module to the proof, in CPU seconds: 120 s on two cores."""

@@ -26,9 +26,9 @@ from benchmarks.coverage.oracle import (
     twin,
 )
 from compressor import passes
-from compressor.export import export
-from compressor.inputs import as_call
-from compressor.runtime import OnnxModel
+from compressor.loading.calls import as_call
+from compressor.onnx.export import export
+from compressor.onnx.runtime import OnnxModel
 
 TOLERANCE = TOLERANCES[torch.float32]
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from compressor.passes.errors import ContractError
+from compressor.passes.base.errors import ContractError
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compressor import passes
-from compressor.inputs import as_call
+from compressor.loading.calls import as_call
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
 """Of the largest magnitude of an output; a hundred layers in float32 are 2e-4 off by rounding."""

@@ -19,7 +19,7 @@ from benchmarks.coverage.child import main
 from benchmarks.coverage.outcome import OURS, Outcome, read, rows
 from benchmarks.coverage.score import summary
 from benchmarks.recording import write
-from compressor.environment import environment
+from compressor.process.environment import environment
 
 WARM = (
     "torch.export",

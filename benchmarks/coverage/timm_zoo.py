@@ -18,7 +18,7 @@ from torch import nn
 
 from benchmarks.cases import Case
 from benchmarks.coverage.sizes import SIDES, smallest
-from compressor.optional import torchvision
+from compressor.base.optional import torchvision
 from models._random import seeded
 
 torchvision()  # timm imports it

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from benchmarks.coverage.oracle import Unequal, check, like, run, tensors, told_apart
-from compressor.inputs import as_call
+from compressor.loading.calls import as_call
 
 SETTINGS = ("plain", "entries of heads", "whole heads")
 ROOTS = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from benchmarks.cases import Case
 from benchmarks.coverage.sizes import SIDES, smallest
-from compressor.optional import torchvision
+from compressor.base.optional import torchvision
 from models._random import normal, seeded
 
 _FAMILIES = ("segmentation", "detection", "video", "optical_flow", "quantization")

@@ -16,16 +16,16 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from compressor.passes.errors import ContractError
-from compressor.passes.leaves import fresh, tensors
-from compressor.passes.state import float64_by_default, in_float64, widened
+from compressor.passes.base.errors import ContractError
+from compressor.passes.ir.dtypes import float64_by_default, in_float64, widened
+from compressor.passes.ir.leaves import fresh, tensors
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from benchmarks.faults.networks import Network, refused
 from benchmarks.faults.planted import Fault
 from compressor import passes
-from compressor.inputs import randomised
+from compressor.loading.calls import randomised
 
 LIMIT = 1e-8
 Chooser = Callable[[ModuleType, Any], Any]

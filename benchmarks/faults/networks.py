@@ -10,13 +10,13 @@ from functools import cache, cached_property
 from typing import Any
 
 import torch
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from torch import nn
 
 from benchmarks.faults import own
 from compressor import passes
-from compressor.inputs import Called, as_call, at_batch, randomised
-from compressor.load import load_inputs, load_model
+from compressor.loading import load_inputs, load_model
+from compressor.loading.calls import Called, as_call, at_batch, randomised
 from models._random import seeded
 from models.catalog import CATALOG
 

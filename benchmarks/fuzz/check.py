@@ -16,12 +16,12 @@ from random import Random
 from typing import Any
 
 import torch
-from compressor.passes.interpret import results_of
-from compressor.passes.leaves import tensors as tensors_of
-from compressor.passes.rules import RULES, functional_twin, rule_for
-from compressor.passes.rules.indexing import unlabelled
-from compressor.passes.silence import silenced
-from compressor.passes.state import float64_by_default, in_float64
+from compressor.passes.coupling.propagate import results_of
+from compressor.passes.ir.dtypes import float64_by_default, in_float64
+from compressor.passes.ir.leaves import tensors as tensors_of
+from compressor.passes.operators import RULES, functional_twin, rule_for
+from compressor.passes.operators.indexing import unlabelled
+from compressor.passes.proof.silenced_reference import silenced
 from torch import Tensor, nn
 from torch.fx import Interpreter
 from torch.utils import _pytree as pytree
@@ -30,9 +30,9 @@ from benchmarks.fuzz.genome import Genome
 from benchmarks.fuzz.network import Network
 from benchmarks.fuzz.trace import traced
 from compressor import passes
-from compressor.export import export
-from compressor.inputs import at_batch
-from compressor.runtime import batches_of, parity
+from compressor.loading.calls import at_batch
+from compressor.onnx.export import export
+from compressor.onnx.runtime import batches_of, parity
 
 CLOSE = 1e-9
 EXPORTED = 4

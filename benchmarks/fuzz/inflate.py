@@ -15,7 +15,7 @@ from dataclasses import replace
 from random import Random
 
 import torch
-from compressor.passes.state import float64_by_default, in_float64
+from compressor.passes.ir.dtypes import float64_by_default, in_float64
 from torch import Tensor
 
 from benchmarks.fuzz.check import EXPORTED

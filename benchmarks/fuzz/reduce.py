@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 
-from compressor.passes.minimal import runs, smallest
+from compressor.passes.base.minimise import runs, smallest
 
 from benchmarks.fuzz.check import Found, check
 from benchmarks.fuzz.genome import Genome

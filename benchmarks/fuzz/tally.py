@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from compressor.passes.rules import RULES
+from compressor.passes.operators import RULES
 from rich.console import Console
 from rich.table import Table
 

@@ -8,8 +8,8 @@ the networks (see `check.EXPORTED`).
 from typing import Any
 
 import torch
-from compressor.passes.quiet import quiet
-from compressor.passes.tracing import read_inside
+from compressor.passes.base.library_logs import quiet
+from compressor.passes.frontend.torch_export import read_inside
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 

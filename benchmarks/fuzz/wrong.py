@@ -16,10 +16,10 @@ from random import Random
 from typing import Any
 
 import torch
-from compressor.passes.alike import gap
-from compressor.passes.rebuild import clone
-from compressor.passes.state import array, float64_by_default, in_float64, widened
-from compressor.passes.stirring import moved, stirred
+from compressor.passes.ir.compare import gap
+from compressor.passes.ir.dtypes import array, float64_by_default, in_float64, widened
+from compressor.passes.ir.rebuild import clone
+from compressor.passes.proof.random_weights import moved, stirred
 from torch import Tensor
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
@@ -28,10 +28,10 @@ from benchmarks.fuzz.check import ONNX_REFUSALS, needs_export, random_plan
 from benchmarks.fuzz.network import grown
 from benchmarks.fuzz.trace import traced
 from compressor import passes
-from compressor.export import export
-from compressor.inputs import as_call, randomised
-from compressor.load import load_inputs, load_model
-from compressor.runtime import batches_of, parity
+from compressor.loading import load_inputs, load_model
+from compressor.loading.calls import as_call, randomised
+from compressor.onnx.export import export
+from compressor.onnx.runtime import batches_of, parity
 from models.catalog import CATALOG
 
 aten = torch.ops.aten

@@ -13,7 +13,7 @@ from benchmarks.accuracy.networks import Network, network
 from benchmarks.accuracy.peer import importance, reestimate
 from benchmarks.latency.subjects import exported, ratio, timing
 from compressor import compress, passes
-from compressor.latency.final import raced
+from compressor.pipeline.variant_race import raced
 
 HALF = 0.5
 SECONDS = 20.0

@@ -18,9 +18,9 @@ import torch
 
 from benchmarks.latency.subjects import coupled, ratio, timing
 from compressor import passes
-from compressor.export import export, simplify
-from compressor.runtime import OnnxModel
-from compressor.sums import with_sums
+from compressor.onnx.export import export, simplify
+from compressor.onnx.runtime import OnnxModel
+from compressor.onnx.unfused_norms import with_sums
 
 SECONDS = 60.0
 KINDS = {"vit_b_16": "vit", "bert": "bert"}

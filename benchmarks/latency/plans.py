@@ -4,8 +4,8 @@ import time
 from typing import Any
 
 import torch
-from compressor.passes.errors import GateError
-from compressor.passes.targets import Ratio
+from compressor.passes.base.errors import GateError
+from compressor.passes.planning.targets import Ratio
 
 from benchmarks.latency.subjects import (
     coupled,
@@ -17,8 +17,8 @@ from benchmarks.latency.subjects import (
     written,
 )
 from compressor import align, bench, compress, passes
-from compressor.latency.final import raced
-from compressor.latency.meet import refuse_slower
+from compressor.pipeline.variant_race import raced
+from compressor.timing.closed_loop import refuse_slower
 
 SECONDS = 20.0
 """Of a race, at most."""

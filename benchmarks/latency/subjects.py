@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from benchmarks.accuracy.networks import network as trained
 from compressor import passes
-from compressor.export import export, simplify
-from compressor.latency.timing import Timing
-from compressor.optional import torchvision
-from compressor.recipe import Recipe
-from compressor.runtime import batches_of
-from compressor.stages import Watch
+from compressor.base.optional import torchvision
+from compressor.config import Recipe
+from compressor.onnx.export import export, simplify
+from compressor.onnx.runtime import batches_of
+from compressor.process.progress import Watch
+from compressor.timing.timing import Timing
 from models._random import normal, randomise, seeded
 
 NAMES = (

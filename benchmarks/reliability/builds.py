@@ -19,8 +19,9 @@ from pathlib import Path
 
 from benchmarks.reliability.disks import ROOT, on_disk, possible
 from benchmarks.reliability.forked import Started
-from compressor import manifest, release
-from compressor.verify import verify
+from compressor.release import layout
+from compressor.release.verify import verify
+from compressor.storage import manifest
 
 NET = """
 import torch
@@ -133,10 +134,11 @@ def kills(folder: Path, count: int, seed: int, minutes: float) -> Iterator[Trial
 
 WRITER = """
 import pathlib, shutil, sys
-from compressor import manifest, release
+from compressor.release import layout
+from compressor.storage import manifest
 source, target = map(pathlib.Path, sys.argv[1:3])
 for name in range(1000):
-    with release.prepared(target, force=True) as folder:
+    with layout.prepared(target, force=True) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         (folder / "model.onnx").write_bytes(bytes([name % 256]) * 300_000)
         (folder / "manifest.json").write_text(__import__("json").dumps(manifest.make(folder, {})))
@@ -148,7 +150,7 @@ def writer_kills(folder: Path, count: int, seed: int = 0) -> Iterator[Trial]:
     """SIGKILL while releases replace one another: no torch, so that many moments can be tried."""
     rng, source = random.Random(seed), folder / "source"
     source.mkdir()
-    for name in release.FILES:
+    for name in layout.FILES:
         if name == "parity":
             (source / name).mkdir()
             (source / name / "random.safetensors").write_bytes(rng.randbytes(2000))
@@ -166,7 +168,7 @@ def writer_kills(folder: Path, count: int, seed: int = 0) -> Iterator[Trial]:
         time.sleep(at)
         writer.kill()
         writer.communicate()
-        release.recover(folder / "out")
+        layout.recover(folder / "out")
         there, content = _checked(lambda: _whole(folder / "out"))
         left = {path.name for path in folder.iterdir()} - {"source", "out"}
         yield Trial("kill while writing", round(at, 3), -9, there, content, tuple(sorted(left)))

@@ -59,7 +59,7 @@ def _build(folder: Path, line: list[str], errors: Path) -> None:
         os.dup2(file.fileno(), 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.argv = ["compressor", *line]
-    from compressor.cli import app
+    from compressor.cli.app import app
 
     app(line)
 
@@ -67,12 +67,12 @@ def _build(folder: Path, line: list[str], errors: Path) -> None:
 def warm() -> None:
     """One build, for what it imports."""
     from benchmarks.reliability.builds import NET
-    from compressor import api
-    from compressor.build import build
-    from compressor.recipe import Recipe
-    from compressor.stages import Watch
+    from compressor.config import Recipe
+    from compressor.pipeline import compress
+    from compressor.pipeline.build import build
+    from compressor.process.progress import Watch
 
-    assert api
+    assert compress
     with tempfile.TemporaryDirectory() as name:
         path = Path(name)
         (path / "net.py").write_text(NET)

@@ -235,7 +235,7 @@ def _own_operators(place: Place) -> list[str]:
 
 def _release(place: Place) -> list[str]:
     """A release whose pickles run, and whose manifest fits them."""
-    from compressor import manifest
+    from compressor.storage import manifest
 
     with chdir(place.folder):
         Path("net.py").write_text(NET)

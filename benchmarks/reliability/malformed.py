@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from compressor.passes.errors import CompressError
+from compressor.passes.base.errors import CompressError
 
 from benchmarks.reliability.disks import ROOT
 from benchmarks.reliability.readers import Reader

@@ -124,7 +124,7 @@ def _shards(folder: Path) -> list[str]:
 
 def _release(folder: Path) -> list[str]:
     """A release whose manifest names a file outside of it."""
-    from compressor import manifest
+    from compressor.storage import manifest
 
     (folder / "given").mkdir()
     files = {"../../secret": {"sha256": "0" * 64, "bytes": len(SECRET), "measured": False}}

@@ -26,8 +26,8 @@ from typing import Any
 from benchmarks.reliability import syscalls, writers
 from benchmarks.reliability.disks import ROOT
 from benchmarks.reliability.storage import MODELS, Disk, History, Left
-from compressor import release
-from compressor.verify import verify
+from compressor.release import layout
+from compressor.release.verify import verify
 
 ABSENT, EARLIER, COMPLETE, TORN = "absent", "as before", "complete", "torn"
 FORGOTTEN = "forgotten"
@@ -178,7 +178,7 @@ def fail(recording: Recording, model: str, seed: int) -> Iterator[Failure]:
         put(left.disk.tree(), place)
         for output, what in recording.outputs.items():
             if what == writers.RELEASE and (place / output).parent.is_dir():
-                release.recover(place / output)
+                layout.recover(place / output)
         tree = Disk.of(tree_of(place))
     for output, what in recording.outputs.items():
         there, why = _looked_at(recording, point, tree, output, what)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -36,7 +36,7 @@ class Fault(Exception):
 
 def command(*words: str) -> None:
     """A command of the program, in this process. Raises UsageError where it ends with 2, 4 or 5."""
-    from compressor.cli import app
+    from compressor.cli.app import app
 
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), _arguments(words):
@@ -166,7 +166,7 @@ def _saved() -> bytes:
 def _weights(folder: Path) -> Reader:
     import torch
 
-    from compressor.load.weights import read_weights
+    from compressor.loading.weights import read_weights
 
     torch.save(tensors(), folder / "w.pt")
     torch.save({"epoch": 3, "state": tensors(), "options": {"lr": 0.1}}, folder / "more.pt")
@@ -175,7 +175,7 @@ def _weights(folder: Path) -> Reader:
 
 
 def _shards(folder: Path) -> Reader:
-    from compressor.shards import Checkpoint
+    from compressor.release.shards import Checkpoint
 
     def read(path: Path) -> object:
         checkpoint = Checkpoint(path)
@@ -187,7 +187,7 @@ def _shards(folder: Path) -> Reader:
 def _index(folder: Path) -> Reader:
     from safetensors.torch import save_file
 
-    from compressor.shards import Checkpoint
+    from compressor.release.shards import Checkpoint
 
     places = {name: f"{name[0]}.safetensors" for name in tensors()}
     for name, file in places.items():
@@ -211,7 +211,7 @@ _PLAN = {"format": 1, "kept": {"a.weight": [[0, 2], None]}, "shapes": {"a.weight
 
 def pass_log() -> bytes:
     """The log of a build that cuts the small state dict."""
-    from compressor.passes.log import Entry, Log
+    from compressor.passes.ir.log import Entry, Log
 
     capture = Entry("capture", 1, {"dynamic": ["x:1=width"]}, {"call": {"value": 1}})
     prune = Entry("prune", 1, {"round_to": 2}, _PLAN, {"max_rel": 1e-16}, ("a.weight: shorter",))
@@ -231,7 +231,7 @@ def _plan(folder: Path) -> Reader:
 
 
 def _groups(folder: Path) -> Reader:
-    from compressor import group_weights
+    from compressor.criteria import group_weights
 
     groups = {"format": group_weights.FORMAT, "rows": [{"name": "a.weight[0]", "size": 4}],
               "weights": {"a.weight[0]": 1.5}}  # fmt: skip
@@ -239,7 +239,7 @@ def _groups(folder: Path) -> Reader:
 
 
 def _device(folder: Path) -> Reader:
-    from compressor.latency import table
+    from compressor.timing import table
 
     stair = {"kind": "Conv", "place": 1, "unit": 8, "misfit": {"1": 1.5}, "first": [0.5]}
     family = {"kind": "Conv", "fixed": {"kernel": [3, 3]}, "nodes": [[8, 16]], "times": [1.0, 2.0]}
@@ -261,10 +261,10 @@ def _device(folder: Path) -> Reader:
 
 def _recipe(folder: Path) -> Reader:
     """Named, and only found."""
-    from compressor.recipe import Recipe
-    from compressor.recipe.sources import read as plain
-    from compressor.recipe.sources import resolve
-    from compressor.recipe.toml import commented
+    from compressor.config import Recipe
+    from compressor.config.sources import read as plain
+    from compressor.config.sources import resolve
+    from compressor.config.toml import commented
 
     good = commented(Recipe.of(model="timm:resnet18", macs=0.5)).encode()
     project = b'[project]\nname = "mine"\n[tool.compressor]\nmodel = "timm:resnet18"\nmacs = 0.5\n'
@@ -280,17 +280,17 @@ def _recipe(folder: Path) -> Reader:
 
 def _case(folder: Path) -> Reader:
     """The folder of a reproducer."""
-    from compressor import reduction
-    from compressor.cli import parsed
+    from compressor.cli.app import parsed
+    from compressor.debug import minimise
 
     line = b"python -m compressor build net.py:net --macs 0.5 -o out --ignore 'head.*'\n"
-    return Reader({"command.txt": line}, lambda path: reduction.read(path.parent, parsed))
+    return Reader({"command.txt": line}, lambda path: minimise.read(path.parent, parsed))
 
 
 def _shape(folder: Path) -> Reader:
     """Example inputs and free axes, as words."""
-    from compressor.freedom import parse
-    from compressor.load.inputs import load_inputs
+    from compressor.loading.dynamic_axes import parse
+    from compressor.loading.example_inputs import load_inputs
 
     def read(path: Path) -> object:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
@@ -304,8 +304,8 @@ def _shape(folder: Path) -> Reader:
 
 def _library(folder: Path) -> Reader:
     """A transformers checkpoint: config.json, and its weights."""
-    from compressor.load.short import load_short
-    from compressor.optional import loadable_torchvision
+    from compressor.base.optional import loadable_torchvision
+    from compressor.loading.short_names import load_short
 
     loadable_torchvision()
     from transformers import BertConfig, BertModel

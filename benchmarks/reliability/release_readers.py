@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.reliability import writers
 from benchmarks.reliability.readers import FILES, Fault, Reader, command
-from compressor import manifest, ours
+from compressor.storage import manifest, owned_folders
 
 _BUILD = ["build", "net.py", "--macs=0.5", "--bench-seconds=0.1", "--allow-slower", "--quiet"]
 _SEALED = ["--encrypt-key=secret", "--sign=key.pem"]
@@ -156,7 +156,7 @@ def _sealed_before(folder: Path) -> Reader:
 
 def _keys(folder: Path) -> Reader:
     """Of each kind, where it is used."""
-    from compressor import sealing
+    from compressor.storage import sealing
 
     made = _made(folder.parent)
 
@@ -177,8 +177,8 @@ def _keys(folder: Path) -> Reader:
 
 def _reports(folder: Path) -> Reader:
     """A sweep that goes on reads the reports of what is there."""
+    from compressor.config import Recipe
     from compressor.latency.sweep import sweep
-    from compressor.recipe import Recipe
 
     report = (_made(folder.parent) / "open" / "report.json").read_bytes()
 
@@ -210,8 +210,8 @@ class _Node:
 
 def _sent(folder: Path) -> Reader:
     """Files under names that a node of a cluster chose."""
+    from compressor.config import Recipe
     from compressor.latency.remote import distributed
-    from compressor.recipe import Recipe
 
     whole = _made(folder.parent) / "open"
     files = {name.replace("+", "/"): data for name, data in _files_in(whole).items()}
@@ -241,7 +241,7 @@ def _kept(folder: Path) -> Reader:
         _run("-o", "out", "--until=race")
     work = folder / ".out.work"
     places: dict[str, str] = {}
-    for path in sorted(one for one in work.iterdir() if one.name != ours.MARK):
+    for path in sorted(one for one in work.iterdir() if one.name != owned_folders.MARK):
         data = path.read_bytes()
         sound = hashlib.sha256(data[32:]).digest() == data[:32]
         kind = "json" if data[32:33] in b"[{" and data.rstrip()[-1:] in b"]}" else "bin"
@@ -253,8 +253,8 @@ def _kept(folder: Path) -> Reader:
 
     def read(path: Path) -> None:
         there = path.parent / ".out.work"
-        ours.make(there)
-        shutil.copytree(work, there, ignore=lambda *_: [ours.MARK], dirs_exist_ok=True)
+        owned_folders.make(there)
+        shutil.copytree(work, there, ignore=lambda *_: [owned_folders.MARK], dirs_exist_ok=True)
         data = path.read_bytes()
         sound = path.name == places[path.name]
         head = b"" if sound else hashlib.sha256(data).digest()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reliability import builds, hostile, malformed, malicious, power
-from compressor.manifest import source_digest
+from compressor.storage.manifest import source_digest
 
 Say = Callable[[str], None]
 

@@ -44,7 +44,7 @@ OUTPUTS: Mapping[str, Mapping[str, str]] = {
 
 def command(line: str) -> None:
     """One of the program, in this process. Raises RuntimeError where it does not end with 0."""
-    from compressor.cli import app
+    from compressor.cli.app import app
 
     sys.argv = ["compressor", *line.split()]
     if code := app(line.split(), standalone_mode=False):
@@ -124,10 +124,10 @@ def _shards() -> None:
 
 def _sweep() -> None:
     """Of MACs: a front of times would be measured for minutes, and written in the same way."""
-    from compressor.build import build
+    from compressor.config import Recipe
     from compressor.latency.sweep import one_by_one, sweep
-    from compressor.recipe import Recipe
-    from compressor.stages import Watch
+    from compressor.pipeline.build import build
+    from compressor.process.progress import Watch
 
     _begin()
     asked = {"model": "net.py", "latency": "0.7,0.5", "output": Path("front"),

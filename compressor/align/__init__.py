@@ -17,14 +17,14 @@ import onnx
 
 from compressor.align.pad import padded
 from compressor.align.widths import constants_of, widths_of
+from compressor.base.messages import first_line
 from compressor.bench import Race, race
 from compressor.bench.contest import Progress
 from compressor.bench.inputs import asked_inputs, random_feeds
-from compressor.limit import limit_of, run_within
-from compressor.load.words import first_line
-from compressor.passes.alike import worst
-from compressor.passes.errors import UsageError, WrongError
-from compressor.sessions import opened
+from compressor.onnx.sessions import opened
+from compressor.passes.base.errors import UsageError, WrongError
+from compressor.passes.ir.compare import worst
+from compressor.process.time_limit import limit_of, run_within
 
 UNITS = (4, 8, 16, 32)
 """Blocks of the kernels of ONNX Runtime: 4 input channels, 8 (AVX2) or 16 (AVX-512) of a block."""

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compressor.onnx_files import inner
+from compressor.onnx.model_files import inner
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import numpy as np
 from compressor.bench.result import Clock
 from compressor.bench.sessions import Field, Runner
 from compressor.bench.statistics import FEWEST_HEATS, Ratio, paired_ratio
-from compressor.limit import Limit
+from compressor.process.time_limit import Limit
 
 TARGET = 0.01  # half-width of an interval, as a share of its ratio, at which a race may end
 HEAT = 5  # rounds; loading takes about as long as they do

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from compressor.passes.errors import UsageError
-from compressor.room import check_fits
+from compressor.base.free_memory import check_fits
+from compressor.passes.base.errors import UsageError
 
 TYPES = {
     "tensor(float16)": np.float16,

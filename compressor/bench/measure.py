@@ -11,10 +11,10 @@ from compressor.bench.denormals import denormals_flushed
 from compressor.bench.result import Clock, Race, Row, Samples
 from compressor.bench.sessions import MOST_THREADS, Model, file_bytes, line_up
 from compressor.bench.statistics import FEWEST_HEATS
-from compressor.environment import environment
-from compressor.limit import Limit, limit_of
-from compressor.passes.errors import UsageError
-from compressor.sessions import CPU
+from compressor.onnx.sessions import CPU
+from compressor.passes.base.errors import UsageError
+from compressor.process.environment import environment
+from compressor.process.time_limit import Limit, limit_of
 
 
 def race(

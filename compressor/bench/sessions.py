@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from compressor.base.messages import first_line
 from compressor.bench.inputs import asked_inputs, checked_feeds, common_inputs, random_feeds
-from compressor.limit import Limit
-from compressor.load.words import first_line
-from compressor.onnx_files import external_files, safe
-from compressor.passes.errors import CompressError, UsageError
-from compressor.sessions import CPU, DEVICES, bound, errors, opened, options, placed
+from compressor.onnx.model_files import external_files, safe
+from compressor.onnx.sessions import CPU, DEVICES, bound, errors, opened, options, placed
+from compressor.passes.base.errors import CompressError, UsageError
+from compressor.process.time_limit import Limit
 
 REMOTE = frozenset({"AzureExecutionProvider"})  # calls a service; runs nothing here
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from compressor.bench.result import Race, Row
-from compressor.passes.showable import showable
+from compressor.passes.base.safe_text import showable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,7 +15,7 @@ def render(race: Race) -> "Table":
     """A table of one line per model: its size, its milliseconds, its time ratios."""
     from rich.table import Table
 
-    from compressor.showing import words
+    from compressor.base.terminal_text import words
 
     baseline = showable(race.rows[0].name)
     table = Table(

@@ -16,7 +16,7 @@ from typing import Any
 
 from compressor.explain.profile import Operator, profile
 from compressor.explain.roofline import SMALLEST, Roofline, measure
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 
 FAR = 3.0
 """Times the least possible."""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compressor.base.messages import first_line
 from compressor.bench.inputs import asked_inputs, random_feeds
-from compressor.limit import LEAST, Limit
-from compressor.load.words import first_line
-from compressor.passes.errors import UsageError
-from compressor.scratch import Scratch
-from compressor.sessions import CPU, errors, opened, options
+from compressor.onnx.sessions import CPU, errors, opened, options
+from compressor.passes.base.errors import UsageError
+from compressor.process.temporary_folders import Scratch
+from compressor.process.time_limit import LEAST, Limit
 
 if TYPE_CHECKING:
     import onnx

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.sessions import opened, options
+from compressor.onnx.sessions import opened, options
 
 SIDE = 768
 """Of the matrices: 1.8 MB each, so that blocks fit the caches and the work is large."""

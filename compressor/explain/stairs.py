@@ -11,11 +11,11 @@ from typing import Any
 
 from compressor.explain.judge import Judged
 from compressor.explain.profile import Operator
-from compressor.files import write_file
-from compressor.latency.probe import Setting, batches, measure
-from compressor.latency.table import Fixed
-from compressor.page import template
-from compressor.passes.work import Kernel
+from compressor.passes.cost.kernels import Kernel
+from compressor.report.page import template
+from compressor.storage.files import write_file
+from compressor.timing.measure_kernels import Setting, batches, measure
+from compressor.timing.table import Fixed
 
 LAYERS = 6
 """The dearest ones."""

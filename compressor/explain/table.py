@@ -2,8 +2,8 @@
 
 from rich.table import Table
 
+from compressor.base.terminal_text import words
 from compressor.explain.judge import Judged
-from compressor.showing import words
 
 
 def render(found: dict[str, Judged], most: int = 20) -> list[Table]:

@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from onnx import helper, inliner
 
-from compressor.files import read_file
-from compressor.load.words import reason
-from compressor.onnx_files import parsed, safe
-from compressor.passes.errors import UsageError
+from compressor.base.messages import reason
+from compressor.onnx.model_files import parsed, safe
+from compressor.passes.base.errors import UsageError
+from compressor.storage.files import read_file
 
 from .operators import RULES, Call, domain_of, idle, named
 from .values import Values

@@ -3,9 +3,9 @@
 import json
 from xml.etree import ElementTree
 
+from compressor.base.terminal_text import markdown as words
 from compressor.gate.verdict import INCONCLUSIVE, REGRESSED, Verdict
-from compressor.passes.showable import showable
-from compressor.showing import markdown as words
+from compressor.passes.base.safe_text import showable
 
 
 def junit(verdict: Verdict, name: str) -> str:

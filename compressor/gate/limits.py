@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from compressor.limit import LEAST, run_within
-from compressor.metric import Pairs
-from compressor.passes.errors import UsageError
-from compressor.sessions import opened
+from compressor.metrics.metric import Pairs
+from compressor.onnx.sessions import opened
+from compressor.passes.base.errors import UsageError
+from compressor.process.time_limit import LEAST, run_within
 
 
 def metrics(new: Path, baseline: Path, wanted: Sequence[str], time_limit: float = LEAST) -> Pairs:
@@ -19,7 +19,7 @@ def metrics(new: Path, baseline: Path, wanted: Sequence[str], time_limit: float 
     gives tensors: one, or a tuple. Raises UsageError for what is no callable, and for a run that
     takes more than `time_limit` seconds.
     """
-    from compressor.evaluate import compared, evaluations
+    from compressor.metrics.evaluate import compared, evaluations
 
     for one in wanted:
         if ":" not in one:

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from compressor.onnx_files import inner
-from compressor.passes.errors import UsageError
+from compressor.onnx.model_files import inner
+from compressor.passes.base.errors import UsageError
 
 Shape = tuple[int, ...]
 

@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compressor.load.words import reason
-from compressor.onnx_files import LARGEST, inner
-from compressor.passes.errors import UsageError
-from compressor.sessions import Refused, errors, opened, options
+from compressor.base.messages import reason
+from compressor.onnx.model_files import LARGEST, inner
+from compressor.onnx.sessions import Refused, errors, opened, options
+from compressor.passes.base.errors import UsageError
 
 from .operators import Shape, domain_of
 

@@ -14,10 +14,10 @@ import numpy as np
 from compressor.bench import Race, Ratio, race
 from compressor.bench.contest import Progress
 from compressor.gate import arithmetic, limits
-from compressor.headline import finite
-from compressor.limit import limit_of
-from compressor.metric import Pairs, decided, named, refuse_unmeasured
-from compressor.passes.errors import UsageError
+from compressor.metrics.metric import Pairs, decided, named, refuse_unmeasured
+from compressor.passes.base.errors import UsageError
+from compressor.process.time_limit import limit_of
+from compressor.report.summary import finite
 
 PASSED, REGRESSED, INCONCLUSIVE = "passed", "regressed", "inconclusive"
 EXIT_CODES = {PASSED: 0, REGRESSED: 1, INCONCLUSIVE: 3}

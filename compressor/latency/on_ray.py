@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from compressor.base.messages import listed
+from compressor.base.optional import needed
 from compressor.latency.keys import NAMES, patterns, private
 from compressor.latency.remote import Lost, Order, Outcome, fulfilled
-from compressor.load.words import listed
-from compressor.optional import needed
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 
 PATIENCE = 5.0
 """Seconds to wait for an answer, and between looks at which nodes are there."""

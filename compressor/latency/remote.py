@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from compressor import manifest, release, sealing
-from compressor.files import read_file, write_file
+from compressor.base.untrusted import inside
+from compressor.config import Recipe
 from compressor.latency.keys import looks_private
 from compressor.latency.sweep import Run, unmet
-from compressor.outside import inside
-from compressor.passes.errors import CompressError, UsageError, WrongError
-from compressor.recipe import Recipe
+from compressor.passes.base.errors import CompressError, UsageError, WrongError
+from compressor.release import layout
+from compressor.storage import manifest, sealing
+from compressor.storage.files import read_file, write_file
 
 Files = Mapping[str, bytes]
 """By their names in a folder."""
@@ -113,7 +114,7 @@ def _received(recipe: Recipe, outcome: Files | CompressError, machine: str) -> s
         outcome.where = ", ".join(filter(None, (machine, outcome.where)))
         return unmet(outcome)
     assert recipe.output is not None
-    with release.prepared(recipe.output) as folder:
+    with layout.prepared(recipe.output) as folder:
         for name, data in outcome.items():
             write_file(folder / _safe(name, machine), data)
         manifest.check(folder, manifest.read(folder))
@@ -167,8 +168,8 @@ def _paths(value: Any) -> Iterator[Path]:
 
 def fulfilled(order: Order) -> Files | CompressError:
     """The release, made in the present folder, which is a copy of the user's."""
-    from compressor.build import build
-    from compressor.stages import Watch
+    from compressor.pipeline.build import build
+    from compressor.process.progress import Watch
 
     try:
         if order.source != manifest.source_digest():

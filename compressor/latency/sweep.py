@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compressor.files import read_file, write_file
-from compressor.load.words import reason
-from compressor.outside import inside, read_json
-from compressor.passes.errors import CompressError, UsageError
-from compressor.recipe import Recipe
-from compressor.swap import alone
+from compressor.base.messages import reason
+from compressor.base.untrusted import inside, read_json
+from compressor.config import Recipe
+from compressor.passes.base.errors import CompressError, UsageError
+from compressor.storage.atomic_replace import alone
+from compressor.storage.files import read_file, write_file
 
-from .front import Front, point_of
-from .front_page import page
+from .pareto import Front, point_of
+from .pareto_page import page
 
 Build = Callable[[Recipe], object]
 """Writes the release of a recipe."""

@@ -1,6 +1,5 @@
 """Training, where repair is not enough: distillation, fine-tuning, sparse training.
 
-    settings.py     everything a user can say
     feed.py         the same batches in every process and every run
     nets.py         a captured network that trains
     objectives.py   what is to be small
@@ -12,6 +11,6 @@ Hugging Face accelerate has the devices and the processes:
 `accelerate launch -m compressor build ...`
 """
 
-from .settings import Training as Training
+from compressor.config.training import Training as Training
 
 __all__ = ["Training"]

@@ -18,12 +18,11 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from compressor import disk
-from compressor.load.words import reason
-from compressor.outside import read_json
-from compressor.passes.errors import UsageError
-
-from .settings import Training
+from compressor.base.messages import reason
+from compressor.base.untrusted import read_json
+from compressor.config.training import Training
+from compressor.passes.base.errors import UsageError
+from compressor.storage import durable
 
 _NAME = re.compile(r"epoch-[0-9]{4,}-batch-[0-9]{6,}|\.epoch-[0-9]{4,}-batch-[0-9]{6,}\.partial")
 """Of a checkpoint, and of one that is not complete."""
@@ -80,20 +79,20 @@ class Checkpoint:
         partial, final = folder / f".{name}.partial", folder / name
         if self.accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
-            disk.made(partial)
+            durable.made(partial)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(partial), safe_serialization=True)
         if self.accelerator.is_main_process:
             tensors = save({key: one.contiguous() for key, one in best.items()})
-            disk.write(partial / "best.safetensors", [tensors])
+            durable.write(partial / "best.safetensors", [tensors])
             record = {"run": self._run(), "epoch": progress.epoch, "batch": progress.batch,
                       "history": asdict(progress.history),
                       "files": _digests(partial)}  # fmt: skip
-            disk.write(partial / "progress.json", [f"{json.dumps(record)}\n".encode()])
-            disk.flush_all(partial)
-            if not (final.exists() and disk.exchange(partial, final)):
+            durable.write(partial / "progress.json", [f"{json.dumps(record)}\n".encode()])
+            durable.flush_all(partial)
+            if not (final.exists() and durable.exchange(partial, final)):
                 _remove(final)
-                disk.move(partial, final)
+                durable.move(partial, final)
             for old in [one for one in folder.iterdir() if one != final]:
                 if _NAME.fullmatch(old.name):
                     _remove(old)
@@ -152,7 +151,7 @@ def _remove(old: Path) -> None:
     if old.is_dir() and not old.name.startswith("."):
         gone = old.with_name(f".{old.name}.partial")
         shutil.rmtree(gone, ignore_errors=True)
-        disk.move(old, gone)
+        durable.move(old, gone)
     shutil.rmtree(gone, ignore_errors=True)
 
 

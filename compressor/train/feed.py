@@ -25,10 +25,10 @@ from torch.utils.data import (
     Subset,
 )
 
-from compressor.data import Batch, Signature, Source, checked, item_of
-from compressor.load.words import kind_of
-from compressor.passes.errors import UsageError
-from compressor.passes.program import Program
+from compressor.base.messages import kind_of
+from compressor.loading.calibration_data import Batch, Signature, Source, checked, item_of
+from compressor.passes.base.errors import UsageError
+from compressor.passes.ir.program import Program
 
 HELD_OUT = 10
 """One part in so many is held out, where nothing else says which state is the best."""

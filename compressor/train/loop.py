@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressor.data import Batch, Signature
-from compressor.optional import accelerate
-from compressor.passes.errors import UsageError
-from compressor.stages import Watch
+from compressor.base.optional import accelerate
+from compressor.config.training import Training
+from compressor.loading.calibration_data import Batch, Signature
+from compressor.passes.base.errors import UsageError
+from compressor.process.progress import Watch
 
 from .checkpoint import Checkpoint, History, Progress
 from .feed import Feed, share
 from .nets import Trainee
 from .objectives import Objective, moved
-from .settings import Training
 
 WARM_UP = 0.1
 """Share of the steps during which the step size rises."""

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
-from compressor.passes.leaves import tensors
-from compressor.passes.program import tensor_name
-from compressor.passes.rules import row_of
-from compressor.passes.rules.kernels import NORM
+from compressor.passes.ir.leaves import tensors
+from compressor.passes.ir.program import tensor_name
+from compressor.passes.operators import row_of
+from compressor.passes.operators.kernels import NORM
 
 
 class Trainee(nn.Module):

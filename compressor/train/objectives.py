@@ -18,14 +18,13 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from compressor.data import Batch
-from compressor.load.words import reason
+from compressor.base.messages import reason
+from compressor.config.training import Loss
+from compressor.loading.calibration_data import Batch
 from compressor.passes import Plan, Program
-from compressor.passes.errors import UsageError
-from compressor.passes.labels import Value
-from compressor.passes.rebuild import with_tensors
-
-from .settings import Loss
+from compressor.passes.base.errors import UsageError
+from compressor.passes.ir.labels import Value
+from compressor.passes.ir.rebuild import with_tensors
 
 FEATURES = 4
 """How many results on the way are matched."""

@@ -13,19 +13,19 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from compressor.data import Signature, Source
-from compressor.evaluate import Evaluation
-from compressor.metric import deciding
+from compressor.config.training import Training
+from compressor.loading.calibration_data import Signature, Source
+from compressor.metrics.evaluate import Evaluation
+from compressor.metrics.metric import deciding
 from compressor.passes import Coupling, Plan, Program
-from compressor.passes.errors import UsageError
-from compressor.passes.rebuild import with_tensors
-from compressor.stages import Watch
+from compressor.passes.base.errors import UsageError
+from compressor.passes.ir.rebuild import with_tensors
+from compressor.process.progress import Watch
 
 from .feed import Feed
 from .loop import Phase, Run
 from .nets import Trainee
 from .objectives import Distillation, Labelled, Objective, Sparse, moved, returned
-from .settings import Training
 from .sparse import GroupPenalty
 
 

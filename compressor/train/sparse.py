@@ -17,13 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from compressor import passes
-from compressor.inputs import Inputs, as_call, in_eval_mode
-from compressor.passes.errors import UsageError
-from compressor.passes.labels import varying
-from compressor.passes.program import tensor_name
-from compressor.passes.rules import norm
-
-from .settings import PENALTIES
+from compressor.config.training import PENALTIES
+from compressor.loading.calls import Inputs, as_call, in_eval_mode
+from compressor.passes.base.errors import UsageError
+from compressor.passes.ir.labels import varying
+from compressor.passes.ir.program import tensor_name
+from compressor.passes.operators import norm
 
 
 class GroupPenalty:

@@ -15,9 +15,9 @@ from compressor.passes import Budget, Program
 from typer.testing import CliRunner, Result
 
 from compressor import Built, compress
-from compressor import built as built_parts
-from compressor.cli import app
-from compressor.export import Simplified, export
+from compressor.cli.app import app
+from compressor.onnx.export import Simplified, export
+from compressor.result import built as built_parts
 from tests.compressor import samples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,4 +108,4 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         built_parts, "simplify", lambda data: Simplified(None, "onnxsim was left out")
     )
-    monkeypatch.setattr("compressor.latency.final.forms", lambda onnx: {})
+    monkeypatch.setattr("compressor.pipeline.variant_race.forms", lambda onnx: {})

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from compressor import sealing
-from compressor.manifest import walk
+from compressor.storage import sealing
+from compressor.storage.manifest import walk
 
 
 def encrypt(

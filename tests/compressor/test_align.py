@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from compressor.passes.errors import GateError, UsageError
+from compressor.passes.base.errors import GateError, UsageError
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
@@ -12,7 +12,7 @@ import compressor.align as align_module
 from compressor.align import align
 from compressor.align.pad import padded
 from compressor.align.widths import widths_of
-from compressor.cli import app
+from compressor.cli.app import app
 
 
 class Net:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from compressor.passes.errors import GateError, UsageError
+from compressor.passes.base.errors import GateError, UsageError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from compressor import Budget, Built, compress, passes
-from compressor import built as built_parts
-from compressor import export as exporter
-from compressor.export import Simplified
+from compressor.onnx import export as exporter
+from compressor.onnx.export import Simplified
+from compressor.result import built as built_parts
 from models import grouped
 from tests.compressor import samples
 
@@ -92,13 +92,13 @@ def test_a_refusal_leaves_every_part_of_the_model_in_its_mode():
 
 
 def test_surgery_that_is_wrong_is_refused_with_the_group_that_shows_it(monkeypatch):
-    cut = passes.sizes.Sizes.cut
+    cut = passes.coupling.sizes.Sizes.cut
 
     def clumsy(self, tensor, value):
         small = cut(self, tensor, value)
         return small + 1 if tensor.shape == (24,) and small.shape != tensor.shape else small
 
-    monkeypatch.setattr(passes.sizes.Sizes, "cut", clumsy)
+    monkeypatch.setattr(passes.coupling.sizes.Sizes, "cut", clumsy)
     monkeypatch.setattr(passes.Shrink, "ensures", lambda *_: None)  # it would see this earlier
     with pytest.raises(GateError, match="the surgery is wrong") as caught:
         quarter(samples.net(), samples.example_inputs(), uniform=True)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from onnx import TensorProto, defs, helper, numpy_helper
 from onnx.helper import make_node as node
 from onnx.helper import make_tensor_value_info as value

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from compressor.passes.errors import CompressError, UsageError
+from compressor.passes.base.errors import CompressError, UsageError
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from compressor.bench import Race, Ratio, Samples, offered_providers, race, render
 from compressor.bench.sessions import Field, Runner
 from compressor.bench.statistics import paired_ratio
-from compressor.environment import environment
-from compressor.limit import Limit
+from compressor.process.environment import environment
+from compressor.process.time_limit import Limit
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -6,14 +6,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from compressor.passes.alike import CONSTANT, NONE
-from compressor.passes.errors import SilentError, UsageError, WrongError
+from compressor.passes.base.errors import SilentError, UsageError, WrongError
+from compressor.passes.ir.compare import CONSTANT, NONE
 from torch import Tensor, nn
 
-from compressor import Budget, compress, headline, passes, report, runtime, verify
-from compressor.beside import Parity
-from compressor.export import export
-from compressor.runtime import parity
+from compressor import Budget, compress, passes
+from compressor.onnx import runtime
+from compressor.onnx.export import export
+from compressor.onnx.output_parity import Parity
+from compressor.onnx.runtime import parity
+from compressor.pipeline import report_contents
+from compressor.release import verify
+from compressor.report import summary
 from models._random import normal, seeded
 
 
@@ -188,8 +192,8 @@ def test_report_summary_and_table_name_what_was_not_compared():
     found = one.report
     words = f"Nothing was compared at output['zero'] by the proof: {CONSTANT}"
     assert f"{words}." in found["warnings"]
-    assert words in str(report.table(found).caption)
-    assert "Nothing was compared at output" in headline.summary(found)
+    assert words in str(report_contents.table(found).caption)
+    assert "Nothing was compared at output" in summary.summary(found)
     again = [Parity.of_json(plain) for plain in json.loads(json.dumps(found["parity"]))]
     assert again == list(one.onnx.parity)
     assert all(dataclasses.asdict(p)["outputs"] for p in again)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from compressor import children, ended
-from compressor.reduction import attempt
+from compressor.debug import attempt
+from compressor.process import children, endings
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPRESSOR = ROOT / "compressor"
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel tell
 PARENT = """
 import sys
 from pathlib import Path
-from compressor import children
+from compressor.process import children
 with children.scratch() as folder:
     (folder / "model.onnx").write_bytes(b"secret")
     children.script(Path("child.py"), given=b"x" * 2_000_000, seconds=60, env={})
@@ -37,8 +37,8 @@ time.sleep(60)
 COMMAND = """
 import sys, time
 from pathlib import Path
-from compressor import children
-from compressor.exits import exits
+from compressor.process import children
+from compressor.process.exit_codes import exits
 import typer
 app = typer.Typer()
 @app.command()
@@ -148,7 +148,7 @@ def test_what_is_not_ours_is_not_cleared(here, monkeypatch):
 
 def test_a_child_whose_parent_is_gone_does_nothing(here):
     Path("child.py").write_text("open('RAN', 'w')")
-    start = COMPRESSOR / "child_start.py"
+    start = COMPRESSOR / "process" / "child_start.py"
     done = subprocess.run([sys.executable, "-P", start, "1", "child.py"], check=False)
     assert done.returncode == 1
     assert not Path("RAN").exists()
@@ -166,9 +166,9 @@ def test_a_step_that_does_not_return_cannot_hold_up_the_end(here):
 STUCK = """
 import hashlib
 from pathlib import Path
-from compressor import ended
-ended.PATIENCE = 0.5
-with ended.ending():
+from compressor.process import endings
+endings.PATIENCE = 0.5
+with endings.ending():
     Path("pid").write_text("0")
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # native code without the lock, for minutes
 """
@@ -180,7 +180,7 @@ def test_signals_are_as_they_were_afterwards():
 
     before = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGHUP, own)
     try:
-        with ended.ending() as told:
+        with endings.ending() as told:
             assert signal.getsignal(signal.SIGHUP) is own
             assert told.code == 130
         assert signal.getsignal(signal.SIGTERM) is before[0]
@@ -208,4 +208,4 @@ def test_children_are_started_in_one_place():
         if isinstance(node, ast.Attribute)
         and node.attr in starters.get(getattr(node.value, "id", ""), ())
     }
-    assert found == {"children.py", "reduction/attempt.py"}
+    assert found == {"process/children.py", "debug/attempt.py"}

@@ -18,13 +18,16 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from compressor.passes.errors import ContractError, WrongError
+from compressor.passes.base.errors import ContractError, WrongError
 from safetensors.torch import load_file, save_file
 
-from compressor import built as built_parts
-from compressor import cli, ended, exits, passes, writing
-from compressor import release as releases
-from compressor.export import export
+from compressor import passes
+from compressor.cli import app
+from compressor.onnx.export import export
+from compressor.process import endings, exit_codes
+from compressor.release import layout as releases
+from compressor.release import writing
+from compressor.result import built as built_parts
 from tests.compressor import samples
 
 FILES = {*releases.FILES, "model.pt2"}
@@ -262,7 +265,7 @@ def test_an_interrupt_ends_a_process_with_130_and_leaves_nothing(process, tmp_pa
         assert started.poll() is None
     started.send_signal(signal.SIGINT)
     stdout, stderr = started.communicate(timeout=60)
-    assert started.returncode == ended.INTERRUPTED == 130
+    assert started.returncode == endings.INTERRUPTED == 130
     assert stdout == ""
     assert "interrupted; nothing was written" in stderr
     assert "Traceback" not in stderr
@@ -290,7 +293,7 @@ def test_our_own_mistake_ends_with_70_and_asks_for_a_report(error, command, monk
 
     monkeypatch.setattr(passes, "couple", broken)
     done = command(f"{HALF} -o {tmp_path}/out")
-    assert done.exit_code == exits.BUG == 70
+    assert done.exit_code == exit_codes.BUG == 70
     assert "Traceback (most recent call last)" in done.stderr
     assert "our mistake" in done.stderr
     folder = Path(re.search(r"in (\S+compressor-bug-\w+)", done.stderr)[1])
@@ -316,15 +319,15 @@ def test_a_reader_that_goes_away_is_not_called_our_mistake(command, monkeypatch)
     def gone(found):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(cli, "print_json", gone)
+    monkeypatch.setattr(app, "print_json", gone)
     done = command("inspect net.py:net --json")
-    assert done.exit_code != exits.BUG
+    assert done.exit_code != exit_codes.BUG
     assert "Traceback" not in done.stderr
 
 
 def test_surgery_that_is_wrong_ends_with_5_and_writes_nothing(command, monkeypatch, tmp_path):
     def clumsy(step, program):
-        result = passes.contract.apply(step, program)
+        result = passes.ir.pass_base.apply(step, program)
         with torch.no_grad():
             result.program.tensors()["head.bias"].add_(1e-6)
         return result
@@ -386,7 +389,7 @@ def test_the_model_does_not_depend_on_the_process_that_made_it(release, built):
 
 def test_the_model_says_nothing_of_the_machine_it_was_made_on(release, project):
     data = (release.folder / "model.onnx").read_bytes()
-    places = (Path(cli.__file__).parents[1], project, release.folder.parent, sys.prefix)
+    places = (Path(app.__file__).parents[1], project, release.folder.parent, sys.prefix)
     for place in (*places, Path.home(), "site-packages", "net.py", "forward"):
         assert str(place).encode() not in data, place
 

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from compressor import passes
-from compressor.constants import folded
-from compressor.export import export, simplify
-from compressor.exportable import exportable
-from compressor.runtime import parity
+from compressor.onnx.constants import folded
+from compressor.onnx.export import export, simplify
+from compressor.onnx.lowering import exportable
+from compressor.onnx.runtime import parity
 from models._random import normal, seeded
 
 aten = torch.ops.aten

@@ -4,13 +4,13 @@ import sys
 
 import pytest
 import torch
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from torch import nn
 
 from compressor import Budget, compress, passes
-from compressor.criteria import labelled, measured
-from compressor.data import Data
-from compressor.foreign import PREFIX, scored
+from compressor.criteria.choice import labelled, measured
+from compressor.criteria.torch_pruning import PREFIX, scored
+from compressor.loading.calibration_data import Data
 
 
 def seeded(*shape, seed=0):

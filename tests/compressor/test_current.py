@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.nn.utils.parametrize as parametrize
 from compressor.passes import Budget
-from compressor.passes.errors import GateError, UsageError
+from compressor.passes.base.errors import GateError, UsageError
 from safetensors.torch import load_file
 from torch import nn
 
 from compressor import Built, compress
-from compressor.verify import verify
+from compressor.release.verify import verify
 from tests.compressor import samples
 
 pytestmark = pytest.mark.usefixtures("fast")

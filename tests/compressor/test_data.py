@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from compressor.passes import Budget
-from compressor.passes.errors import UsageError
-from compressor.passes.program import Program
+from compressor.passes.base.errors import UsageError
+from compressor.passes.ir.program import Program
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from compressor import compress
-from compressor.data import BATCH, Data
+from compressor.loading.calibration_data import BATCH, Data
 from tests.compressor import samples
 
 X = torch.randn(150, 3, generator=torch.Generator().manual_seed(0))

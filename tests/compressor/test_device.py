@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from compressor.latency import device as devices
-from compressor.latency.caches import Caches
-from compressor.latency.device import device, kept_at
-from compressor.latency.probe import Setting
-from compressor.latency.profiling import Wanted
-from compressor.latency.table import Table
+from compressor.timing import device as devices
+from compressor.timing.caches import Caches
+from compressor.timing.device import device, kept_at
+from compressor.timing.measure_kernels import Setting
+from compressor.timing.profiling import Wanted
+from compressor.timing.table import Table
 
 NOTHING = Wanted({})
 
@@ -23,9 +23,9 @@ def cache(tmp_path, monkeypatch):
     now = {"processor": "x", "flags": [], "packages": {"onnxruntime": "1"}}
     monkeypatch.setattr(devices, "environment", lambda: now)
     monkeypatch.setattr(devices, "begun", lambda setting: Table(setting, now, 1e-4))
-    monkeypatch.setattr("compressor.latency.profiling.environment", lambda: now)
-    monkeypatch.setattr("compressor.latency.profiling.stairs", lambda setting: {})
-    monkeypatch.setattr("compressor.latency.caches.measured", lambda setting: Caches())
+    monkeypatch.setattr("compressor.timing.profiling.environment", lambda: now)
+    monkeypatch.setattr("compressor.timing.profiling.stairs", lambda setting: {})
+    monkeypatch.setattr("compressor.timing.caches.measured", lambda setting: Caches())
     return tmp_path / "cache"
 
 

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 
-from compressor import disk, ours, release, swap
-from compressor.files import write_file
+from compressor.release import layout
+from compressor.storage import atomic_replace, durable, owned_folders
+from compressor.storage.files import write_file
 
 posix = pytest.mark.skipif(os.name == "nt", reason="made of what POSIX has")
 
@@ -76,9 +77,9 @@ def test_all_of_a_release_is_flushed_before_it_has_its_name(force, steps, tmp_pa
     target = tmp_path / "out"
     if force:
         target.mkdir()
-        for name in release.FILES:
+        for name in layout.FILES:
             (target / name).write_text("earlier")
-    with release.prepared(target, force=force) as folder:
+    with layout.prepared(target, force=force) as folder:
         (folder / "parity").mkdir()
         for name in ("model.onnx", "report.json", "parity/random.safetensors"):
             (folder / name).write_text("new")
@@ -97,7 +98,7 @@ def test_what_was_replaced_is_deleted_after_the_new_names_are_on_the_disk(
 ):
     target, deleted = tmp_path / "out", shutil.rmtree
     target.mkdir()
-    for name in release.FILES:
+    for name in layout.FILES:
         (target / name).write_text("earlier")
 
     def rmtree(folder, **more):
@@ -105,15 +106,15 @@ def test_what_was_replaced_is_deleted_after_the_new_names_are_on_the_disk(
         deleted(folder, **more)
 
     monkeypatch.setattr(shutil, "rmtree", rmtree)
-    monkeypatch.setattr(release, "exchange", lambda one, other: False)
-    with release.prepared(target, force=True) as folder:
-        for name in release.FILES:
+    monkeypatch.setattr(layout, "exchange", lambda one, other: False)
+    with layout.prepared(target, force=True) as folder:
+        for name in layout.FILES:
             (folder / name).write_text("new")
         (place,) = tmp_path.glob(".out.*.partial")
         steps.clear()
     order(
         steps,
-        ("flush", ours.MARK),
+        ("flush", owned_folders.MARK),
         ("rename", "earlier"),
         ("flush", place.name),
         ("rename", "out"),
@@ -153,8 +154,8 @@ def test_a_folder_that_may_not_be_looked_into_is_written_to(tmp_path, monkeypatc
 def test_a_new_file_takes_no_others_place(tmp_path):
     (tmp_path / "file").write_text("there")
     with pytest.raises(FileExistsError):
-        disk.write(tmp_path / "file", [b"new"])
-    disk.write(tmp_path / "pieces", [b"a", b"", bytearray(b"b"), memoryview(b"cd")])
+        durable.write(tmp_path / "file", [b"new"])
+    durable.write(tmp_path / "pieces", [b"a", b"", bytearray(b"b"), memoryview(b"cd")])
     assert (tmp_path / "pieces").read_bytes() == b"abcd"
 
 
@@ -163,7 +164,7 @@ def test_a_system_that_cannot_exchange_says_so(tmp_path, monkeypatch):
         raise OSError("no such library")
 
     monkeypatch.setattr(ctypes, "CDLL", none)
-    assert not disk.exchange(tmp_path / "a", tmp_path / "b")
+    assert not durable.exchange(tmp_path / "a", tmp_path / "b")
 
 
 # ---------------------------------------------------------------------------- what is not ours
@@ -183,7 +184,7 @@ def planted(folder: Path, kind: str) -> Path:
     )
     if kind in ("marked", "open"):
         made = folder / "made"
-        ours.make(made)
+        owned_folders.make(made)
         if kind == "marked":
             shutil.copytree(made, place)
             place.chmod(0o700)
@@ -201,9 +202,9 @@ def planted(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["old", "partial", "token", "marked", "open"])
 def test_a_folder_that_is_only_called_like_ours_is_neither_deleted_nor_put_in_place(kind, tmp_path):
     place = planted(tmp_path, kind)
-    release.recover(tmp_path / "net")
+    layout.recover(tmp_path / "net")
     assert not (tmp_path / "net").exists()
-    with release.prepared(tmp_path / "net") as folder:
+    with layout.prepared(tmp_path / "net") as folder:
         (folder / "model.onnx").write_text("ours")
     assert (tmp_path / "net" / "model.onnx").read_text() == "ours"
     assert (place / "earlier" / "model.onnx").read_text() == "planted"
@@ -213,17 +214,17 @@ def test_a_folder_that_is_only_called_like_ours_is_neither_deleted_nor_put_in_pl
 def test_an_empty_folder_of_somebody_else_is_left_alone(tmp_path):
     for name in (".net.mine.old", ".net.0123456789abcdef.partial", ".net.partial"):
         (tmp_path / name).mkdir(mode=0o755)
-    release.recover(tmp_path / "net")
+    layout.recover(tmp_path / "net")
     assert len(list(tmp_path.iterdir())) == 3
 
 
 @posix
 def test_what_another_output_left_is_its_own(tmp_path):
     place = tmp_path / ".net.x.0123456789abcdef.partial"
-    ours.make(place)
-    release.recover(tmp_path / "net")
+    owned_folders.make(place)
+    layout.recover(tmp_path / "net")
     assert place.exists()
-    release.recover(tmp_path / "net.x")
+    layout.recover(tmp_path / "net.x")
     assert not place.exists()
 
 
@@ -232,25 +233,25 @@ def test_a_folder_whose_mark_was_not_yet_written_is_cleared(tmp_path):
     places = [tmp_path / f".net.{n}123456789abcdef.partial" for n in range(2)]
     for place in places:
         place.mkdir(mode=0o700)
-    (places[1] / ours.MARK).touch(mode=0o600)
-    release.recover(tmp_path / "net")
+    (places[1] / owned_folders.MARK).touch(mode=0o600)
+    layout.recover(tmp_path / "net")
     assert list(tmp_path.iterdir()) == []
 
 
 @posix
 def test_a_link_is_no_folder_of_ours(tmp_path):
-    ours.make(tmp_path / "elsewhere")
+    owned_folders.make(tmp_path / "elsewhere")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    assert ours.is_ours(tmp_path / "elsewhere")
-    assert ours.why_not(tmp_path / "link") == "it is a link"
+    assert owned_folders.is_ours(tmp_path / "elsewhere")
+    assert owned_folders.why_not(tmp_path / "link") == "it is a link"
 
 
 @posix
 @pytest.mark.skipif(sys.platform != "linux", reason="root may give folders away there")
 def test_a_folder_of_another_user_is_not_ours(tmp_path, monkeypatch):
-    ours.make(tmp_path / "folder")
+    owned_folders.make(tmp_path / "folder")
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    assert "it belongs to user" in ours.why_not(tmp_path / "folder")
+    assert "it belongs to user" in owned_folders.why_not(tmp_path / "folder")
 
 
 @posix
@@ -272,7 +273,7 @@ def test_a_file_that_is_called_like_our_lock_is_left_alone(kind, tmp_path, monke
         with socket.socket(socket.AF_UNIX) as bound:
             bound.bind(str(path))
     before = path.lstat()
-    with pytest.raises(UsageError), swap.alone(Path("net")):
+    with pytest.raises(UsageError), atomic_replace.alone(Path("net")):
         pass
     assert os.path.samestat(path.lstat(), before)
     assert path.lstat().st_size == before.st_size
@@ -282,13 +283,13 @@ def test_a_file_that_is_called_like_our_lock_is_left_alone(kind, tmp_path, monke
 def test_force_replaces_no_release_with_files_of_the_user_in_its_folder(tmp_path):
     target = tmp_path / "out"
     target.mkdir()
-    for name in release.FILES:
+    for name in layout.FILES:
         if name != "parity":
             (target / name).write_text("earlier")
     (target / "parity").mkdir()
     (target / "parity" / "random.safetensors.enc").write_text("")
-    release.check(target, force=True)
+    layout.check(target, force=True)
     (target / "parity" / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="something that is not ours") as caught:
-        release.check(target, force=True)
+        layout.check(target, force=True)
     assert caught.value.why == "there is parity/notes.txt"

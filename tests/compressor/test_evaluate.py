@@ -4,13 +4,13 @@ import functools
 
 import pytest
 import torch
-from compressor.passes.errors import GateError, UsageError
+from compressor.passes.base.errors import GateError, UsageError
 from sklearn import metrics as peer
 
 from compressor import Budget, compress
-from compressor.data import Batch
-from compressor.evaluate import compared, evaluations, refuse_drop
-from compressor.metric import decided
+from compressor.loading.calibration_data import Batch
+from compressor.metrics.evaluate import compared, evaluations, refuse_drop
+from compressor.metrics.metric import decided
 from tests.compressor import samples
 
 HALF = "build net.py:net --macs 0.5 --bench-seconds 0.1 --allow-slower"
@@ -169,7 +169,7 @@ def test_the_number_in_the_report_is_that_of_the_exported_models(fast, pairs):
     )
     found = built.report["accuracy"]
     assert list(found) == ["accuracy", "agreement", "ten"]
-    from compressor.runtime import OnnxModel
+    from compressor.onnx.runtime import OnnxModel
 
     model = OnnxModel(built.onnx.data, built.small)
     right = sum(int((model(x).argmax(1) == y).sum()) for x, y in pairs)

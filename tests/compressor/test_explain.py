@@ -5,11 +5,11 @@ import json
 import numpy as np
 import onnx
 import pytest
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from compressor.cli import app
+from compressor.cli.app import app
 from compressor.explain import explain, render, stairs
 from compressor.explain.judge import _bound
 from compressor.explain.profile import Operator, profile

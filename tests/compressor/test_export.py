@@ -9,13 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from compressor.passes.errors import CompressError
+from compressor.passes.base.errors import CompressError
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from compressor import export as exporter
 from compressor import passes
-from compressor.export import export, simplify, tidy
+from compressor.onnx import export as exporter
+from compressor.onnx.export import export, simplify, tidy
 
 
 def program_of(model: nn.Module, *args, **kwargs) -> passes.Program:

@@ -8,14 +8,16 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from compressor.passes.errors import WrongError
+from compressor.passes.base.errors import WrongError
 from torch import Tensor, nn
 
-from compressor import Budget, Built, align, compress, pass_log, replay
+from compressor import Budget, Built, align, compress
 from compressor.bench import Race, Ratio, Samples
-from compressor.latency import final
-from compressor.latency.timing import Timing, faster
-from compressor.sums import SUMS
+from compressor.onnx.unfused_norms import SUMS
+from compressor.pipeline import variant_race
+from compressor.release import replay
+from compressor.result import pass_log
+from compressor.timing.timing import Timing, faster
 
 
 class Named(NamedTuple):
@@ -70,8 +72,8 @@ def told(monkeypatch, times: Mapping[str, float]) -> None:
 
 
 def deployed(built):
-    found = final.raced(built)
-    final.keep_fastest(built, found)
+    found = variant_race.raced(built)
+    variant_race.keep_fastest(built, found)
     return found
 
 
@@ -109,14 +111,14 @@ def test_padded_channels_have_to_be_faster_by_more(time, kept, built, monkeypatc
 @pytest.mark.parametrize(
     ("form", "sums", "made"),
     [
-        (final.UNSIMPLIFIED, True, []),
+        (variant_race.UNSIMPLIFIED, True, []),
         (SUMS, True, ["sums-before-norms"]),
         ("multiples of 16", True, ["sums-before-norms", "align{to=16}"]),
         ("multiples of 16", False, ["align{to=16}"]),
     ],
 )
 def test_a_form_is_logged_as_the_passes_that_make_it(form, sums, made):
-    found = final._passes(form, sums)
+    found = variant_race._passes(form, sums)
     assert list(map(str, found)) == made
     assert {one.name for one in found} <= replay.KNOWN.keys()
 
@@ -138,8 +140,8 @@ def test_a_form_that_disagrees_with_torch_is_not_deployed(built, monkeypatch):
 
 def test_a_graph_that_onnxsim_left_alone_is_not_raced_twice(built):
     onnx = built.onnx
-    assert "unsimplified" in final.forms(onnx)
-    assert "unsimplified" not in final.forms(replace(onnx, exported=b""))
+    assert "unsimplified" in variant_race.forms(onnx)
+    assert "unsimplified" not in variant_race.forms(replace(onnx, exported=b""))
     assert type(onnx).unpacked(onnx.packed()).__dict__ == onnx.__dict__
 
 
@@ -163,4 +165,4 @@ def test_padded_channels_have_to_be_faster_than_the_best_that_costs_nothing(padd
             found = medians[name] / medians[other]
             return Ratio(found, found - 0.005, found + 0.005)
 
-    assert final._best(Made(), ["sums before norms", "multiples of 8"]) == best
+    assert variant_race._best(Made(), ["sums before norms", "multiples of 8"]) == best

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from compressor.passes.errors import GateError, UsageError
+from compressor.passes.base.errors import GateError, UsageError
 
-from compressor import Budget, Built, compress, manifest
-from compressor.latency import final
-from compressor.latency.timing import Timing
+from compressor import Budget, Built, compress
+from compressor.pipeline import variant_race
+from compressor.storage import manifest
+from compressor.timing.timing import Timing
 from tests.compressor import samples
 from tests.compressor.test_final import told
 
 pytestmark = pytest.mark.usefixtures("fast")
 NAME = f"{samples.__file__}:net"  # the very file that is imported here: reports have its lines
-forms = final.forms
+forms = variant_race.forms
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_both_write_the_same_release(by_command, tmp_path):
 
 
 def test_both_deploy_the_form_that_races_fastest(by_command, monkeypatch, tmp_path):
-    monkeypatch.setattr(final, "forms", forms)
+    monkeypatch.setattr(variant_race, "forms", forms)
     told(monkeypatch, {"small": 0.9, "multiples of 8": 0.5})
     theirs = by_command("--bench-seconds 0.1")
     built = compressed()

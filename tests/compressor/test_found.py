@@ -9,15 +9,15 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from typer.testing import CliRunner
 
-from compressor.cli import app
-from compressor.load import load_callable, short
-from compressor.load.code import with_code
-from compressor.recipe import Recipe
-from compressor.recipe.model import option_name
-from compressor.recipe.sources import _RUN_NOTHING, resolve
+from compressor.cli.app import app
+from compressor.config import Recipe
+from compressor.config.model import option_name
+from compressor.config.sources import _RUN_NOTHING, resolve
+from compressor.config.user_file import with_code
+from compressor.loading import load_callable, short_names
 
 ROOT = Path(__file__).resolve().parents[2]
 HARM = "from pathlib import Path\nPath('RAN').touch()\ndef evaluate(predict):\n    return 1.0\n"
@@ -170,9 +170,9 @@ def test_a_library_is_never_taken_from_the_current_folder(entry, here, monkeypat
     Path("shadowed.py").write_text(HARM)
     monkeypatch.setattr(sys, "path", [entry.format(here=here), *sys.path])
     table = {"timm": ("shadowed", lambda name, trained: __import__("shadowed"))}
-    monkeypatch.setattr(short, "LIBRARIES", table)
+    monkeypatch.setattr(short_names, "LIBRARIES", table)
     with pytest.raises(UsageError, match="not installed"):
-        short.load_short("timm:resnet18", trained=False)
+        short_names.load_short("timm:resnet18", trained=False)
     assert sys.path[0] == entry.format(here=here)
 
 
@@ -197,7 +197,7 @@ def test_a_checkpoint_names_a_model_and_nothing_else(tmp_path):
             f'{{"model_type": "bert", "architectures": ["{name}"]}}'
         )
         with pytest.raises(UsageError, match="does not say which model it is"):
-            short.load_short(f"hf:{tmp_path}", trained=True)
+            short_names.load_short(f"hf:{tmp_path}", trained=True)
 
 
 def test_the_watch_sees_what_runs(here):

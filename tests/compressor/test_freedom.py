@@ -8,13 +8,13 @@ import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from compressor import Budget, Built, compress
-from compressor.cli import app
-from compressor.freedom import parse
+from compressor.cli.app import app
+from compressor.loading.dynamic_axes import parse
 from models._random import normal, seeded, tokens
 
 

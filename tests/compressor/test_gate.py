@@ -9,17 +9,17 @@ from xml.etree import ElementTree
 import numpy as np
 import onnx
 import pytest
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from compressor.bench import Ratio
 from compressor.bench.sessions import file_bytes
-from compressor.cli import app
+from compressor.cli.app import app
 from compressor.gate import INCONCLUSIVE, PASSED, REGRESSED, check, percentage
 from compressor.gate.formats import history, junit, markdown
 from compressor.gate.verdict import _grown, _latency
-from compressor.onnx_files import _looked_at
+from compressor.onnx.model_files import _looked_at
 
 pytest_plugins = ["pytester"]
 

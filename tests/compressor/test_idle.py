@@ -5,13 +5,13 @@ import tomllib
 import pytest
 import torch
 from compressor.passes import Budget
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 
 from compressor import Training, compress
-from compressor import evaluate as metrics
-from compressor.recipe import Recipe
-from compressor.recipe.idle import AMOUNTS, READY, ROWS, asked_of, refuse_idle
-from compressor.recipe.toml import resolved
+from compressor.config import Recipe
+from compressor.config.toml import resolved
+from compressor.config.unused_options import AMOUNTS, READY, ROWS, asked_of, refuse_idle
+from compressor.metrics import evaluate as metrics
 from tests.compressor import samples
 
 IDLE = [

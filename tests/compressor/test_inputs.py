@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from compressor.passes.errors import UsageError
-from compressor.passes.leaves import fresh
+from compressor.passes.base.errors import UsageError
+from compressor.passes.ir.leaves import fresh
 from torch import nn
 
-from compressor.inputs import Called, as_call, at_batch, check_runs, randomised
+from compressor.loading.calls import Called, as_call, at_batch, check_runs, randomised
 
 X = torch.arange(6.0).reshape(2, 3)
 

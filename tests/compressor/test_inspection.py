@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from rich.console import Console
 from typer.testing import CliRunner
 
-from compressor.cli import app
-from compressor.inspection import inspect, tree
-from compressor.load import load_model
-from compressor.recipe import Recipe
-from compressor.stages import Watch
+from compressor.analysis.inspection import inspect, tree
+from compressor.cli.app import app
+from compressor.config import Recipe
+from compressor.loading import load_model
+from compressor.process.progress import Watch
 from models.catalog import CATALOG
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,12 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from compressor.passes.errors import UsageError, WrongError
+from compressor.passes.base.errors import UsageError, WrongError
 
+from compressor.config import Recipe
 from compressor.latency import on_ray
 from compressor.latency.keys import NAMES, patterns, private
 from compressor.latency.remote import Order, _received, fulfilled, order
-from compressor.recipe import Recipe
 
 PEM = "-----BEGIN {}PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA\n"
 

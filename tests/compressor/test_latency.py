@@ -8,18 +8,18 @@ import re
 import numpy as np
 import pytest
 import torch
-from compressor.passes.errors import UsageError
-from compressor.passes.work import Kernel
+from compressor.passes.base.errors import UsageError
+from compressor.passes.cost.kernels import Kernel
 from typer.testing import CliRunner
 
 from compressor import passes
-from compressor.cli import app
-from compressor.latency import caches, probe, profiling
-from compressor.latency.caches import Caches
-from compressor.latency.probe import REFERENCE, Setting
-from compressor.latency.profiling import Wanted, profile, stair, usual, wanted
-from compressor.latency.snippets import BUILDERS
-from compressor.latency.table import Family, Stair, Table, load
+from compressor.cli.app import app
+from compressor.timing import caches, measure_kernels, profiling
+from compressor.timing.caches import Caches
+from compressor.timing.kernel_models import BUILDERS
+from compressor.timing.measure_kernels import REFERENCE, Setting
+from compressor.timing.profiling import Wanted, profile, stair, usual, wanted
+from compressor.timing.table import Family, Stair, Table, load
 from models._random import normal, seeded
 from tests.passes.test_timed import Chain
 
@@ -258,7 +258,7 @@ def test_every_kind_of_kernel_runs():
         *(Kernel("elementwise", (("op", op),), (4096,))
           for op in ("add", "gelu", "silu", "permute", "mean", "cat", "slice")),
     ]  # fmt: skip
-    ratios, reference = probe.measure(kernels, Setting())
+    ratios, reference = measure_kernels.measure(kernels, Setting())
     assert len(ratios) == len(kernels)
     assert reference > 0
     assert all(ratio > 0 for ratio in ratios)
@@ -267,7 +267,7 @@ def test_every_kind_of_kernel_runs():
 def test_what_profiling_takes_is_no_part_of_a_kernel():
     """A linear layer on three axes is three nodes: it is reshaped before and after."""
     tiny = Kernel("linear", (("bias", True), ("flat", False)), (1, 1, 1))
-    found, reference = probe.measure([probe.NOTHING, tiny], Setting())
+    found, reference = measure_kernels.measure([measure_kernels.NOTHING, tiny], Setting())
     assert max(found) * reference < 2e-6
 
 
@@ -282,7 +282,7 @@ def test_the_caches_of_this_machine_are_measured():
 
 def test_twice_the_work_takes_longer():
     small, large = Kernel("conv", REFERENCE.fixed, (32, 32, 1)), REFERENCE
-    (one, four), _ = probe.measure([small, large], Setting())
+    (one, four), _ = measure_kernels.measure([small, large], Setting())
     assert one < 0.6 * four
 
 

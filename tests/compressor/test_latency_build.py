@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from compressor.cli import app
+from compressor.cli.app import app
 
 NET = """
 import torch

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from compressor import exits, limit
 from compressor.bench.measure import race
-from compressor.cli import app
+from compressor.cli.app import app
 from compressor.gate.limits import predictor
-from compressor.limit import Limit, limit_of, run_within
+from compressor.process import exit_codes, time_limit
+from compressor.process.time_limit import Limit, limit_of, run_within
 
 
 def endless(path: Path, steps: int = 2**62) -> Path:
@@ -113,8 +113,8 @@ def test_each_run_has_the_whole_time():
 
 def test_a_step_that_cannot_be_stopped_ends_the_command(monkeypatch, capsys):
     ended: list[int] = []
-    monkeypatch.setattr(limit, "GRACE", 0.1)
-    monkeypatch.setattr(limit, "stuck", exits._abandon)
+    monkeypatch.setattr(time_limit, "GRACE", 0.1)
+    monkeypatch.setattr(time_limit, "stuck", exit_codes._abandon)
     monkeypatch.setattr(os, "_exit", ended.append)
     with pytest.raises(UsageError), Limit(0.1) as watcher, watcher.on("deaf"):
         time.sleep(0.6)
@@ -123,6 +123,6 @@ def test_a_step_that_cannot_be_stopped_ends_the_command(monkeypatch, capsys):
 
 
 def test_commands_end_where_a_step_cannot_be_stopped(monkeypatch):
-    monkeypatch.setattr(limit, "stuck", limit._nobody)
+    monkeypatch.setattr(time_limit, "stuck", time_limit._nobody)
     CliRunner().invoke(app, ["schema"])
-    assert limit.stuck is exits._abandon
+    assert time_limit.stuck is exit_codes._abandon

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from compressor.passes.errors import GateError, UsageError
+from compressor.passes.base.errors import GateError, UsageError
 from safetensors.torch import save_file, save_model
 from torch import nn
 
-from compressor.load import check_finite, load_callable, load_inputs, load_model
-from compressor.load.weights import read_weights
+from compressor.loading import check_finite, load_callable, load_inputs, load_model
+from compressor.loading.weights import read_weights
 
 NET = """\
 from torch import nn

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
-from compressor.passes.errors import GateError, UsageError
-from compressor.passes.targets import Amount, Milliseconds, Ratio, plain, share, target
+from compressor.passes.base.errors import GateError, UsageError
+from compressor.passes.planning.targets import Amount, Milliseconds, Ratio, plain, share, target
 
 from compressor import bench
-from compressor.latency.meet import meet, refuse_slower
+from compressor.timing.closed_loop import meet, refuse_slower
 
 # ------------------------------------------------------------------------------ targets
 

@@ -7,11 +7,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 
-from compressor.evaluate import READY, number, numbers
-from compressor.metric import Drop, Metric, decided, deciding
-from compressor.metric_names import HIGHER, LOWER, direction
+from compressor.metrics.directions import HIGHER, LOWER, direction
+from compressor.metrics.evaluate import READY, number, numbers
+from compressor.metrics.metric import Drop, Metric, decided, deciding
 
 NAN, INF = float("nan"), float("inf")
 

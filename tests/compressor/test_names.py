@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from compressor.cli import app
-from compressor.load import load_callable, load_data, load_inputs, load_model
-from compressor.load.code import with_code
-from compressor.recipe import Recipe
-from compressor.recipe.names import CALLABLES, FILES, for_folder, from_here
-from compressor.recipe.sources import resolve
-from compressor.recipe.toml import ELSEWHERE, commented, resolved
+from compressor.cli.app import app
+from compressor.config import Recipe
+from compressor.config.names import CALLABLES, FILES, for_folder, from_here
+from compressor.config.sources import resolve
+from compressor.config.toml import ELSEWHERE, commented, resolved
+from compressor.config.user_file import with_code
+from compressor.loading import load_callable, load_data, load_inputs, load_model
 from tests.compressor import samples
 
 NET = """

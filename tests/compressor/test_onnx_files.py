@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor import onnx_files
+from compressor.onnx import model_files
 
 COMMANDS = ("bench {0} --seconds 0.1 --quiet", "explain {0} --runs 1", "align {0} -o {1}/a.onnx",
             "check {0} --baseline {0} --seconds 0.1")  # fmt: skip
@@ -55,8 +55,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_data_in_the_folder_are_read(folder):
     path = saved(folder, outside("data"))
-    assert onnx_files.safe(path) == path
-    whole = onnx.load_model_from_string(onnx_files.read(path))
+    assert model_files.safe(path) == path
+    whole = onnx.load_model_from_string(model_files.read(path))
     assert numpy_helper.to_array(whole.graph.initializer[0]).sum() == 16
 
 
@@ -79,7 +79,7 @@ def test_data_behind_a_link_are_not_read(name, folder):
         (folder / link).symlink_to(folder.parent / "secret")
     (folder / "linked").symlink_to(folder.parent)
     with pytest.raises(UsageError, match="cannot be read safely") as caught:
-        onnx_files.safe(saved(folder, outside(name)))
+        model_files.safe(saved(folder, outside(name)))
     assert "which is a link" in caught.value.why
 
 
@@ -89,7 +89,7 @@ def test_data_behind_a_link_are_not_read(name, folder):
 )
 def test_data_of_another_size_than_declared_are_refused(more, folder):
     with pytest.raises(UsageError, match="cannot be read safely"):
-        onnx_files.safe(saved(folder, outside("data", **more)))
+        model_files.safe(saved(folder, outside("data", **more)))
 
 
 @pytest.mark.parametrize("dims", [[10**6, 10**6], [2**62, 8], [-1, 4], [4, 5], []])
@@ -97,7 +97,7 @@ def test_a_size_that_is_declared_and_not_there_is_refused(dims, folder):
     weight = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
     weight.dims[:] = dims
     with pytest.raises(UsageError, match="cannot be read safely"):
-        onnx_files.safe(saved(folder, weight))
+        model_files.safe(saved(folder, weight))
 
 
 def test_tensors_in_branches_and_functions_are_looked_at(folder):
@@ -107,14 +107,14 @@ def test_tensors_in_branches_and_functions_are_looked_at(folder):
     whole.graph.node.append(branch)
     (folder / "model.onnx").write_bytes(whole.SerializeToString())
     with pytest.raises(UsageError, match="cannot be read safely"):
-        onnx_files.safe(folder / "model.onnx")
+        model_files.safe(folder / "model.onnx")
     constant = helper.make_node("Constant", [], ["k"], value=outside("../secret"))
     opset = [helper.make_opsetid("", 17)]
     whole = model(numpy_helper.from_array(np.ones((4, 4), np.float32), "w"))
     whole.functions.append(helper.make_function("d", "f", [], ["k"], [constant], opset))
     (folder / "model.onnx").write_bytes(whole.SerializeToString())
     with pytest.raises(UsageError, match="cannot be read safely"):
-        onnx_files.safe(folder / "model.onnx")
+        model_files.safe(folder / "model.onnx")
 
 
 def test_a_name_that_is_no_text_is_refused(folder):
@@ -122,7 +122,7 @@ def test_a_name_that_is_no_text_is_refused(folder):
     assert whole.count(b"batch") == 2
     (folder / "model.onnx").write_bytes(whole.replace(b"batch", b"bat\xe3h"))
     with pytest.raises(UsageError, match="is not an ONNX file"):
-        onnx_files.safe(folder / "model.onnx")
+        model_files.safe(folder / "model.onnx")
 
 
 @pytest.mark.parametrize("line", COMMANDS)

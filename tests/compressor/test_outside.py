@@ -7,17 +7,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from compressor.passes.errors import UsageError, WrongError
+from compressor.passes.base.errors import UsageError, WrongError
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
-from compressor import group_weights, manifest, onnx_files
+from compressor.base.untrusted import DEEPEST, inside, read_json
 from compressor.bench.inputs import Input, random_feeds
-from compressor.cli import app
-from compressor.latency import table
-from compressor.load.inputs import load_inputs
-from compressor.outside import DEEPEST, inside, read_json
-from compressor.shards import _index, read_plan
+from compressor.cli.app import app
+from compressor.criteria import group_weights
+from compressor.loading.example_inputs import load_inputs
+from compressor.onnx import model_files
+from compressor.release.shards import _index, read_plan
+from compressor.storage import manifest
+from compressor.timing import table
 
 NAMES = [
     "", ".", "..", "../x", "a/../../x", "/etc/passwd", "//host/x", "C:x", "c:\\x", "a\\..\\b",
@@ -59,7 +61,7 @@ def test_every_reader_refuses_such_names(name, tmp_path):
     with pytest.raises(UsageError, match="outside its folder"):
         _index(index)
     with pytest.raises(UsageError, match="cannot be read safely"):
-        onnx_files.safe(with_data_in(tmp_path, name))
+        model_files.safe(with_data_in(tmp_path, name))
 
 
 def with_data_in(folder: Path, place: str) -> Path:
@@ -83,10 +85,10 @@ def test_data_that_have_another_name_too_are_refused(tmp_path):
     path = with_data_in(tmp_path, "data.bin")
     os.link(tmp_path / "secret", tmp_path / "data.bin")
     with pytest.raises(UsageError, match="cannot be read safely") as caught:
-        onnx_files.read(path)
+        model_files.read(path)
     assert "hard link" in caught.value.why
     os.unlink(tmp_path / "secret")
-    assert onnx.load_model_from_string(onnx_files.read(path)).graph.initializer[0].raw_data
+    assert onnx.load_model_from_string(model_files.read(path)).graph.initializer[0].raw_data
 
 
 # ---------------------------------------------------------------------------- JSON
@@ -194,7 +196,7 @@ def test_no_memory_is_the_machines_trouble(error, monkeypatch):
     def broken(*_):
         raise ValueError("in between") from error
 
-    monkeypatch.setattr("compressor.recipe.options.resolve", broken)
+    monkeypatch.setattr("compressor.config.fields.resolve", broken)
     done = CliRunner().invoke(app, ["inspect", "net.py:net"])
     assert done.exit_code == 2
     assert "not enough memory" in done.stderr

@@ -9,8 +9,8 @@ import pytest
 from torch import nn, randn
 
 from compressor import Budget, compress
-from compressor.headline import fixed, percent, thin, verdicts
-from compressor.page import Scale, race, render
+from compressor.report.page import Scale, race, render
+from compressor.report.summary import fixed, percent, thin, verdicts
 
 EVIL = "<script>alert('x')</script>\"&"
 SAME = {"max_abs": 6e-7, "max_rel": 3.2e-7, "top1": 1.0}
@@ -70,7 +70,7 @@ def proof(gap: float | str) -> dict:
 
 
 def latency(ratio: float = 0.583, half: float = 0.004, rounds: int = 85) -> dict:
-    """As `compressor.build` makes it; a sample of the original has 3 runs, of the small one 5."""
+    """As a build makes it; a sample of the original has 3 runs, of the small one 5."""
     spread = [1 + (8 * index % 21 - 10) / 500 for index in range(rounds - 1)] + [5.0]
     runs = {"original": (3, 1.3), "small": (5, 1.3 * ratio)}
     samples = {}

@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from compressor.passes.errors import UsageError, WrongError
-from compressor.passes.log import Log
+from compressor.passes.base.errors import UsageError, WrongError
+from compressor.passes.ir.log import Log
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import compressor
-from compressor import Budget, Training, compress, manifest, pass_log, replay, shards
-from compressor.verify import verify
-from compressor.work import Work
+from compressor import Budget, Training, compress
+from compressor.release import replay, shards
+from compressor.release.verify import verify
+from compressor.result import pass_log
+from compressor.result.build_cache import Work
+from compressor.storage import manifest
 from tests.compressor import samples
 from tests.compressor.encrypting import seal
 
@@ -126,10 +129,10 @@ def test_what_is_kept_of_a_stage_is_known_by_what_ran_before(tmp_path, monkeypat
         return make()
 
     monkeypatch.setattr(Work, "once", once)
-    from compressor.api import prepared
-    from compressor.job import Given
-    from compressor.recipe import Recipe
-    from compressor.stages import Watch
+    from compressor.config import Recipe
+    from compressor.pipeline.compile import Given
+    from compressor.pipeline.compress import prepared
+    from compressor.process.progress import Watch
 
     data = list(torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0)).split(16))
     given = Given(Budget(macs=0.5), data)
@@ -189,7 +192,7 @@ def test_a_pass_of_another_version_of_the_compressor_is_refused(change, what, wh
 
 
 def _spec(found: dict[str, Any]) -> str:
-    from compressor.passes.spec import said
+    from compressor.passes.ir.spec import said
 
     return " ".join(said(one["name"], one["options"]) for one in found["passes"])
 

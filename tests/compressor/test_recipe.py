@@ -10,15 +10,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from compressor.passes.errors import NothingError, UsageError
+from compressor.passes.base.errors import NothingError, UsageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor.optional import loadable_torchvision
-from compressor.recipe import Recipe
-from compressor.recipe.model import ONLY_FLAGS, option_name
-from compressor.recipe.sources import LARGEST, read, resolve
-from compressor.recipe.toml import ELSEWHERE, commented, resolved, shown
+from compressor.base.optional import loadable_torchvision
+from compressor.config import Recipe
+from compressor.config.model import ONLY_FLAGS, option_name
+from compressor.config.sources import LARGEST, read, resolve
+from compressor.config.toml import ELSEWHERE, commented, resolved, shown
 from tests.compressor import samples
 
 
@@ -252,7 +252,7 @@ def test_one_file_with_functions_is_enough(command, project, fast, tmp_path):
 
 
 def test_what_an_option_names_comes_before_the_file(project, monkeypatch):
-    from compressor.load.code import with_code
+    from compressor.config.user_file import with_code
 
     monkeypatch.chdir(project)
     Path("ours.py").write_text(USERS)
@@ -265,7 +265,7 @@ def test_what_an_option_names_comes_before_the_file(project, monkeypatch):
 
 
 def test_a_file_without_any_of_the_functions_is_refused(project, monkeypatch):
-    from compressor.load.code import with_code
+    from compressor.config.user_file import with_code
 
     monkeypatch.chdir(project)
     Path("empty.py").write_text("def load_modell(): ...\n")
@@ -284,7 +284,7 @@ def test_a_model_of_a_library_has_a_short_name(tmp_path):
     timm = pytest.importorskip("timm")
     from safetensors.torch import save_file
 
-    from compressor.load import load_model
+    from compressor.loading import load_model
 
     save_file(timm.create_model("resnet10t").state_dict(), tmp_path / "weights.safetensors")
     model, namespace = load_model("timm:resnet10t", tmp_path / "weights.safetensors")
@@ -298,7 +298,7 @@ def test_a_model_of_a_library_has_a_short_name(tmp_path):
 def test_a_checkpoint_of_transformers_has_a_short_name(tmp_path):
     loadable_torchvision()
     transformers = pytest.importorskip("transformers")
-    from compressor.load import load_model
+    from compressor.loading import load_model
 
     config = transformers.BertConfig(
         vocab_size=99, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
@@ -311,17 +311,17 @@ def test_a_checkpoint_of_transformers_has_a_short_name(tmp_path):
 
 
 def test_a_library_that_is_not_installed_is_named(monkeypatch):
-    from compressor.load import short
+    from compressor.loading import short_names
 
-    monkeypatch.setattr(short, "find_spec", lambda name: None)
+    monkeypatch.setattr(short_names, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="timm:resnet18 needs timm") as caught:
-        short.load_short("timm:resnet18", trained=False)
+        short_names.load_short("timm:resnet18", trained=False)
     assert caught.value.hint == "pip install timm"
 
 
 def test_a_recipe_is_read_without_torch():
     code = (
-        "import sys; from compressor.recipe import Recipe; from compressor.recipe import sources\n"
+        "import sys; from compressor.config import Recipe; from compressor.config import sources\n"
         "sources.resolve({}); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(samples.__file__).parents[2])

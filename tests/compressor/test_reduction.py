@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from compressor.passes.errors import ContractError, UsageError, WrongError
+from compressor.passes.base.errors import ContractError, UsageError, WrongError
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from compressor import passes, reduction
-from compressor.cli import app, parsed
-from compressor.load import load_model
-from compressor.recipe import Recipe
-from compressor.reduction.attempt import failure
-from compressor.reduction.graph import Net, reduced
-from compressor.reduction.widths import narrowed
-from compressor.stages import Watch
+from compressor import passes
+from compressor.cli.app import app, parsed
+from compressor.config import Recipe
+from compressor.debug import minimise
+from compressor.debug.attempt import failure
+from compressor.debug.graph import Net, reduced
+from compressor.debug.widths import narrowed
+from compressor.loading import load_model
+from compressor.process.progress import Watch
 from tests.compressor import samples
 
 
@@ -145,7 +146,7 @@ def test_a_network_that_cannot_be_coupled_or_cut_stays_as_wide_and_it_says_why(n
 
 def test_what_hangs_or_crashes_is_not_coupled_here(monkeypatch):
     monkeypatch.setattr(passes, "couple", lambda *_: pytest.fail("it was coupled"))
-    small, why = reduction._cut_down(whole(), lambda net: True, most=4, widths=False)
+    small, why = minimise._cut_down(whole(), lambda net: True, most=4, widths=False)
     assert len(small.calls) < 26
     assert "coupling may be what takes too long" in why
 
@@ -154,7 +155,7 @@ def test_widths_and_operators_are_cut_down_in_turn():
     def fails(net: Net) -> bool:
         return names(net).count("softplus") == 1 and names(net).count("linear") > 2
 
-    small, _ = reduction._cut_down(whole(), fails, most=100, widths=True)
+    small, _ = minimise._cut_down(whole(), fails, most=100, widths=True)
     state = small.module()[0].state_dict()
     assert names(small).count("linear") == 3
     assert small.numbers == sum(one.numel() for one in state.values())
@@ -186,17 +187,17 @@ def test_failures_are_alike_by_their_class_and_their_place():
 
 def test_what_is_no_case_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is no case"):
-        reduction.read(tmp_path, parsed)
+        minimise.read(tmp_path, parsed)
     (tmp_path / "command.txt").write_text("python -m compressor verify out\n")
     with pytest.raises(UsageError, match="'verify' cannot be reduced"):
-        reduction.read(tmp_path, parsed)
+        minimise.read(tmp_path, parsed)
 
 
 def test_a_case_is_the_command_of_a_reproducer(tmp_path):
     (tmp_path / "gone.toml").write_text("seed = 3\nmacs = 0.5\n")
     line = "python -m compressor build net.py:net -c elsewhere/gone.toml --ignore 'h.*' -o out"
     (tmp_path / "command.txt").write_text(line + "\n")
-    case = reduction.read(tmp_path, parsed)
+    case = minimise.read(tmp_path, parsed)
     assert case.command == "build"
     wanted = {"model": "net.py:net", "seed": 3, "macs": 0.5, "ignore": ("h.*",), "output": "out"}
     assert case.recipe == Recipe.of(**wanted)
@@ -210,8 +211,8 @@ def test_a_failing_command_is_cut_down_and_fails_from_its_folder(tmp_path, monke
         "python -m compressor plan net.py:net --macs 0.0001 --min-channels 8 --seed 3 --round-to 4 "
         "--uniform -o plan.json\n"
     )
-    found = reduction.reduce(
-        reduction.read(Path(), parsed), Path("small"), Watch(), most=8, seconds=120
+    found = minimise.reduce(
+        minimise.read(Path(), parsed), Path("small"), Watch(), most=8, seconds=120
     )
     assert (found.failure.code, found.failure.kind) == (2, "UsageError")
     assert set(found.dropped) >= {"seed", "uniform", "min-channels", "round-to"}
@@ -234,7 +235,7 @@ def test_a_failing_command_is_cut_down_and_fails_from_its_folder(tmp_path, monke
 def test_a_case_that_does_not_fail_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("net.py").write_text(Path(samples.__file__).read_text())
-    case = reduction.Case("inspect", Recipe.of(model="net.py:net"))
+    case = minimise.Case("inspect", Recipe.of(model="net.py:net"))
     with pytest.raises(UsageError, match="the case does not fail here"):
-        reduction.reduce(case, tmp_path / "small", Watch(), most=1, seconds=120)
+        minimise.reduce(case, tmp_path / "small", Watch(), most=1, seconds=120)
     assert not (tmp_path / "small").exists()

@@ -7,27 +7,27 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 
-from compressor import release
+from compressor.release import layout
 from tests.compressor.conftest import ROOT
 
 
 def earlier(folder: Path, *names: str) -> Path:
     folder.mkdir(parents=True)
-    for name in names or release.FILES:
+    for name in names or layout.FILES:
         (folder / name).write_text("earlier")
     return folder
 
 
 def write(folder: Path) -> None:
-    for name in release.FILES:
+    for name in layout.FILES:
         (folder / name).write_text("new")
 
 
 def fail(target: Path, error: type[BaseException] | BaseException, force: bool = False) -> None:
     """Write a release, almost."""
-    with release.prepared(target, force=force) as folder:
+    with layout.prepared(target, force=force) as folder:
         write(folder)
         raise error
 
@@ -40,23 +40,23 @@ def everything(folder: Path) -> set[str]:
 
 
 def test_checking_makes_nothing(tmp_path):
-    release.check(tmp_path / "new" / "deep" / "out")
+    layout.check(tmp_path / "new" / "deep" / "out")
     assert everything(tmp_path) == set()
 
 
 def test_a_folder_with_something_in_it_needs_force(tmp_path):
     earlier(tmp_path / "out")
     with pytest.raises(UsageError, match="exists already") as caught:
-        release.check(tmp_path / "out")
+        layout.check(tmp_path / "out")
     assert "--force" in caught.value.hint
-    release.check(tmp_path / "out", force=True)
+    layout.check(tmp_path / "out", force=True)
 
 
 def test_an_empty_folder_does_not_need_force(tmp_path):
     (tmp_path / "out").mkdir()
-    with release.prepared(tmp_path / "out") as folder:
+    with layout.prepared(tmp_path / "out") as folder:
         write(folder)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(release.FILES)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(layout.FILES)
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_an_empty_folder_does_not_need_force(tmp_path):
         (["report.json"], "it is not a release"),
         (["report.html", "passes.json"], "it is not a release"),
         (["main.py"], "there is main.py"),
-        ([*release.FILES, "notes.txt", ".git"], "there is .git, notes.txt"),
+        ([*layout.FILES, "notes.txt", ".git"], "there is .git, notes.txt"),
     ],
 )
 def test_what_is_not_a_release_is_not_replaced(names, why, tmp_path):
     earlier(tmp_path / "out", *names)
     with pytest.raises(UsageError, match="something that is not ours") as caught:
-        release.check(tmp_path / "out", force=True)
+        layout.check(tmp_path / "out", force=True)
     assert caught.value.why == why
 
 
@@ -79,7 +79,7 @@ def test_what_is_not_a_release_is_not_replaced(names, why, tmp_path):
 def test_a_file_in_the_way_is_named(target, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="file is a file\n"):
-        release.check(tmp_path / target, force=True)
+        layout.check(tmp_path / target, force=True)
 
 
 @pytest.mark.parametrize("target", [".", "..", "../out"])
@@ -88,7 +88,7 @@ def test_the_folder_where_the_user_stands_is_not_replaced(target, force, tmp_pat
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path / "out")
     with pytest.raises(UsageError, match="is where you stand"):
-        release.check(Path(target), force=force)
+        layout.check(Path(target), force=force)
 
 
 def test_a_folder_that_takes_no_files_is_refused(tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_a_folder_that_takes_no_files_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tempfile, "TemporaryFile", closed)
     with pytest.raises(UsageError, match="cannot write to") as caught:
-        release.check(tmp_path / "new" / "out")
+        layout.check(tmp_path / "new" / "out")
     assert caught.value.why == "Permission denied"
 
 
@@ -106,7 +106,7 @@ def test_a_folder_that_takes_no_files_is_refused(tmp_path, monkeypatch):
 
 def test_a_release_appears_when_the_block_ends(tmp_path):
     target = tmp_path / "new" / "deep" / "out"
-    with release.prepared(target) as folder:
+    with layout.prepared(target) as folder:
         write(folder)
         assert not target.exists()
         assert folder.parent.parent == target.parent
@@ -114,13 +114,13 @@ def test_a_release_appears_when_the_block_ends(tmp_path):
         "new",
         "new/deep",
         "new/deep/out",
-        *(f"new/deep/out/{name}" for name in release.FILES),
+        *(f"new/deep/out/{name}" for name in layout.FILES),
     }
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_others_may_read_a_release(tmp_path):
-    with release.prepared(tmp_path / "out") as folder:
+    with layout.prepared(tmp_path / "out") as folder:
         write(folder)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
 
@@ -143,16 +143,16 @@ def test_an_error_leaves_the_earlier_release(tmp_path):
     target = earlier(tmp_path / "out")
     with pytest.raises(KeyboardInterrupt):
         fail(target, KeyboardInterrupt, force=True)
-    assert everything(tmp_path) == {"out", *(f"out/{name}" for name in release.FILES)}
+    assert everything(tmp_path) == {"out", *(f"out/{name}" for name in layout.FILES)}
     assert (target / "passes.json").read_text() == "earlier"
 
 
 def test_force_replaces_an_earlier_release(tmp_path):
     target = earlier(tmp_path / "out")
-    with release.prepared(target, force=True) as folder:
+    with layout.prepared(target, force=True) as folder:
         write(folder)
         assert (target / "passes.json").read_text() == "earlier"
-    assert everything(tmp_path) == {"out", *(f"out/{name}" for name in release.FILES)}
+    assert everything(tmp_path) == {"out", *(f"out/{name}" for name in layout.FILES)}
     assert (target / "passes.json").read_text() == "new"
 
 
@@ -165,10 +165,10 @@ def test_an_earlier_release_comes_back_if_the_new_one_cannot_take_its_place(tmp_
         rename(source, destination)
 
     monkeypatch.setattr(os, "rename", failing)
-    monkeypatch.setattr(release, "exchange", lambda one, other: False)
-    with pytest.raises(UsageError, match="cannot write to"), release.prepared(target, force=True):
+    monkeypatch.setattr(layout, "exchange", lambda one, other: False)
+    with pytest.raises(UsageError, match="cannot write to"), layout.prepared(target, force=True):
         pass
-    assert everything(tmp_path) == {"out", *(f"out/{name}" for name in release.FILES)}
+    assert everything(tmp_path) == {"out", *(f"out/{name}" for name in layout.FILES)}
     assert (target / "passes.json").read_text() == "earlier"
 
 
@@ -180,17 +180,17 @@ def test_a_full_disk_is_refused_and_leaves_nothing(tmp_path):
 
 
 def test_two_releases_of_one_name_do_not_meet(tmp_path):
-    with release.prepared(tmp_path / "out") as first:
+    with layout.prepared(tmp_path / "out") as first:
         write(first)
         with pytest.raises(KeyboardInterrupt):
             fail(tmp_path / "out", KeyboardInterrupt)
-    assert everything(tmp_path) == {"out", *(f"out/{name}" for name in release.FILES)}
+    assert everything(tmp_path) == {"out", *(f"out/{name}" for name in layout.FILES)}
 
 
 def test_the_build_that_is_faster_wins_and_the_other_says_so(tmp_path):
     def slow() -> None:
-        with release.prepared(tmp_path / "out") as folder:
-            with release.prepared(tmp_path / "out") as faster:
+        with layout.prepared(tmp_path / "out") as folder:
+            with layout.prepared(tmp_path / "out") as faster:
                 write(faster)
             (folder / "passes.json").write_text("slow")
 
@@ -203,18 +203,18 @@ def test_the_build_that_is_faster_wins_and_the_other_says_so(tmp_path):
 
 KILLED = """
 import os, pathlib, signal, sys
-from compressor import release
+from compressor.release import layout
 target = pathlib.Path(sys.argv[1])
 if sys.argv[2] == "moving":
-    release.exchange = lambda one, other: False
+    layout.exchange = lambda one, other: False
     rename = os.rename
     def once(source, to):
         if pathlib.Path(source).name == "new":
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, to)
     os.rename = once
-with release.prepared(target, force=True) as folder:
-    for name in release.FILES:
+with layout.prepared(target, force=True) as folder:
+    for name in layout.FILES:
         (folder / name).write_text("half")
     if sys.argv[2] == "writing":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -228,16 +228,16 @@ def test_what_a_killed_build_left_is_cleared_and_what_it_moved_comes_back(moment
     done = subprocess.run([sys.executable, "-c", KILLED, target, moment], cwd=ROOT, check=False)
     assert done.returncode == -9
     assert target.exists() is (moment == "writing")
-    with release.prepared(tmp_path / "other"):  # another output has nothing to do with it
+    with layout.prepared(tmp_path / "other"):  # another output has nothing to do with it
         pass
     assert any(path.name.endswith(".partial") for path in tmp_path.iterdir())
-    release.recover(target)
+    layout.recover(target)
     assert {path.name for path in tmp_path.iterdir()} == {"out", "other"}
     assert (target / "passes.json").read_text() == "earlier"
 
 
 def test_the_folder_of_a_build_that_runs_is_left_alone(tmp_path):
-    with release.prepared(tmp_path / "out") as folder:
+    with layout.prepared(tmp_path / "out") as folder:
         write(folder)
-        release.recover(tmp_path / "out")
+        layout.recover(tmp_path / "out")
         assert folder.exists()

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from compressor.passes.errors import CompressError, GateError, UsageError
+from compressor.passes.base.errors import CompressError, GateError, UsageError
 from torch import Tensor, nn
 
-from compressor import Budget, compress, passes, runtime
-from compressor.export import export
-from compressor.inputs import Called
-from compressor.runtime import OnnxModel, parity
+from compressor import Budget, compress, passes
+from compressor.loading.calls import Called
+from compressor.onnx import runtime
+from compressor.onnx.export import export
+from compressor.onnx.runtime import OnnxModel, parity
 
 
 class Gated(nn.Module):

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 
 from compressor.explain.profile import profile
-from compressor.scratch import Scratch
+from compressor.process.temporary_folders import Scratch
 
 MODEL = (Path(__file__).parent / "format1" / "signed" / "model.onnx").read_bytes()
 
@@ -38,7 +38,7 @@ def test_neither_the_graph_nor_the_profile_has_a_name_while_the_model_runs(tmp_p
 @pytest.mark.parametrize("memory", [True, False])
 def test_graph_and_profile_are_read_wherever_they_are(memory, monkeypatch):
     if not memory:
-        monkeypatch.setattr("compressor.scratch._MEMORY", False)
+        monkeypatch.setattr("compressor.process.temporary_folders._MEMORY", False)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     with Scratch() as scratch:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from compressor.passes.errors import UsageError, WrongError
+from compressor.passes.base.errors import UsageError, WrongError
 from torch import nn
 
 import compressor
-from compressor import manifest, sealing
-from compressor.opening import decrypt as open_release
-from compressor.verify import verify
+from compressor.release.decrypt import decrypt as open_release
+from compressor.release.verify import verify
+from compressor.storage import manifest, sealing
 from tests.compressor.encrypting import decrypted, encrypt, seal
 
 FORMAT1 = Path(__file__).parent / "format1"

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from compressor.passes.errors import GateError, UsageError
+from compressor.passes.base.errors import GateError, UsageError
 
 from compressor import Budget, compress
-from compressor.search import smallest, told
+from compressor.metrics.accuracy_search import smallest, told
 from tests.compressor import samples
 
 

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 
-from compressor import compress, group_weights, passes, sensitivity
-from compressor.api import prepared
-from compressor.evaluate import evaluations
-from compressor.job import Given
-from compressor.recipe import Recipe
-from compressor.stages import Watch
-from compressor.work import Work
+from compressor import compress, passes
+from compressor.analysis import sensitivity
+from compressor.config import Recipe
+from compressor.criteria import group_weights
+from compressor.metrics.evaluate import evaluations
+from compressor.pipeline.compile import Given
+from compressor.pipeline.compress import prepared
+from compressor.process.progress import Watch
+from compressor.result.build_cache import Work
 from models import digits
 from tests.compressor import samples
 

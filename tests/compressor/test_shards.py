@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from compressor import Budget, Built, compress, cuts, shards
-from compressor.cli import app
-from compressor.load.weights import load_weights
+from compressor import Budget, Built, compress
+from compressor.cli.app import app
+from compressor.loading.weights import load_weights
+from compressor.release import kept_indices, shards
 from models import decoder, grouped
 from tests.compressor import samples
 
@@ -62,7 +63,7 @@ def test_the_cut_checkpoint_is_the_state_of_the_small_module(make, inputs, tmp_p
     built = halved(make, inputs)
     state = {name: tensor.clone() for name, tensor in make().state_dict().items()}
     source = sharded(tmp_path / "big", state)
-    done = shards.shrink_shards(cuts.cut_of(built.plan), source, tmp_path / "small", 20_000)
+    done = shards.shrink_shards(kept_indices.cut_of(built.plan), source, tmp_path / "small", 20_000)
     small = state | dict(built.module.state_dict())  # no graph reads counters: they stay
     found = load_all(tmp_path / "small")
     assert found.keys() == state.keys()
@@ -77,7 +78,7 @@ def test_shards_are_bounded_and_the_index_names_every_tensor(tmp_path):
     built = halved(samples.net, samples.example_inputs)
     source = tmp_path / "net.safetensors"
     save_file(samples.net().state_dict(), source)
-    plan = cuts.cut_of(built.plan)
+    plan = kept_indices.cut_of(built.plan)
     one = shards.shrink_shards(plan, source, tmp_path / "one")
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["model.safetensors"]
     many = shards.shrink_shards(plan, source, tmp_path / "many", 6_000)
@@ -103,7 +104,7 @@ def test_types_keep_their_bits_and_scalars_their_shape(tmp_path):
     }
     save_file(state, tmp_path / "in.safetensors")
     kept = {"half": [[0, 2], None], "flags": [[0, 2]]}
-    plan = cuts.Cut(kept, {"half": [4, 3], "flags": [4]}, frozenset(), {})
+    plan = kept_indices.Cut(kept, {"half": [4, 3], "flags": [4]}, frozenset(), {})
     shards.shrink_shards(plan, tmp_path / "in.safetensors", tmp_path / "out")
     found = load_file(tmp_path / "out" / "model.safetensors")
     wanted = state | {"half": state["half"][[0, 2]], "flags": state["flags"][[0, 2]]}
@@ -115,7 +116,7 @@ def test_types_keep_their_bits_and_scalars_their_shape(tmp_path):
 MEASURE = """
 import json, resource, sys
 from pathlib import Path
-from compressor.shards import read_plan, shrink_shards
+from compressor.release.shards import read_plan, shrink_shards
 import torch
 torch.zeros(8).index_select(0, torch.tensor([1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -129,7 +130,7 @@ def test_memory_is_that_of_a_tensor_and_not_of_the_checkpoint(files, tmp_path):
     state = {f"layer{i}.weight": torch.full((2_000, 2_500), float(i)) for i in range(20)}
     sharded(tmp_path / "big", state, files)
     half = list(range(0, 2_500, 2))
-    plan = cuts.Cut(
+    plan = kept_indices.Cut(
         {name: [None, half] for name in state}, {n: [2_000, 2_500] for n in state}, frozenset(), {}
     )
     del state
@@ -153,11 +154,11 @@ def test_memory_is_that_of_a_tensor_and_not_of_the_checkpoint(files, tmp_path):
 
 
 @pytest.fixture
-def plan() -> cuts.Cut:
-    return cuts.Cut({"a.weight": [[0, 1], None]}, {"a.weight": [4, 3]}, frozenset(), {})
+def plan() -> kept_indices.Cut:
+    return kept_indices.Cut({"a.weight": [[0, 1], None]}, {"a.weight": [4, 3]}, frozenset(), {})
 
 
-def refusal(plan: cuts.Cut, source: Path) -> UsageError:
+def refusal(plan: kept_indices.Cut, source: Path) -> UsageError:
     target = source.parent / "out"
     with pytest.raises(UsageError) as refused:
         shards.shrink_shards(plan, source, target)
@@ -184,7 +185,7 @@ def test_a_buffer_and_all_but_one_of_tied_names_may_be_absent(plan, tmp_path):
     save_file({"b.weight": torch.arange(12.0).reshape(4, 3)}, tmp_path / "in.safetensors")
     kept = {name: [[0, 1], None] for name in ("a.weight", "b.weight", "frequencies")}
     shapes = {name: [4, 3] for name in kept}
-    whole = cuts.Cut(kept, shapes, frozenset({"frequencies"}), {"b.weight": "a.weight"})
+    whole = kept_indices.Cut(kept, shapes, frozenset({"frequencies"}), {"b.weight": "a.weight"})
     shards.shrink_shards(whole, tmp_path / "in.safetensors", tmp_path / "small")
     assert load_file(tmp_path / "small" / "model.safetensors")["b.weight"].shape == (2, 3)
 
@@ -334,7 +335,7 @@ def test_a_model_without_values_is_planned_and_its_checkpoint_cut(here):
 
 
 def test_weights_given_to_a_model_without_values_become_its_own_and_tied_ones_stay_tied(here):
-    from compressor.load import load_model
+    from compressor.loading import load_model
 
     save_file(load_all(here / "big"), "big.safetensors")
     model, _ = load_model("net.py:make", Path("big.safetensors"))

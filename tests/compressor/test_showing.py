@@ -9,23 +9,24 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from compressor.passes.errors import UsageError
-from compressor.passes.showable import showable, showable_lines
+from compressor.passes.base.errors import UsageError
+from compressor.passes.base.safe_text import showable, showable_lines
 from onnx import helper
 from typer.testing import CliRunner
 
-from compressor import bench, headline, page
-from compressor.cli import app
+from compressor import bench
+from compressor.analysis.inspection import tree
+from compressor.base.terminal_text import Screen, markdown
+from compressor.cli.app import app
+from compressor.cli.options import print_json
 from compressor.explain import render
 from compressor.explain.judge import Judged
 from compressor.explain.profile import Operator
 from compressor.explain.roofline import Roofline
 from compressor.gate import formats
 from compressor.gate.verdict import REGRESSED, Verdict, check
-from compressor.inspection import tree
-from compressor.options import print_json
-from compressor.showing import Screen, markdown
-from compressor.stages import Bars, Lines
+from compressor.process.progress import Bars, Lines
+from compressor.report import page, summary
 
 EVIL = (
     "\x1b]0;owned\x07\x9b2J\x7f\u202eabc\u2066\u2028|<script>[/red][bold]"
@@ -165,7 +166,7 @@ def test_markdown_has_one_line_a_row_and_no_markup(evil):
     assert not any(line.startswith("#") for line in text.splitlines())
     assert_plain(markdown(EVIL))
     budget = {"kind": "macs", "amount": 0.5, "unit": "share"}
-    assert_plain(headline.summary({"model": EVIL, "budget": budget, "warnings": [EVIL]}))
+    assert_plain(summary.summary({"model": EVIL, "budget": budget, "warnings": [EVIL]}))
     assert_plain(formats.history(evil, EVIL))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 
 from compressor import SparseGroups
 from models import digits

@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from compressor import stages
-from compressor.stages import Bars, Lines, Watch
+from compressor.process import progress
+from compressor.process.progress import Bars, Lines, Watch
 
 
 def run(watch: Watch, error: type[BaseException] | None = None) -> Watch:
@@ -55,12 +55,12 @@ def test_stages_are_in_order_and_the_same_one_adds_up():
 
 
 def test_a_quiet_watch_says_nothing(capsys):
-    assert list(run(stages.watch(quiet=True)).seconds) == ["load", "race"]
+    assert list(run(progress.watch(quiet=True)).seconds) == ["load", "race"]
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_log_gets_one_line_a_stage(capsys):
-    run(stages.watch(quiet=False))
+    run(progress.watch(quiet=False))
     out, err = capsys.readouterr()
     assert out == ""
     assert [line.split(" ...")[0] for line in err.splitlines()] == ["load", "race"]
@@ -82,5 +82,5 @@ def test_a_terminal_is_recognised(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", Terminal())
-    assert isinstance(stages.watch(quiet=False), Bars)
-    assert type(stages.watch(quiet=True)) is Watch
+    assert isinstance(progress.watch(quiet=False), Bars)
+    assert type(progress.watch(quiet=True)) is Watch

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor import Budget, Built, compress, sums
+from compressor import Budget, Built, compress
 from compressor.bench import Race, Ratio
-from compressor.export import operators
-from compressor.latency import final
-from compressor.latency.timing import Timing
-from compressor.sums import with_sums
+from compressor.onnx import unfused_norms
+from compressor.onnx.export import operators
+from compressor.onnx.unfused_norms import with_sums
+from compressor.pipeline import variant_race
+from compressor.timing.timing import Timing
 
 
 class PostNorm(nn.Module):
@@ -68,7 +69,7 @@ def test_sums_are_the_same_function_and_stay_apart(built, tmp_path):
 def test_a_model_without_such_a_pair_has_no_other_form():
     kept = half(PostNorm(kept=True))
     assert with_sums(kept.onnx.data) is None
-    assert "sums before norms" not in final.forms(kept.onnx)
+    assert "sums before norms" not in variant_race.forms(kept.onnx)
 
 
 def test_an_addition_of_a_bias_stays_in_its_product():
@@ -77,12 +78,12 @@ def test_an_addition_of_a_bias_stays_in_its_product():
 
 
 def test_a_model_that_is_too_large_is_left_alone(built, monkeypatch):
-    monkeypatch.setattr(sums, "LARGEST", 10)
+    monkeypatch.setattr(unfused_norms, "LARGEST", 10)
     assert with_sums(built.onnx.data) is None
 
 
 def test_the_form_is_raced_at_the_end_of_a_build(built):
-    assert final.forms(built.onnx)["sums before norms"] == with_sums(built.onnx.data)
+    assert variant_race.forms(built.onnx)["sums before norms"] == with_sums(built.onnx.data)
 
 
 @pytest.mark.parametrize(("ratio", "op"), [(0.9, "Sum"), (1.1, "Add")])

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 
 from benchmarks.reliability.disks import on_disk, possible
-from compressor import disk, release, swap
+from compressor.release import layout
+from compressor.storage import atomic_replace, durable
 from tests.compressor.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="made of what Linux has")
@@ -17,9 +18,9 @@ mounts = pytest.mark.skipif(not possible(), reason="no disk can be mounted: unsh
 
 KILLED = """
 import os, pathlib, signal, sys
-from compressor import release
+from compressor.release import layout
 target, moment = pathlib.Path(sys.argv[1]), sys.argv[2]
-exchange = release.exchange
+exchange = layout.exchange
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 def dying(one, other):
@@ -30,33 +31,34 @@ def dying(one, other):
     if moment == "after":
         die()
     return done
-release.exchange = dying
+layout.exchange = dying
 if moment == "deleting":
     import shutil
     shutil.rmtree = lambda *args, **kwargs: die()
-with release.prepared(target, force=True) as folder:
-    for name in release.FILES:
+with layout.prepared(target, force=True) as folder:
+    for name in layout.FILES:
         (folder / name).write_text("new")
 """
 
 WRITER = """
 import pathlib, sys
-from compressor import release, exits
-@exits.exits
+from compressor.process import exit_codes
+from compressor.release import layout
+@exit_codes.exits
 def main():
-    with release.prepared(pathlib.Path("out"), force=True) as folder:
-        for name in release.FILES:
+    with layout.prepared(pathlib.Path("out"), force=True) as folder:
+        for name in layout.FILES:
             (folder / name).write_bytes(b"n" * 50_000)
 try:
     main()
-except exits.typer.Exit as error:
+except exit_codes.typer.Exit as error:
     sys.exit(error.exit_code)
 """
 
 BUILDER = """
 import pathlib, sys, time
-from compressor import swap
-with swap.alone(pathlib.Path(sys.argv[1])):
+from compressor.storage import atomic_replace
+with atomic_replace.alone(pathlib.Path(sys.argv[1])):
     print("mine", flush=True)
     time.sleep(60)
 """
@@ -64,7 +66,7 @@ with swap.alone(pathlib.Path(sys.argv[1])):
 
 def earlier(folder: Path) -> Path:
     folder.mkdir()
-    for name in release.FILES:
+    for name in layout.FILES:
         (folder / name).write_text("earlier")
     return folder
 
@@ -87,14 +89,14 @@ def test_two_folders_change_places(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
-    if not disk.exchange(tmp_path / "a", tmp_path / "b"):
+    if not durable.exchange(tmp_path / "a", tmp_path / "b"):
         pytest.skip("this disk cannot")
     assert [(tmp_path / name / "file").read_text() for name in "ab"] == ["b", "a"]
 
 
 def test_what_is_not_there_does_not_change_places(tmp_path):
     (tmp_path / "a").mkdir()
-    assert not disk.exchange(tmp_path / "a", tmp_path / "b")
+    assert not durable.exchange(tmp_path / "a", tmp_path / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -109,9 +111,9 @@ def test_a_killed_swap_leaves_one_whole_release_and_the_next_build_clears_the_ot
     _, error = killed.communicate()
     assert killed.returncode == -9, error
     assert words(target) == {there}
-    assert {path.name for path in target.iterdir()} == set(release.FILES)
+    assert {path.name for path in target.iterdir()} == set(layout.FILES)
     assert len(list(tmp_path.iterdir())) == 2
-    release.recover(target)
+    layout.recover(target)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert words(target) == {there}
 
@@ -119,8 +121,8 @@ def test_a_killed_swap_leaves_one_whole_release_and_the_next_build_clears_the_ot
 def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
     kept = earlier(tmp_path / "kept")
     (tmp_path / "out").symlink_to(kept)
-    with release.prepared(tmp_path / "out", force=True) as folder:
-        for name in release.FILES:
+    with layout.prepared(tmp_path / "out", force=True) as folder:
+        for name in layout.FILES:
             (folder / name).write_text("new")
     assert not (tmp_path / "out").is_symlink()
     assert words(tmp_path / "out") == {"new"}
@@ -137,32 +139,32 @@ def test_another_build_of_the_same_output_is_refused_while_one_runs(tmp_path):
         assert builder.stdout.readline() == "mine\n"
         with (
             pytest.raises(UsageError, match="another build is writing to") as caught,
-            swap.alone(tmp_path / "deep" / "out"),
+            atomic_replace.alone(tmp_path / "deep" / "out"),
         ):
             pass
         assert caught.value.why == f"it is process {builder.pid}"
-        with swap.alone(tmp_path / "deep" / "other"):
+        with atomic_replace.alone(tmp_path / "deep" / "other"):
             pass
     finally:
         builder.kill()
         builder.communicate()
     assert (tmp_path / "deep" / ".out.lock").exists()
-    with swap.alone(tmp_path / "deep" / "out"):  # a dead process locks nobody out
+    with atomic_replace.alone(tmp_path / "deep" / "out"):  # a dead process locks nobody out
         pass
     assert list((tmp_path / "deep").iterdir()) == []
 
 
 def test_a_lock_that_was_deleted_while_it_was_waited_for_is_taken_again(tmp_path, monkeypatch):
-    flock, path = swap.fcntl.flock, tmp_path / ".out.lock"
+    flock, path = atomic_replace.fcntl.flock, tmp_path / ".out.lock"
 
     def late(file, how):
         flock(file, how)
-        monkeypatch.setattr(swap.fcntl, "flock", flock)
+        monkeypatch.setattr(atomic_replace.fcntl, "flock", flock)
         path.unlink()
         path.write_text("1\n")
 
-    monkeypatch.setattr(swap.fcntl, "flock", late)
-    with swap.alone(tmp_path / "out"):
+    monkeypatch.setattr(atomic_replace.fcntl, "flock", late)
+    with atomic_replace.alone(tmp_path / "out"):
         assert path.read_text() == f"{os.getpid()}\n"
     assert list(tmp_path.iterdir()) == []
 
@@ -172,19 +174,19 @@ def test_a_lock_that_cannot_be_written_is_not_left(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(UsageError, match="cannot write to"), swap.alone(tmp_path / "out"):
+    with pytest.raises(UsageError, match="cannot write to"), atomic_replace.alone(tmp_path / "out"):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_in_a_build_takes_its_lock_and_its_folders_away(tmp_path):
-    with pytest.raises(KeyboardInterrupt), swap.alone(tmp_path / "new" / "out"):
+    with pytest.raises(KeyboardInterrupt), atomic_replace.alone(tmp_path / "new" / "out"):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_build_that_finds_another_one_says_so_and_does_nothing(command, tmp_path):
-    with swap.alone(tmp_path / "out"):
+    with atomic_replace.alone(tmp_path / "out"):
         done = command(f"build net.py:net --macs 0.5 -o {tmp_path}/out")
     assert done.exit_code == 2
     assert "another build is writing to" in done.stderr
@@ -230,7 +232,7 @@ def test_a_disk_that_is_full_wherever_it_is_met_is_no_bug_of_ours(command, monke
         except OSError as error:
             raise RuntimeError("writer failed") from error
 
-    monkeypatch.setattr("compressor.build.build", full)
+    monkeypatch.setattr("compressor.pipeline.build.build", full)
     done = command("build net.py:net --macs 0.5 -o out")
     assert done.exit_code == 2
     assert "No space left on device" in done.stderr

@@ -4,14 +4,14 @@ import json
 import re
 
 import pytest
-from compressor.passes.errors import GateError, UsageError
+from compressor.passes.base.errors import GateError, UsageError
 from typer.testing import CliRunner
 
-from compressor import build as builds
-from compressor.cli import app
+from compressor.cli.app import app
+from compressor.config import Recipe
 from compressor.latency import sweep as sweeps
-from compressor.recipe import Recipe
-from compressor.swap import alone
+from compressor.pipeline import build as builds
+from compressor.storage.atomic_replace import alone
 
 RESULTS = {"0.8": (0.79, 0.98), "0.65": (0.64, 0.90), "0.5": (0.49, 0.95)}
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from compressor.passes.errors import ContractError, GateError, UsageError, WrongError
+from compressor.passes.base.errors import ContractError, GateError, UsageError, WrongError
 from typer.testing import CliRunner
 
-from compressor import build as builds
-from compressor import manifest
-from compressor.cli import app
+from compressor.cli.app import app
+from compressor.config import Recipe
 from compressor.latency import sweep as sweeps
 from compressor.latency.remote import Lost, Order, distributed, fulfilled, order
-from compressor.recipe import Recipe
+from compressor.pipeline import build as builds
+from compressor.storage import manifest
 from tests.compressor.test_latency_build import NET
 from tests.compressor.test_sweep import Builder
 

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from compressor.passes.errors import UsageError
-from compressor.passes.rebuild import with_tensors
+from compressor.passes.base.errors import UsageError
+from compressor.passes.ir.rebuild import with_tensors
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from compressor import Budget, Built, compress
-from compressor.data import Batch, Signature
-from compressor.evaluate import Evaluation
-from compressor.stages import Watch
+from compressor.config.training import Training
+from compressor.loading.calibration_data import Batch, Signature
+from compressor.metrics.evaluate import Evaluation
+from compressor.process.progress import Watch
 from compressor.train.feed import Feed, share
 from compressor.train.objectives import features_of, usual_loss
 from compressor.train.phases import Task, trained
-from compressor.train.settings import Training
 from models import digits
 from models.residual import Residual
 from tests.compressor import samples
@@ -119,7 +119,7 @@ def test_a_library_that_is_missing_is_named_with_its_command(built, pictures, mo
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr("compressor.optional.importlib.import_module", missing)
+    monkeypatch.setattr("compressor.base.optional.importlib.import_module", missing)
     with pytest.raises(UsageError, match="training needs accelerate") as refused:
         run(built, pictures, distill=1)
     assert "pip install 'compressor[train]'" in str(refused.value)

@@ -7,11 +7,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 
 from compressor import passes
-from compressor.load import load_model, short
-from compressor.optional import loadable_torchvision
+from compressor.base.optional import loadable_torchvision
+from compressor.loading import load_model, short_names
 
 loadable_torchvision()
 transformers = pytest.importorskip("transformers")
@@ -108,7 +108,7 @@ def test_a_mask_that_does_not_run_is_told(bert, monkeypatch):
     kind = transformers.BertForSequenceClassification
     monkeypatch.setattr(kind, "forward", refuses_masks)
     _, namespace = load_model(f"hf:{bert}/net")
-    axes, remarks = short.wishes(namespace)
+    axes, remarks = short_names.wishes(namespace)
     assert list(namespace.example_inputs) == ["input_ids"]
     assert list(axes) == ["input_ids"]
     assert any("attends to padding" in line for line in remarks)
@@ -138,7 +138,7 @@ def test_a_model_is_called_with_what_it_takes(kind, settings, inputs, tmp_path):
     assert list(namespace.example_inputs) == inputs
     with torch.no_grad():
         model(**namespace.example_inputs)
-    axes, _ = short.wishes(namespace)
+    axes, _ = short_names.wishes(namespace)
     assert list(axes) == [name for name in inputs if name != "pixel_values"]
     sizes = [one.shape[0] for one in namespace.example_inputs.values()]
     assert len(set(sizes)) == 1

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from compressor.passes.errors import UsageError
+from compressor.passes.base.errors import UsageError
 from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
 from benchmarks.reliability import malicious
-from compressor.cli import app
-from compressor.load import load_model
-from compressor.load.inputs import load_inputs
-from compressor.recipe import Recipe
-from compressor.recipe.sources import from_environment, read, resolve
-from compressor.recipe.toml import commented, resolved
+from compressor.cli.app import app
+from compressor.config import Recipe
+from compressor.config.sources import from_environment, read, resolve
+from compressor.config.toml import commented, resolved
+from compressor.loading import load_model
+from compressor.loading.example_inputs import load_inputs
 from tests.compressor import samples
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from compressor.passes.errors import UsageError, WrongError
+from compressor.passes.base.errors import UsageError, WrongError
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import compressor
-from compressor import files, manifest, onnx_files, reading, sealing
-from compressor.place import Place
-from compressor.sessions import opened, options
-from compressor.verify import verify
-from compressor.writing import _write_onnx
+from compressor.onnx import model_files
+from compressor.onnx.sessions import opened, options
+from compressor.release import reader
+from compressor.release.destination import Place
+from compressor.release.verify import verify
+from compressor.release.writing import _write_onnx
+from compressor.storage import files, manifest, sealing
 from tests.compressor import samples
 from tests.compressor.conftest import ROOT
 from tests.compressor.encrypting import decrypted, encrypt, seal
@@ -256,7 +258,7 @@ def test_what_is_changed_after_it_was_checked_changes_nothing(copy, monkeypatch)
         yield from really(path, *more)
         path.write_bytes(b"another")
 
-    monkeypatch.setattr(reading, "blocks", read_and_spoilt)
+    monkeypatch.setattr(reader, "blocks", read_and_spoilt)
     names = [path.name for path in copy.rglob("*") if path.is_file()]
     assert verify(copy).files == len(names) - 1
     assert sorted(opened) == sorted(names)
@@ -265,21 +267,21 @@ def test_what_is_changed_after_it_was_checked_changes_nothing(copy, monkeypatch)
 def test_tensors_beside_the_model_are_read_once_too(copy, monkeypatch):
     restated(copy, apart=True)
     data = (copy / "model.onnx.data").read_bytes()
-    checked = reading.Arrived.all
+    checked = reader.Arrived.all
 
     def spoilt_afterwards(self, keep):
         found = checked(self, keep)
         (copy / "model.onnx.data").write_bytes(bytes(len(data)))
         return found
 
-    monkeypatch.setattr(reading.Arrived, "all", spoilt_afterwards)
+    monkeypatch.setattr(reader.Arrived, "all", spoilt_afterwards)
     assert verify(copy).files == len(manifest.read(copy)["files"])
 
 
 def test_tensors_that_do_not_fit_into_one_file_come_from_memory(copy):
     restated(copy, apart=True)
     files = {name: (copy / name).read_bytes() for name in ("model.onnx", "model.onnx.data")}
-    whole, apart = (onnx_files.held(files, "model.onnx", most) for most in (10**9, 1000))
+    whole, apart = (model_files.held(files, "model.onnx", most) for most in (10**9, 1000))
     assert (list(whole.beside), list(apart.beside)) == ([], ["model.onnx.data"])
     shutil.rmtree(copy)
     x = {"x": np.ones((2, 3, 8, 8), np.float32)}
@@ -339,11 +341,11 @@ def test_a_manifest_of_numbers_that_are_none_is_no_manifest(stated, copy):
 
 @pytest.mark.parametrize(("kind", "most"), [(10, 8 * 2**-10), (16, 8 * 2**-7)])
 def test_coarse_numbers_allow_as_much_as_a_build_of_them_states(kind, most):
-    from compressor.verify import _tolerance
+    from compressor.release.verify import _tolerance
 
-    assert _tolerance(most, onnx_files.Held(b"", {}, frozenset({1, kind}))) == most
+    assert _tolerance(most, model_files.Held(b"", {}, frozenset({1, kind}))) == most
     with pytest.raises(WrongError, match="states a tolerance"):
-        _tolerance(most * 1.01, onnx_files.Held(b"", {}, frozenset({1, kind})))
+        _tolerance(most * 1.01, model_files.Held(b"", {}, frozenset({1, kind})))
 
 
 @pytest.mark.parametrize(
@@ -477,5 +479,5 @@ def test_a_model_over_the_limit_has_its_tensors_beside_it(release, tmp_path):
     data = (release.folder / "model.onnx").read_bytes()
     _write_onnx(data, Place(tmp_path), inline=1000)
     assert (tmp_path / "model.onnx.data").stat().st_size > 10_000
-    onnx_files.safe(tmp_path / "model.onnx")
-    assert len(onnx_files.read(tmp_path / "model.onnx")) > 10_000
+    model_files.safe(tmp_path / "model.onnx")
+    assert len(model_files.read(tmp_path / "model.onnx")) > 10_000

@@ -12,16 +12,16 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from compressor.passes.errors import UsageError, WrongError
+from compressor.passes.base.errors import UsageError, WrongError
 from safetensors.torch import load, save
 
-from compressor import built as built_parts
-from compressor import disk, manifest, ours
-from compressor.built import Onnx
-from compressor.kept import look_at_operators
-from compressor.latency.final import raced
-from compressor.recipe import Recipe
-from compressor.work import STAGES, Work, digest, recalled, stages_of
+from compressor.config import Recipe
+from compressor.pipeline.variant_race import raced
+from compressor.result import built as built_parts
+from compressor.result.build_cache import STAGES, Work, digest, recalled, stages_of
+from compressor.result.built import Onnx
+from compressor.result.kept_results import look_at_operators
+from compressor.storage import durable, manifest, owned_folders
 
 posix = pytest.mark.skipif(os.name == "nt", reason="made of what POSIX has")
 LINE = (
@@ -72,17 +72,17 @@ def test_a_build_that_was_interrupted_goes_on_and_ends_the_same(
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compressor.finishing.raced", interrupted)
+    monkeypatch.setattr("compressor.pipeline.finishing.raced", interrupted)
     assert command(LINE.format(tmp_path)).exit_code == 130
     assert not (tmp_path / "out").exists()
     found = json.loads(command(f"status {tmp_path}/out --json").stdout)
     assert found["complete"] is False
     assert list(found["kept"]) == ["plan", "repair", "export"]
-    monkeypatch.setattr("compressor.finishing.raced", raced)
+    monkeypatch.setattr("compressor.pipeline.finishing.raced", raced)
     monkeypatch.setattr(built_parts, "export", interrupted)  # nothing of it is done again
     monkeypatch.setattr("compressor.passes.mend", interrupted)
     monkeypatch.setattr("compressor.passes.contest", interrupted)
-    monkeypatch.setattr("compressor.criteria.measured", interrupted)
+    monkeypatch.setattr("compressor.criteria.choice.measured", interrupted)
     done = command(LINE.format(tmp_path))
     assert done.exit_code == 0, done.stderr
     assert manifest.read(tmp_path / "out")["content"] == wanted
@@ -175,13 +175,13 @@ def test_a_build_beside_a_folder_that_is_called_like_its_work_folder_leaves_it(
 
 @posix
 def test_on_a_disk_without_private_folders_nothing_is_kept_and_it_is_said(tmp_path, monkeypatch):
-    make = ours.make
+    make = owned_folders.make
 
     def opened(folder):
         make(folder)
         folder.chmod(0o777)
 
-    monkeypatch.setattr(ours, "make", opened)
+    monkeypatch.setattr(owned_folders, "make", opened)
     work = Work(tmp_path / "w")
     assert work.once("race", {}, lambda: b"one") == b"one"
     assert work.once("race", {}, lambda: b"two") == b"two"
@@ -190,14 +190,14 @@ def test_on_a_disk_without_private_folders_nothing_is_kept_and_it_is_said(tmp_pa
 
 
 def test_several_processes_make_one_folder(tmp_path, monkeypatch):
-    work, move = Work(tmp_path / "w"), disk.move
+    work, move = Work(tmp_path / "w"), durable.move
 
     def later(source, target):
-        monkeypatch.setattr(disk, "move", move)
+        monkeypatch.setattr(durable, "move", move)
         Work(tmp_path / "w").once("race", {"of": "another"}, lambda: b"theirs")
         move(source, target)
 
-    monkeypatch.setattr(disk, "move", later)
+    monkeypatch.setattr(durable, "move", later)
     assert work.once("race", {}, lambda: b"ours") == b"ours"
     assert len(list((tmp_path / "w").glob("race.*"))) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
@@ -252,7 +252,7 @@ def test_with_a_key_nothing_in_the_clear_is_left(end, command, data, fast, monke
     (tmp_path / "secret").write_bytes(bytes(range(32)))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     seen: list[str] = []
-    flush = disk.flush
+    flush = durable.flush
 
     def looking(path):
         flush(path)
@@ -263,10 +263,10 @@ def test_with_a_key_nothing_in_the_clear_is_left(end, command, data, fast, monke
     def ending(*_):
         raise KeyboardInterrupt if end == "interrupt" else UsageError("it ends")
 
-    monkeypatch.setattr(disk, "flush", looking)
+    monkeypatch.setattr(durable, "flush", looking)
     if end in ("interrupt", "error"):
-        monkeypatch.setattr("compressor.finishing.refuse_slower", ending)
-        monkeypatch.setattr("compressor.finishing.operators", ending)
+        monkeypatch.setattr("compressor.pipeline.finishing.refuse_slower", ending)
+        monkeypatch.setattr("compressor.pipeline.finishing.operators", ending)
     more = "--until race" if end == "until" else ""
     command(f"{LINE.format(tmp_path)} --encrypt-key {tmp_path}/secret {more}")
     assert (seen, in_the_clear(tmp_path)) == ([], [])
@@ -448,7 +448,9 @@ def test_a_build_ends_after_a_stage_whose_result_was_kept(
     stage, command, fast, data, monkeypatch, tmp_path
 ):
     assert command(f"{LINE.format(tmp_path)} --until simplify").exit_code == 0
-    monkeypatch.setattr("compressor.finishing.raced", lambda built: pytest.fail("it went on"))
+    monkeypatch.setattr(
+        "compressor.pipeline.finishing.raced", lambda built: pytest.fail("it went on")
+    )
     done = command(f"{LINE.format(tmp_path)} --until {stage}")
     assert done.exit_code == 0, done.stderr
     assert not (tmp_path / "out").exists()

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from compressor import Budget, compress
-from compressor.stages import Watch
+from compressor.config.training import Training
+from compressor.process.progress import Watch
 from compressor.train.phases import Task, trained
-from compressor.train.settings import Training
 from tests.compressor import samples
 
 

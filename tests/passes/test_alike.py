@@ -3,17 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from compressor.passes.alike import (
-    CONSTANT,
-    NONE,
-    Output,
-    Seen,
-    gap,
-    merged,
-    refuse_nothing,
-)
-from compressor.passes.edges import loose, output_names, sources
-from compressor.passes.errors import WrongError
+from compressor.passes.base.errors import WrongError
+from compressor.passes.calibration.steps_of_numbers import loose, output_names, sources
+from compressor.passes.ir.compare import CONSTANT, NONE, Output, Seen, gap, merged, refuse_nothing
 from torch import Tensor, nn
 
 from compressor import passes

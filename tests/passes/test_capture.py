@@ -231,7 +231,7 @@ def test_nothing_but_the_network_is_left_in_the_graph():
 
 
 def test_calls_know_the_users_module_and_line():
-    from compressor.passes.program import where
+    from compressor.passes.ir.program import where
 
     first = next(capture(Two).calls())
     assert where(first).startswith("first (passes/test_capture.py:")

@@ -1,11 +1,11 @@
 """The table of cases is complete, and the analysis finds in each what it should."""
 
 import pytest
-from compressor.passes.coupling import Axis
-from compressor.passes.modes import trains
-from compressor.passes.program import operator_name
-from compressor.passes.rules import RULES, row_of
-from compressor.passes.rules.references import masked, silent
+from compressor.passes.coupling.groups import Axis
+from compressor.passes.ir.modes import trains
+from compressor.passes.ir.program import operator_name
+from compressor.passes.operators import RULES, row_of
+from compressor.passes.operators.references import masked, silent
 
 from tests.passes.cases import CASES, FAMILIES
 from tests.passes.support import captured, coupled

@@ -3,8 +3,8 @@
 import operator
 
 import torch
-from compressor.passes.program import where
-from compressor.passes.rules import known
+from compressor.passes.ir.program import where
+from compressor.passes.operators import known
 from torch import Tensor, nn
 
 from compressor import passes

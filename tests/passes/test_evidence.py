@@ -5,11 +5,11 @@ import re
 import pytest
 import torch
 from compressor.passes import Budget, Measured, Options
-from compressor.passes.duet import sampled
-from compressor.passes.errors import UsageError
-from compressor.passes.evidence import DATA_CRITERIA
-from compressor.passes.importance import CRITERIA, channel_scores, of_channels
-from compressor.passes.readings import readings
+from compressor.passes.base.errors import UsageError
+from compressor.passes.calibration.activation_statistics import readings
+from compressor.passes.calibration.lockstep import sampled
+from compressor.passes.importance.gradient import DATA_CRITERIA
+from compressor.passes.importance.magnitude import CRITERIA, channel_scores, of_channels
 from torch import Tensor, nn
 
 from compressor import passes

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
-from compressor.passes.state import in_float64
+from compressor.passes.ir.dtypes import in_float64
 from torch import Tensor, nn
 
 from compressor import passes

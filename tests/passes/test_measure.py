@@ -3,10 +3,10 @@
 import pytest
 import torch
 from compressor.passes import Budget, Measured, Options
-from compressor.passes.curves import DAMPING, curve
-from compressor.passes.duet import sampled
-from compressor.passes.errors import UsageError
-from compressor.passes.readings import Reading, readings
+from compressor.passes.base.errors import UsageError
+from compressor.passes.calibration.activation_statistics import Reading, readings
+from compressor.passes.calibration.lockstep import sampled
+from compressor.passes.importance.obs_curves import DAMPING, curve
 from torch import nn
 
 from compressor import passes

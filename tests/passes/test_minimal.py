@@ -1,6 +1,6 @@
 """Delta debugging: what is needed stays, what is not goes, and the count of tries is kept to."""
 
-from compressor.passes.minimal import runs, smallest
+from compressor.passes.base.minimise import runs, smallest
 
 
 def halves(items):

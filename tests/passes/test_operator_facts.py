@@ -3,22 +3,22 @@
 import ast
 from pathlib import Path
 
-from compressor.passes.rules import RULES
+from compressor.passes.operators import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
 
-RULED = ("passes/rules/", "passes/decompose.py", "passes/tracing.py")
+RULED = ("passes/operators/", "passes/frontend/decompositions.py", "passes/frontend/torch_export.py")
 """Where operators have names: their rows, and what a captured graph is cleaned of."""
 CALLED = {  # file: why it names operators
-    "passes/shrink.py": "writes the call that selects channels by index",
-    "compressor/exportable.py": "writes some calls in others, which the exporter has words for",
+    "passes/transforms/prune.py": "writes the call that selects channels by index",
+    "compressor/onnx/lowering.py": "writes some calls in others, which the exporter has words for",
 }
 SPELLED = {  # file: what strings mean there that are names of operators as well
-    "compressor/foreign.py": "functions of torch-pruning",
-    "compressor/latency/profiling.py": "kinds of kernels, and kernels that most networks have",
-    "compressor/latency/snippets.py": "kinds of kernels",
-    "compressor/metric.py": "whether more is better",
-    "compressor/metric_names.py": "whether more is better",
+    "compressor/criteria/torch_pruning.py": "functions of torch-pruning",
+    "compressor/timing/profiling.py": "kinds of kernels, and kernels that most networks have",
+    "compressor/timing/kernel_models.py": "kinds of kernels",
+    "compressor/metrics/metric.py": "whether more is better",
+    "compressor/metrics/directions.py": "whether more is better",
 }
 
 

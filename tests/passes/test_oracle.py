@@ -7,7 +7,7 @@ silence stays silent.
 
 import pytest
 import torch
-from compressor.passes.state import in_float64
+from compressor.passes.ir.dtypes import in_float64
 
 from compressor import passes
 from tests.passes.cases import CASES

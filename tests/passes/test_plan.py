@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from compressor.passes import KINDS, Budget, Options, UsageError
-from compressor.passes.curves import Curve
-from compressor.passes.importance import channel_scores
-from compressor.passes.memory import Memory
-from compressor.passes.plan import TOLERANCE, UNITS
-from compressor.passes.ranking import by_curve, by_scores
-from compressor.passes.search import Search
+from compressor.passes.cost.memory import Memory
+from compressor.passes.importance.magnitude import channel_scores
+from compressor.passes.importance.obs_curves import Curve
+from compressor.passes.importance.ranking import by_curve, by_scores
+from compressor.passes.planning.choice import TOLERANCE, UNITS
+from compressor.passes.planning.search import Search
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode

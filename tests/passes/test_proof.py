@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from compressor.passes import shrink
-from compressor.passes.sizes import Sizes
+from compressor.passes.coupling.sizes import Sizes
+from compressor.passes.transforms import prune
 from torch import Tensor, nn
 from torch.fx import Node
 
@@ -322,7 +322,7 @@ def broken_where(monkeypatch, broken: Callable[[Tensor, Tensor], bool], coupling
         return small.flip(0) if guilty else small
 
     monkeypatch.setattr(Sizes, "cut", wrong)
-    monkeypatch.setattr(shrink, "makes", lambda *given: True)
+    monkeypatch.setattr(prune, "makes", lambda *given: True)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Least squares from moments: against torch's own, and what held-out rows decide."""
 
 import torch
-from compressor.passes.regress import Moments, fit
+from compressor.passes.repair.least_squares import Moments, fit
 
 
 def rows(n, columns=6, outputs=3, blocks=2, noise=0.0, seed=0):

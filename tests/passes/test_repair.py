@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from compressor.passes import Budget, refit
-from compressor.passes.coupling import Coupling
-from compressor.passes.errors import ContractError, UsageError
-from compressor.passes.plan import Plan
-from compressor.passes.repair import Repair
+from compressor.passes import Budget
+from compressor.passes.base.errors import ContractError, UsageError
+from compressor.passes.coupling.groups import Coupling
+from compressor.passes.planning.choice import Plan
+from compressor.passes.repair import layerwise
+from compressor.passes.repair.repair import Repair
 from torch import nn
 
 from compressor import passes
@@ -341,7 +342,7 @@ def test_a_repair_for_another_plan_is_refused():
 
 @pytest.mark.parametrize("name", ["conv2d", "transposed", "strided"])
 def test_a_wide_layer_is_solved_by_channels(name, monkeypatch):
-    monkeypatch.setattr(refit, "COLUMNS", 20)
+    monkeypatch.setattr(layerwise, "COLUMNS", 20)
     first, second, x = LAYERS[name]
     with torch.no_grad():
         second.bias.zero_()
@@ -352,7 +353,7 @@ def test_a_wide_layer_is_solved_by_channels(name, monkeypatch):
 
 
 def test_a_wide_layer_that_cannot_be_solved_says_so(monkeypatch):
-    monkeypatch.setattr(refit, "COLUMNS", 3)
+    monkeypatch.setattr(layerwise, "COLUMNS", 3)
     first, second, x = LAYERS["linear"]
     _, result = repaired(Twice(doubled(first), second), x, "first.weight[0]", [4, 5, 6, 7])
     assert "more than can be solved" in result.layers[-1].why

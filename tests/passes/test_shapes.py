@@ -6,14 +6,14 @@ from typing import ClassVar
 
 import pytest
 import torch
-from compressor.passes.contract import PassResult
-from compressor.passes.rebuild import clone, with_tensors
-from compressor.passes.shapes import OPEN, infer
+from compressor.passes.ir.pass_base import PassResult
+from compressor.passes.ir.rebuild import clone, with_tensors
+from compressor.passes.ir.shapes import OPEN, infer
 from torch import Tensor, nn
 
 from benchmarks.cases import CATALOG, SUITES, VISION
 from compressor import passes
-from compressor.inputs import as_call
+from compressor.loading.calls import as_call
 from tests.passes.networks import NETWORKS
 from tests.passes.support import coupled, random_plan, shrunk, uniform_plan
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from compressor.passes.kept import makes
-from compressor.passes.modes import Shrunk
-from compressor.passes.state import in_float64
+from compressor.passes.coupling.kept_indices import makes
+from compressor.passes.ir.dtypes import in_float64
+from compressor.passes.ir.modes import Shrunk
 from torch import Tensor, nn
 
 from compressor import passes
@@ -98,8 +98,8 @@ def test_a_plan_of_another_program_is_refused():
 
 def test_a_step_that_breaks_its_promise_is_found_out(monkeypatch):
     plan = random_plan(coupled("odd"), seed=1)
-    cut = passes.sizes.Sizes.cut
-    monkeypatch.setattr(passes.sizes.Sizes, "cut", lambda *args: cut(*args)[:-1])
+    cut = passes.coupling.sizes.Sizes.cut
+    monkeypatch.setattr(passes.coupling.sizes.Sizes, "cut", lambda *args: cut(*args)[:-1])
     with pytest.raises(
         passes.ContractError, match=r"linear at second .* does not fit what it is given"
     ):

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from compressor.passes.contract import Sequential, entry
-from compressor.passes.errors import UsageError
-from compressor.passes.log import Log
-from compressor.passes.rebuild import clone
-from compressor.passes.registry import PASSES
-from compressor.passes.spec import options_of, parsed, said, spec
+from compressor.passes.base.errors import UsageError
+from compressor.passes.ir.log import Log
+from compressor.passes.ir.pass_base import Sequential, entry
+from compressor.passes.ir.rebuild import clone
+from compressor.passes.ir.spec import options_of, parsed, said, spec
+from compressor.passes.pipeline.registry import PASSES
 
 from compressor import passes
 from tests.passes.support import coupled, random_plan

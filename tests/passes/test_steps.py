@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from compressor.passes import Budget, Measured, Options
-from compressor.passes.errors import UsageError
-from compressor.passes.steps import inflated
-from compressor.passes.timed import Timed
+from compressor.passes.base.errors import UsageError
+from compressor.passes.cost.latency import Timed
+from compressor.passes.pipeline.multi_step import inflated
 from torch import nn
 
 from compressor import passes

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from compressor.passes.threads import SMALL, suited
+from compressor.passes.base.threads import SMALL, suited
 
 
 @pytest.mark.parametrize(("macs", "wanted"), [(SMALL - 1, 1), (SMALL, 2), (100 * SMALL, 2)])

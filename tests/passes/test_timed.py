@@ -7,13 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from compressor.passes import Budget, Options, UsageError
-from compressor.passes.memory import Memory
-from compressor.passes.timed import Reading, Timed
-from compressor.passes.work import Kernel, works
+from compressor.passes.cost.kernels import Kernel, works
+from compressor.passes.cost.latency import Reading, Timed
+from compressor.passes.cost.memory import Memory
 from torch import Tensor, nn
 
 from compressor import passes
-from compressor.latency.snippets import BUILDERS, weights
+from compressor.timing.kernel_models import BUILDERS, weights
 from models._random import normal, seeded
 
 NONE = torch.zeros(0, dtype=torch.long)
@@ -182,8 +182,8 @@ def test_the_plan_loses_as_little_as_the_best_of_all(ratio):
     coupling = coupling_of()
     timed = Timed(coupling, stairs)
     plan = passes.choose(coupling, Budget(latency=ratio), Options(), time=timed)
-    from compressor.passes.importance import channel_scores
-    from compressor.passes.ranking import by_scores
+    from compressor.passes.importance.magnitude import channel_scores
+    from compressor.passes.importance.ranking import by_scores
 
     scores = channel_scores(coupling, "l2", 0)
     rankings = [by_scores(group, scores) for group in coupling.groups]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from compressor.passes import Budget, Measured, Options
-from compressor.passes.agreement import lead
-from compressor.passes.errors import UsageError
-from compressor.passes.trial import best, candidates
+from compressor.passes.base.errors import UsageError
+from compressor.passes.calibration.divergence import lead
+from compressor.passes.pipeline.select_plan import best, candidates
 from torch import nn
 
 from compressor import passes

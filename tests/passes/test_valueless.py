@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from compressor.passes.importance import BLOCK, channel_scores
-from compressor.passes.valueless import has_values
+from compressor.passes.importance.magnitude import BLOCK, channel_scores
+from compressor.passes.ir.fake_weights import has_values
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -142,7 +142,7 @@ def test_cutting_and_proving_refuse_a_program_without_values():
 def test_scores_are_summed_block_by_block(monkeypatch):
     coupling = passes.couple(capture(residual.residual(), residual.example_inputs()))
     whole = channel_scores(coupling, "l2")
-    monkeypatch.setattr("compressor.passes.importance.BLOCK", 100)
+    monkeypatch.setattr("compressor.passes.importance.magnitude.BLOCK", 100)
     assert BLOCK > 100
     torch.testing.assert_close(channel_scores(coupling, "l2"), whole)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cases import Case
-from compressor.optional import torchvision
+from compressor.base.optional import torchvision
 from models._random import normal, seeded, tokens
 
 Settings = Mapping[str, Any]

@@ -5,35 +5,35 @@ from benchmarks.faults.planted import Fault
 CAPTURE = [
     Fault(
         "calls without users are dropped, also those that write in place",
-        "tracing.py",
+        "frontend/torch_export.py",
         'unread = node.op == "get_attr" and not node.users',
         'unread = node.op in ("get_attr", "call_function") and not node.users',
         ("case:copy_into_a_slice", "case:zeros_written", "case:add_"),
     ),
     Fault(
         "a graph inside the graph gets its inputs in reverse",
-        "tracing.py",
+        "frontend/torch_export.py",
         "twins = dict(zip(inputs, node.args[place + 1 :], strict=True))",
         "twins = dict(zip(inputs, node.args[place + 1 :][::-1], strict=True))",
         ("own:parts", "case:gradients_off"),
     ),
     Fault(
         "of a graph inside the graph the first result is all",
-        "tracing.py",
+        "frontend/torch_export.py",
         "user.replace_all_uses_with(results[index])",
         "user.replace_all_uses_with(results[0])",
         ("own:parts",),
     ),
     Fault(
         "tied tensors get the name of another",
-        "tracing.py",
+        "frontend/torch_export.py",
         "owner = {id(tensors[name]): name for name in sorted(read)}",
         "owner = {id(tensors[name]): sorted(read)[0] for name in sorted(read)}",
         ("case:embedding_tied",),
     ),
     Fault(
         "a model is captured in training mode",
-        "tracing.py",
+        "frontend/torch_export.py",
         "    model.eval()\n    try",
         "    model.train()\n    try",
         networks=("network:residual", "case:batch_norm"),
@@ -43,44 +43,44 @@ CAPTURE = [
 PLAN = [
     Fault(
         "one of the cells of a group loses nothing",
-        "search.py",
+        "planning/search.py",
         "gone = [cell[:count] for order, count in pairs for cell in order]",
         "gone = [c[:count] for order, count in pairs for c in order[: max(len(order) - 1, 1)]]",
     ),
     Fault(
         "only one of the cells of a group shrinks",
-        "search.py",
+        "planning/search.py",
         "gone = [cell[:count] for order, count in pairs for cell in order]",
         "gone = [cell[:count] for order, count in pairs for cell in order[:1]]",
     ),
     Fault(
         "ranks stand for channels",
-        "ranking.py",
+        "importance/ranking.py",
         "tuple(cell[torch.argsort(scores[cell], stable=True)] for cell in group.cells)",
         "tuple(torch.argsort(scores[cell], stable=True) for cell in group.cells)",
     ),
     Fault(
         "the most important channels go first",
-        "ranking.py",
+        "importance/ranking.py",
         "tuple(cell[torch.argsort(scores[cell], stable=True)] for cell in group.cells)",
         "tuple(cell[torch.argsort(-scores[cell], stable=True)] for cell in group.cells)",
     ),
     Fault(
         "a group may lose everything",
-        "search.py",
+        "planning/search.py",
         "kept = [n for n in range(group.size, 0, -1) if n == group.size or n % unit == 0]\n"
         "        return [group.size - n for n in kept if n >= least or n == group.size]",
         "return list(range(group.size + 1))",
     ),
     Fault(
         "cells lose one channel more in every other row",
-        "search.py",
+        "planning/search.py",
         "gone = [cell[:count] for order, count in pairs for cell in order]",
         "gone = [cell[: count + i % 2] for order, count in pairs for i, cell in enumerate(order)]",
     ),
     Fault(
         "scores are those of the next channel",
-        "importance.py",
+        "importance/magnitude.py",
         "return total.index_add(0, owner, score[classes])",
         "return total.index_add(0, owner, score[classes]).roll(1)",
     ),
@@ -89,68 +89,68 @@ PLAN = [
 SIZES = [
     Fault(
         "splits that share an axis are looked at one by one",
-        "sizes.py",
+        "coupling/sizes.py",
         "            if other_axes & axes:\n",
         "            if other_axes == axes:\n",
     ),
     Fault(
         "a position stays if one of its labels stays",
-        "sizes.py",
+        "coupling/sizes.py",
         "                stays = stays & self._stays(array)\n            self",
         "                stays = stays | self._stays(array)\n            self",
     ),
     Fault(
         "every axis of a split has the size of its rows",
-        "sizes.py",
+        "coupling/sizes.py",
         "return rectangle(self.mask(arrays, axes))[axes.index(axis)]",
         "return rectangle(self.mask(arrays, axes))[0]",
     ),
     Fault(
         "an index is kept only if it is kept in every row",
-        "sizes.py",
+        "coupling/sizes.py",
         "return stays.movedim(axes.index(axis), 0).reshape(value.shape[axis], -1).any(1)",
         "return stays.movedim(axes.index(axis), 0).reshape(value.shape[axis], -1).all(1)",
     ),
     Fault(
         "the first index is always kept",
-        "sizes.py",
+        "coupling/sizes.py",
         "return stays.movedim(axes.index(axis), 0).reshape(value.shape[axis], -1).any(1)",
         "k = stays.movedim(axes.index(axis), 0).reshape(value.shape[axis], -1).any(1).roll(1)\n"
         "                return k",
     ),
     Fault(
         "axes come back in another order after a cut",
-        "sizes.py",
+        "coupling/sizes.py",
         "order = [*axes, *rest]\n",
         "order = [*rest, *axes]\n",
     ),
     Fault(
         "only the first shrinking axis of a tensor is cut",
-        "sizes.py",
+        "coupling/sizes.py",
         "                continue\n            index",
         "                break\n            index",
     ),
     Fault(
         "kept indices are sorted in descending order",
-        "sizes.py",
+        "coupling/sizes.py",
         "index = torch.from_numpy(np.flatnonzero(stays.numpy()))",
         "index = torch.from_numpy(np.flatnonzero(stays.numpy())[::-1].copy())",
     ),
     Fault(
         "a cut keeps the neighbours of what it should keep",
-        "sizes.py",
+        "coupling/sizes.py",
         "index = torch.from_numpy(np.flatnonzero(stays.numpy()))",
         "index = torch.from_numpy(np.flatnonzero(np.roll(stays.numpy(), 1)))",
     ),
     Fault(
         "a cut keeps as many as it should, the first ones",
-        "sizes.py",
+        "coupling/sizes.py",
         "index = torch.from_numpy(np.flatnonzero(stays.numpy()))",
         "index = torch.arange(int(stays.sum()))",
     ),
     Fault(
         "the rows of a ragged cut are all cut like the first",
-        "sizes.py",
+        "coupling/sizes.py",
         "index = torch.from_numpy(np.flatnonzero(stays.numpy()))",
         "if stays.dim() == 2:\n"
         "                first = stays[stays.any(1)][:1]\n"
@@ -159,7 +159,7 @@ SIZES = [
     ),
     Fault(
         "masks are remembered by their axes",
-        "sizes.py",
+        "coupling/sizes.py",
         "key = tuple(id(array) for array in arrays)",
         "key = tuple(n for array in arrays for n in array.shape)",
         ("network:residual", "network:grouped"),
@@ -169,37 +169,37 @@ SIZES = [
 KEPT = [
     Fault(
         "removed indices are published as kept",
-        "kept.py",
+        "coupling/kept_indices.py",
         "return union.nonzero().flatten().tolist()",
         "return (~union).nonzero().flatten().tolist()",
     ),
     Fault(
         "kept indices are published in descending order",
-        "kept.py",
+        "coupling/kept_indices.py",
         "return union.nonzero().flatten().tolist()",
         "return union.nonzero().flatten().tolist()[::-1]",
     ),
     Fault(
         "kept indices are counted from one",
-        "kept.py",
+        "coupling/kept_indices.py",
         "return union.nonzero().flatten().tolist()",
         "return (union.nonzero().flatten() + 1).tolist()",
     ),
     Fault(
         "all rows are published with the entries of the first",
-        "kept.py",
+        "coupling/kept_indices.py",
         "return [row.nonzero().flatten().tolist() for row in whole if bool(row.any())]",
         "return [whole[0].nonzero().flatten().tolist() for row in whole if bool(row.any())]",
     ),
     Fault(
         "ragged rows are published from the last to the first",
-        "kept.py",
+        "coupling/kept_indices.py",
         "return [row.nonzero().flatten().tolist() for row in whole if bool(row.any())]",
         "return [row.nonzero().flatten().tolist() for row in whole if bool(row.any())][::-1]",
     ),
     Fault(
         "the kept indices of one dimension are published for the next",
-        "kept.py",
+        "coupling/kept_indices.py",
         "            dims.append(_kept_along(sizes, value, axis))\n",
         "            dims.insert(0, _kept_along(sizes, value, axis))\n",
     ),
@@ -208,14 +208,14 @@ KEPT = [
 SHRINK = [
     Fault(
         "buffers are not cut",
-        "shrink.py",
+        "transforms/prune.py",
         "small = sizes.cut(tensor.detach(), coupling.state[name])",
         "small = sizes.cut(tensor.detach(), coupling.state[name]) "
         "if isinstance(tensor, nn.Parameter) else tensor",
     ),
     Fault(
         "running variances are not cut at the right places",
-        "shrink.py",
+        "transforms/prune.py",
         "small = sizes.cut(tensor.detach(), coupling.state[name])",
         "small = sizes.cut(tensor.detach(), coupling.state[name])\n"
         "            if name.endswith('running_var'):\n"
@@ -223,7 +223,7 @@ SHRINK = [
     ),
     Fault(
         "biases are not cut at the right places",
-        "shrink.py",
+        "transforms/prune.py",
         "small = sizes.cut(tensor.detach(), coupling.state[name])",
         "small = sizes.cut(tensor.detach(), coupling.state[name])\n"
         "            if name.endswith('bias'):\n"
@@ -231,7 +231,7 @@ SHRINK = [
     ),
     Fault(
         "the transpose of a square weight is cut",
-        "shrink.py",
+        "transforms/prune.py",
         "small = sizes.cut(tensor.detach(), coupling.state[name])",
         "whole = tensor.detach()\n"
         "            square = whole.dim() == 2 and whole.shape[0] == whole.shape[1]\n"
@@ -239,53 +239,53 @@ SHRINK = [
     ),
     Fault(
         "tensors of one set of labels share their values",
-        "shrink.py",
+        "transforms/prune.py",
         "        key = id(coupling.state[name])\n",
         "        key = hash(tuple(coupling.state[name].shape))\n",
         ("network:residual", "network:encoder"),
     ),
     Fault(
         "a tied weight is cut once for each name",
-        "shrink.py",
+        "transforms/prune.py",
         "        if key not in done:\n            small",
         "        if True:\n            small",
         ("case:embedding_tied", "case:shared_twice"),
     ),
     Fault(
         "parameters become constants",
-        "shrink.py",
+        "transforms/prune.py",
         "            wrap = isinstance(tensor, nn.Parameter)\n",
         "            wrap = False\n",
     ),
     Fault(
         "literals change only where all sizes change",
-        "shrink.py",
+        "transforms/prune.py",
         "    if all(sizes.shape(v) == v.shape for v in [*call.values, *results]):",
         "    if any(sizes.shape(v) == v.shape for v in [*call.values, *results]):",
     ),
     Fault(
         "literals follow the results, not the arguments",
-        "shrink.py",
+        "transforms/prune.py",
         "    if all(sizes.shape(v) == v.shape for v in [*call.values, *results]):",
         "    if all(sizes.shape(v) == v.shape for v in results):",
     ),
     Fault(
         "sizes that are inferred become those of the example",
-        "shrink.py",
+        "transforms/prune.py",
         "            result.append(-1 if was == -1 else int(after))",
         "            result.append(int(after))",
         ("case:linear_to_picture", "case:window_partition", "case:heads_in_the_batch"),
     ),
     Fault(
         "symbolic sizes become those of the example",
-        "shrink.py",
+        "transforms/prune.py",
         "            result.append(was if before == after else _scaled(twin, was, before, after))",
         "            result.append(int(after))",
         ("case:heads_in_the_batch", "case:attention_in_the_batch", "case:view", "model:window"),
     ),
     Fault(
         "symbolic sizes are not scaled",
-        "shrink.py",
+        "transforms/prune.py",
         "            result.append(was if before == after else _scaled(twin, was, before, after))",
         "            result.append(was)",
         (
@@ -297,7 +297,7 @@ SHRINK = [
     ),
     Fault(
         "symbolic sizes are scaled the other way round",
-        "shrink.py",
+        "transforms/prune.py",
         "        many = graph.call_function(operator.mul, (size, after // common))\n"
         "        return graph.call_function(operator.floordiv, (many, before // common))",
         "        many = graph.call_function(operator.mul, (size, before // common))\n"
@@ -311,7 +311,7 @@ SHRINK = [
     ),
     Fault(
         "literals get the place of their neighbour",
-        "shrink.py",
+        "transforms/prune.py",
         "        elif argument.kwarg_only:\n"
         "            kwargs[argument.name] = raw[argument.name]\n"
         "        else:\n            args.append(raw[argument.name])\n",
@@ -320,45 +320,45 @@ SHRINK = [
     ),
     Fault(
         "a selection counts from one",
-        "shrink.py",
+        "transforms/prune.py",
         "    place = before.cumsum(0) - 1\n",
         "    place = before.cumsum(0).clamp(max=int(before.sum()) - 1)\n",
     ),
     Fault(
         "a selection is in ascending order",
-        "shrink.py",
+        "transforms/prune.py",
         "    index = place[gather.source[after]]\n",
         "    index = place[gather.source[after]].sort().values\n",
     ),
     Fault(
         "a selection is of the positions that were in front",
-        "shrink.py",
+        "transforms/prune.py",
         "    index = place[gather.source[after]]\n",
         "    index = place[gather.source[before]]\n",
     ),
     Fault(
         "a selection picks from axis 1",
-        "shrink.py",
+        "transforms/prune.py",
         "aten.index_select.default, (entry, gather.axis, constant)",
         "aten.index_select.default, (entry, 1, constant)",
         ("case:channel_shuffle_of_tokens",),
     ),
     Fault(
         "a selection is made though nothing went",
-        "shrink.py",
+        "transforms/prune.py",
         "    if bool(before.all()):\n        return []\n",
         "",
     ),
     Fault(
         "selections share one index",
-        "shrink.py",
+        "transforms/prune.py",
         "name = f\"gather_{len([key for key in state if key.startswith('gather_')])}\"",
         'name = "gather_0"',
         ("case:channel_shuffle_twice", "model:shuffle"),
     ),
     Fault(
         "other names of tied tensors are lost",
-        "rebuild.py",
+        "ir/rebuild.py",
         "    for alias, name in program.aliases.items():\n"
         "        attach(module, alias, state[name])\n",
         "",

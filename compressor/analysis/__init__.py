@@ -1,0 +1,1 @@
+"""Looks at a network without a release: `inspect`, `plan`, `sensitivity`."""

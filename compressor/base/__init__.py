@@ -1,0 +1,1 @@
+"""What everything else stands on: messages, optional packages, what comes from outside, memory."""

@@ -1,0 +1,1 @@
+"""ONNX models: export, lowering, simplification, sessions, and how far outputs are from torch."""

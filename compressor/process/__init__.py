@@ -1,0 +1,1 @@
+"""Processes: children and their end, time limits, exit codes, progress, temporary folders."""

@@ -1,0 +1,1 @@
+"""The folder that a build writes, and its readers: verify, load, shards, replay, decrypt."""

@@ -1,0 +1,2 @@
+"""What everything else stands on: errors, threads, log messages of libraries, text that is safe to
+show, and delta debugging."""

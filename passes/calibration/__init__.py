@@ -1,0 +1,1 @@
+"""What calibration inputs tell: second moments of activations, and how far outputs are apart."""

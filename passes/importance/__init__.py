@@ -1,0 +1,1 @@
+"""Which channels go first, and what leaving them out costs."""

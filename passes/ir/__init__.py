@@ -1,0 +1,1 @@
+"""The intermediate representation: a `Program`, and the contract, specs and log of passes."""

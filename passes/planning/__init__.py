@@ -1,0 +1,1 @@
+"""From a budget to a plan: targets, options, and the choice of channels."""

@@ -1,0 +1,1 @@
+"""Removing equals silencing, in float64: the silenced reference, and the comparison."""
