@@ -117,9 +117,9 @@ def run_fuzz(
     add: Annotated[bool, typer.Option(help="to what is recorded, not in its place")] = False,
 ) -> None:
     """Random networks: removing equals silencing in every one, or there is a reason."""
-    from benchmarks.fuzz.run import inflated, kept, run
-    from benchmarks.fuzz.tally import Tally, show
-    from benchmarks.fuzz.wrong import planted, summary
+    from tests.tools.fuzz.run import inflated, kept, run
+    from tests.tools.fuzz.tally import Tally, show
+    from tests.tools.fuzz.wrong import planted, summary
 
     tally = run(seed, count, onnx, jobs, kept(genomes))
     tally.inflated = inflated(seed, inflate)
@@ -143,9 +143,9 @@ def run_faults(
     record: Annotated[bool, typer.Option(help="write benchmarks/results/faults.json")] = True,
 ) -> None:
     """Faults planted in the passes, one at a time: does the proof find them?"""
-    from benchmarks.faults.networks import names
-    from benchmarks.faults.runner import Row, run, score, table, to_json
-    from benchmarks.faults.tables import FAULTS
+    from tests.tools.faults.networks import names
+    from tests.tools.faults.runner import Row, run, score, table, to_json
+    from tests.tools.faults.tables import FAULTS
 
     chosen = [
         fault
@@ -199,7 +199,7 @@ def run_reliability(
     record: Annotated[bool, typer.Option(help="write benchmarks/results/reliability.json")] = True,
 ) -> None:
     """Kills, full disks, power failures, malformed files, hostile folders: what must not happen."""
-    from benchmarks.reliability.run import PARTS, Amounts, bad, run
+    from tests.tools.reliability.run import PARTS, Amounts, bad, run
 
     parts = [one for one in PARTS if fnmatch.fnmatchcase(one, only)]
     if not parts:

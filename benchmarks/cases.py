@@ -1,7 +1,5 @@
 """What is compressed: the reference models, and torchvision's with random weights."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -10,20 +8,7 @@ from compressor.base.optional import torchvision
 from compressor.loading import load_inputs, load_model
 from models._random import normal, seeded
 from models.catalog import CATALOG
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network to shrink: `make` gives the model and its example inputs, as `compress` takes them.
-
-    `frozen` is part of the reason that the report must give where nothing, or too little, can go.
-    """
-
-    name: str
-    make: Callable[[], tuple[nn.Module, Any]]
-    family: str = ""
-    frozen: str = ""
-
+from models.zoo.cases import Case
 
 VISION = (
     "resnet50",

@@ -15,11 +15,11 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from benchmarks.cases import Case
 from compressor import Budget, Built, compress
 from compressor.loading.calls import at_batch
 from compressor.onnx.runtime import OnnxModel
 from compressor.process.progress import Watch
+from models.zoo.cases import Case
 
 BATCHES = (1, 2, 5)
 LEAST_GONE = 0.35

@@ -18,11 +18,11 @@ import torch
 from compressor.passes.base.errors import CompressError, GateError
 
 from benchmarks.apart import TooSlow, within
-from benchmarks.cases import Case
 from benchmarks.coverage import onnxsim_peer, torch_pruning_peer, zoo
 from benchmarks.coverage.outcome import LEAST_GONE, OURS, Outcome
 from compressor import Budget, Built, compress
 from compressor.process.progress import Watch
+from models.zoo.cases import Case
 
 SECONDS = 240
 """From the live module to the proof, in CPU seconds: 120 s on two cores."""

@@ -13,13 +13,13 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from benchmarks.apart import apart
-from benchmarks.cases import Case
 from benchmarks.coverage import zoo
 from benchmarks.coverage.child import main
 from benchmarks.coverage.outcome import OURS, Outcome, read, rows
 from benchmarks.coverage.score import summary
 from benchmarks.recording import write
 from compressor.process.environment import environment
+from models.zoo.cases import Case
 
 WARM = (
     "torch.export",

@@ -3,13 +3,13 @@
 import importlib
 from collections.abc import Callable
 
-from benchmarks.cases import Case
+from models.zoo.cases import Case
 
 HOMES = {
-    "torchvision": "benchmarks.coverage.torchvision_zoo",
-    "timm": "benchmarks.coverage.timm_zoo",
-    "transformers": "benchmarks.coverage.transformers_zoo",
-    "ops": "benchmarks.coverage.ops",
+    "torchvision": "models.zoo.torchvision_zoo",
+    "timm": "models.zoo.timm_zoo",
+    "transformers": "models.zoo.transformers_zoo",
+    "ops": "models.zoo.operators",
 }
 ZOOS = tuple(HOMES)
 EXPORTED_EVERY = {"timm": 5}

@@ -1,0 +1,1 @@
+"""Corpora: networks of libraries, and small ones for single operators."""
