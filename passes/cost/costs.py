@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..coupling.groups import Coupling
 from ..coupling.propagate import results_of
+from ..ir.call import Factor
 from ..ir.labels import Value
 from ..operators import rule_for
-from ..operators.table import Factor
 from .dimensions import NONE, Factors
 
 KINDS = ("channels", "macs", "params", "bytes")

@@ -19,8 +19,9 @@ from torch.fx import Node
 
 from ..coupling.groups import Coupling
 from ..coupling.propagate import results_of
+from ..ir.call import Call
 from ..ir.labels import Value
-from ..operators import Call, row_of
+from ..operators import row_of
 from ..operators.kernels import Fusion, Product, elementwise
 
 

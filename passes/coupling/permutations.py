@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..ir.aliases import is_view, is_written_later
+from ..ir.call import Call
 from ..ir.labels import Value, compact, varying
-from ..operators import Call, row_of
+from ..operators import row_of
 from ..operators.table import position_ids
 from .propagate import Trace
 

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
+from ..ir.call import Call
 from ..ir.fake_weights import place
 from ..ir.labels import Ledger, Value, varying
 from ..ir.program import Program, by_name, hint, operator_name, shape_of
-from ..operators import Call, row_of
+from ..operators import row_of
 from ..operators.contraction import convolution
 
 

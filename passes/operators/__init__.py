@@ -10,6 +10,7 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import Node
 
+from ..ir.call import Call, Result
 from ..ir.labels import Ledger
 from . import (
     contraction,
@@ -23,9 +24,9 @@ from . import (
     recurrent,
     reduction,
 )
-from .table import Call, Resizing, Result, Rule, RuleTable
+from .table import Resizing, Rule, RuleTable
 
-__all__ = ["ONNX", "RULES", "Call", "Resizing", "Rule", "known", "row_of", "rule_for"]
+__all__ = ["ONNX", "RULES", "Resizing", "Rule", "known", "row_of", "rule_for"]
 
 FAMILIES = (
     movement,

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
+from ..ir.call import Call, Factor, is_transposed
 from ..ir.labels import Ledger, Value, reshaped, varying
 from . import kernels, regressions
 from .kernels import Fusion
 from .references import masked, silent
-from .table import Call, Factor, Resizing, Rule, RuleTable, is_transposed, overloads
+from .table import Resizing, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
 Letters = Sequence[Hashable]

@@ -7,12 +7,13 @@ btc->bct        one operand: a transpose, or a sum
 
 import torch
 
+from ..ir.call import Call, Factor
 from ..ir.labels import Ledger, Value
 from . import regressions
 from .contraction import contract, summed
 from .kernels import Row, elementwise
 from .references import masked
-from .table import Call, Factor, Rule, RuleTable
+from .table import Rule, RuleTable
 
 aten = torch.ops.aten
 

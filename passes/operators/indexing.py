@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ir.call import Call, Result
 from ..ir.labels import Ledger, Value, varying
 from ..ir.program import fetch
 from .kernels import nothing
 from .references import silent
-from .table import Call, Result, Rule, RuleTable, overloads
+from .table import Rule, RuleTable, overloads
 
 aten = torch.ops.aten
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ir.call import Call
 from ..ir.labels import Ledger, Value, varying
 from .kernels import Fusion, nothing
 from .movement import output_sizes
-from .table import Call, Resizing, Rule, RuleTable
+from .table import Resizing, Rule, RuleTable
 
 aten = torch.ops.aten
 

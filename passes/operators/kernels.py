@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..ir.call import Call, Factor, is_transposed
 from ..ir.labels import Value
-from .table import Call, Factor, is_transposed
 
 Product = tuple[Factor, ...]
 Row = Iterator[tuple[str, tuple[tuple[str, Any], ...], tuple[Product, ...], int]]

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..ir.aliases import is_written_later
+from ..ir.call import Call, Result
 from ..ir.labels import Ledger, Value, reshaped, varying
 from .kernels import nothing
-from .table import Call, Move, Resize, Resizing, Result, Rule, RuleTable, overloads
+from .table import Move, Resize, Resizing, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
 

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..ir.call import Call
 from ..ir.labels import Ledger, Value
 from ..ir.program import shape_of
 from . import batch_norm, kernels, references
 from .contraction import summed
 from .kernels import NORM
-from .table import Call, Resizing, Rule, RuleTable, overloads
+from .table import Resizing, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from ..ir.call import Call
 from ..ir.labels import Ledger, Value
 from .movement import in_full, moved, row
-from .table import Call, Rule, RuleTable
+from .table import Rule, RuleTable
 
 aten = torch.ops.aten
 

@@ -8,10 +8,11 @@ Most carry torch's own `pointwise` tag and need no row here (see `rule_for`).
 
 import torch
 
+from ..ir.call import Call
 from ..ir.labels import Ledger, Value
 from .kernels import ADDITION, RELU, Fusion
 from .references import silent
-from .table import Call, Rule, RuleTable, overloads
+from .table import Rule, RuleTable, overloads
 
 aten = torch.ops.aten
 

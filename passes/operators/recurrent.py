@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..ir.call import Call, Factor, Result
 from ..ir.labels import Ledger, Value, varying
 from . import regressions
 from .references import silent
-from .table import Call, Factor, Result, Rule, RuleTable
+from .table import Rule, RuleTable
 
 aten = torch.ops.aten
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 import torch
 from torch._ops import OpOverload
 
+from ..ir.call import Call, Result
 from ..ir.labels import Ledger, Value
 from . import kernels, references
 from .kernels import Fusion, KernelRow
-from .table import Call, Result, Rule, RuleTable, overloads
+from .table import Rule, RuleTable, overloads
 
 aten = torch.ops.aten
 Label = Callable[[Ledger, Call], Result]

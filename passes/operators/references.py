@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ir.call import Call
 from ..ir.labels import Value
-from .table import Call
 
 Given = Mapping[str, Any]
 """The arguments of the call as it runs, by name."""

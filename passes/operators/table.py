@@ -12,102 +12,19 @@ alias      is the result a view of the memory of its input, always or at times?
 Whether a call follows train mode is said by the names of its arguments (`ir/modes.py`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.fx import Node
 
+from ..ir.call import Call, Factor, Result, Shape
 from ..ir.labels import Ledger, Value
-from ..ir.program import hint
-
-if TYPE_CHECKING:
-    from .kernels import Fusion, KernelRow
-    from .references import Reference
-    from .regressions import Regression
-
-Shape = tuple[int, ...]
-Result = Value | list[Value]
-Factor = tuple[Value, int]
-"""The size of one axis of one value."""
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One operator call with its arguments by the names of the operator's schema.
-
-    Tensors are `Value`s and symbolic sizes are the numbers of the example.
-    """
-
-    node: Node
-    given: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.given[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self.given.get(name, default)
-
-    @property
-    def op(self) -> OpOverload:
-        assert isinstance(self.node.target, OpOverload)
-        return self.node.target
-
-    @property
-    def x(self) -> Value:
-        """The first tensor argument."""
-        for value in self.given.values():
-            if isinstance(value, Value):
-                return value
-        raise LookupError(f"{self.node} takes no tensor")
-
-    @property
-    def values(self) -> list[Value]:
-        """All tensor arguments, those in lists too, in the order of the schema."""
-        found: list[Value] = []
-        for value in self.given.values():
-            members = value if isinstance(value, list | tuple) else [value]
-            found += [member for member in members if isinstance(member, Value)]
-        return found
-
-    @property
-    def shape(self) -> Shape:
-        """Sizes of the (only) result."""
-        return self.shapes[0]
-
-    @property
-    def shapes(self) -> list[Shape]:
-        """Sizes of every result."""
-        val = self.node.meta["val"]
-        members = val if isinstance(val, list | tuple) else [val]
-        return [tuple(hint(s) for s in member.shape) for member in members if member is not None]
-
-    def rerun(self, first: Tensor) -> Any:
-        """The operator itself, on another first argument."""
-        args, kwargs = [first], {}
-        for argument in self.op._schema.arguments[1:]:
-            if argument.kwarg_only:
-                kwargs[argument.name] = self.given[argument.name]
-            else:
-                args.append(self.given[argument.name])
-        return self.op(*args, **kwargs)
-
-    def axis(self, name: str = "dim", rank: int | None = None) -> int:
-        """The argument `name` as an axis counted from the front."""
-        rank = self.x.rank if rank is None else rank
-        axis = int(self[name])
-        return axis % max(rank, 1)
-
-    def axes(self, name: str = "dim") -> list[int]:
-        """The argument `name` as a list of axes; all of them where it is empty or not given."""
-        axes = self.get(name)
-        if axes is None or axes == []:
-            return list(range(self.x.rank))
-        members = axes if isinstance(axes, list | tuple) else [axes]
-        return [int(axis) % max(self.x.rank, 1) for axis in members]
+from .kernels import Fusion, KernelRow
+from .references import Reference
+from .regressions import Regression
 
 
 class Resizing:
@@ -159,15 +76,15 @@ class Rule:
     resize: Resize | None = None
     move: Move | None = None
     macs: Macs | None = None
-    kernel: "KernelRow | None" = None
+    kernel: KernelRow | None = None
     """What a runtime computes; None for one pass over the largest of its values."""
-    fusion: "Fusion | None" = None
+    fusion: Fusion | None = None
     onnx: str = ""
     """The ONNX operator that one pass over its values is timed as; "" for any other."""
-    regression: "Regression | None" = None
+    regression: Regression | None = None
     view: bool = False
     """Whether it makes no numbers of its own."""
-    reference: "Reference | None" = None
+    reference: Reference | None = None
     """What the silenced original gives; None where silence stays silent."""
     reorders: Literal["", "order", "positions"] = ""
     """Whether it picks positions of an axis in a way that literals cannot follow. Where it counts
@@ -205,11 +122,6 @@ def _takes_tensors(op: OpOverload) -> bool:
     tensors = any(isinstance(one.type, torch.TensorType) for one in arguments)
     outside = any(one.is_out or one.name == "generator" for one in arguments)
     return tensors and not outside
-
-
-def is_transposed(call: Call) -> bool:
-    """Whether a convolution is a transposed one."""
-    return bool(call.get("transposed", False)) or "transpose" in call.op._schema.name
 
 
 def position_ids(value: Value, axis: int) -> Tensor:

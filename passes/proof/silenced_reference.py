@@ -17,9 +17,10 @@ from torch.fx import GraphModule, Interpreter, Node
 from ..coupling.groups import Coupling
 from ..coupling.propagate import results_of
 from ..coupling.sizes import Sizes
+from ..ir.call import Call
 from ..ir.labels import Value
 from ..ir.program import variances
-from ..operators import Call, rule_for
+from ..operators import rule_for
 from ..operators.references import masked
 
 
