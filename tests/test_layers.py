@@ -1,4 +1,5 @@
-"""Imports point one way: passes <- compressor <- benchmarks, and nothing heavy is loaded early.
+"""Imports point one way: passes <- compressor <- benchmarks, and room by room in each; nothing heavy
+is loaded early.
 
 Nothing here needs torch."""
 
@@ -29,6 +30,20 @@ EXCEPT = {
     ("compressor/__init__.py", "passes"),  # what type checkers see, see its comment
     ("benchmarks/__main__.py", "tests"),  # its commands for the fuzzer and the like, imported late
 }
+
+ROOMS = {  # folder: its rooms, each of which may import those before it
+    "passes": (
+        *("base", "ir", "operators", "frontend", "coupling", "calibration", "cost", "importance"),
+        *("planning", "transforms", "repair", "proof", "pipeline"),
+    ),
+    "compressor": (
+        *("base", "storage", "process", "loading", "config", "onnx", "metrics", "bench", "align"),
+        *("timing", "report", "explain", "gate", "train", "criteria", "result", "release"),
+        *("pipeline", "analysis", "latency", "debug", "pytest_plugin", "cli", "__main__"),
+    ),
+}
+LARGEST = 15
+"""Modules in a folder, at most."""
 
 HEAVY = {"torch", "torch_pruning", "onnxruntime", "onnxsim"}  # seconds each
 
@@ -125,3 +140,116 @@ def test_what_must_start_at_once_imports_nothing_heavy(run):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].strip() == "heavy:"
+
+
+# ---------------------------------------------------------------------------- rooms
+
+
+def modules(root: Path, folder: str) -> dict[str, Path]:
+    """By its name below `folder`, which is "" for the folder itself."""
+    found = {}
+    for file in (root / folder).rglob("*.py"):
+        parts = file.relative_to(root / folder).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def arrows(root: Path, folder: str) -> dict[str, set[str]]:
+    """What each module imports of its folder, early or late."""
+    known = modules(root, folder)
+    called = f"compressor.{folder}" if folder == "passes" else folder
+    found: dict[str, set[str]] = {}
+    for name in known.keys() - {""}:
+        package = name.split(".") if known[name].name == "__init__.py" else name.split(".")[:-1]
+        found[name] = set()
+        for node in ast.walk(ast.parse(known[name].read_text(encoding="utf-8"))):
+            for origin in origins(node, [*called.split("."), *package]):
+                if not origin.startswith(f"{called}."):
+                    continue
+                inside = origin.removeprefix(f"{called}.")
+                one = inside if inside in known else inside.rpartition(".")[0]
+                found[name] |= {one} & (known.keys() - {name, ""})
+    return found
+
+
+def origins(node: ast.AST, package: list[str]) -> list[str]:
+    """Full names of what a statement in a package imports: modules, or names in them."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    above = package[: len(package) + 1 - node.level] if node.level else []
+    base = ".".join([*above, *([node.module] if node.module else [])])
+    return [f"{base}.{alias.name}" for alias in node.names]
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import themselves by way of others."""
+
+    def reached(name: str) -> set[str]:
+        seen: set[str] = set()
+        left = [*graph[name]]
+        while left:
+            one = left.pop()
+            if one not in seen:
+                seen.add(one)
+                left += graph.get(one, ())
+        return seen
+
+    return sorted(name for name in graph if name in reached(name))
+
+
+def upward(graph: dict[str, set[str]], rooms: tuple[str, ...]) -> list[str]:
+    """Imports of a room that comes later. Raises ValueError for a room that is not listed."""
+    found = []
+    for name, others in graph.items():
+        at = rooms.index(name.partition(".")[0])
+        found += [f"{name} -> {one}" for one in others if rooms.index(one.partition(".")[0]) > at]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_no_module_imports_itself_by_way_of_others(folder):
+    assert circles(arrows(ROOT, folder)) == []
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_rooms_import_what_is_below_them(folder):
+    assert upward(arrows(ROOT, folder), ROOMS[folder]) == []
+
+
+def test_a_circle_and_an_arrow_upwards_are_found(tmp_path):
+    for path, line in {
+        "passes/__init__.py": "",
+        "passes/ir/__init__.py": "",
+        "passes/ir/one.py": "from . import two\n",
+        "passes/ir/two.py": "def late():\n    from .one import name\n",
+        "passes/base/errors.py": "from ..ir.one import name\n",
+        "passes/base/fine.py": "from .errors import name\nimport ir, torch\n",
+    }.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(line)
+    graph = arrows(tmp_path, "passes")
+    assert circles(graph) == ["ir.one", "ir.two"]
+    assert upward(graph, ("base", "ir")) == ["base.errors -> ir.one"]
+    assert graph["base.fine"] == {"base.errors"}
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_a_folder_can_be_overlooked(folder):
+    counts: dict[Path, int] = {}
+    for file in modules(ROOT, folder).values():
+        if file.name != "__init__.py":
+            counts[file.parent] = counts.get(file.parent, 0) + 1
+    assert {str(one): n for one, n in counts.items() if n > LARGEST} == {}
+
+
+def test_a_class_has_its_name_for_itself():
+    homes: dict[str, list[str]] = {}
+    for folder in ROOMS:
+        for file in modules(ROOT, folder).values():
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    homes.setdefault(node.name, []).append(file.relative_to(ROOT).as_posix())
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}

@@ -113,7 +113,7 @@ def _at_macs(coupling: passes.Coupling, cost: Any, wanted: float) -> passes.Plan
     return best[1]
 
 
-def _told(found: bench.Ratio) -> dict[str, float]:
+def _told(found: bench.TimeRatio) -> dict[str, float]:
     return {"ratio": found.median, "low": found.low, "high": found.high}
 
 

@@ -189,7 +189,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 # ---------------------------------------------------------------------------- rows
 
-Row = Callable[[Walk, onnx.NodeProto], Channels | None]
+WidthRule = Callable[[Walk, onnx.NodeProto], Channels | None]
 
 
 def _conv(walk: Walk, node: onnx.NodeProto) -> Channels | None:
@@ -351,7 +351,7 @@ _ALIKE = (
     "LpPool", "MaxPool", "Mish", "Neg", "Relu", "Round", "Selu", "Sigmoid", "Softplus", "Softsign",
     "Tanh",
 )  # fmt: skip
-ROWS: Mapping[str, Row] = {
+ROWS: Mapping[str, WidthRule] = {
     **dict.fromkeys(_ALIKE, _alike),
     **dict.fromkeys(("Add", "Sub", "Mul", "Max", "Min", "Sum", "Mean"), _together),
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), _reduce),

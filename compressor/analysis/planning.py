@@ -26,7 +26,7 @@ from compressor.passes.base.errors import UsageError
 from compressor.pipeline.report_contents import amounts, asked, groups
 from compressor.process.progress import Watch
 from compressor.release.kept_indices import cut_of
-from compressor.release.shards import Checkpoint
+from compressor.release.shards import ShardedWeights
 from compressor.storage.files import check_writable, write_file
 from compressor.timing.table import load
 
@@ -62,7 +62,7 @@ def plan(recipe: Recipe, watch: Watch) -> Planned:
     refuse_idle({name: asked[name] for name in (*BUDGET, *CHOICE) if name in asked})
     check_writable(output)
     weighed = None if recipe.sensitivity is None else group_weights.read(recipe.sensitivity)
-    checkpoint = Checkpoint(recipe.weights) if recipe.weights is not None else None
+    checkpoint = ShardedWeights(recipe.weights) if recipe.weights is not None else None
     program = captured(recipe.model_copy(update={"weights": None}), watch)
     scores = None if checkpoint is None else ByName(checkpoint, program)
     with watch.stage("couple"):
@@ -85,7 +85,7 @@ class ByName(Mapping[str, Tensor]):
     Raises UsageError, before anything is read, where one is missing or has other sizes.
     """
 
-    def __init__(self, checkpoint: Checkpoint, program: passes.Program) -> None:
+    def __init__(self, checkpoint: ShardedWeights, program: passes.Program) -> None:
         self._checkpoint, stored = checkpoint, checkpoint.stored
         self._names: dict[str, str] = {}
         missing, odd = [], []

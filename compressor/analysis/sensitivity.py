@@ -48,7 +48,7 @@ REPAIRED_WITH = 128
 
 
 @dataclass(frozen=True)
-class Cut:
+class GroupCut:
     """One group without some of its channels, the rest of the network whole."""
 
     share: float
@@ -62,13 +62,13 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Row:
+class GroupSensitivity:
     """One group, and what it costs to lose parts of it."""
 
     name: str
     width: str
     size: int
-    cuts: tuple[Cut, ...]
+    cuts: tuple[GroupCut, ...]
 
     @property
     def damage(self) -> float:
@@ -85,7 +85,7 @@ class Sensitivity:
     criterion: str
     inputs: int
     """That the damage was measured on."""
-    rows: tuple[Row, ...]
+    rows: tuple[GroupSensitivity, ...]
     original: Mapping[str, float]
     """The metrics of the original."""
 
@@ -143,7 +143,7 @@ def analyse(
     rows = []
     for index, group in enumerate(coupling.groups):
         cuts = tuple(cut for share in shares if (cut := looked.cut(group, share)) is not None)
-        rows.append(Row(group.name, width(group), group.size, cuts))
+        rows.append(GroupSensitivity(group.name, width(group), group.size, cuts))
         watch.advance(index + 1, len(coupling.groups))
     return Sensitivity(name, looked.criterion, looked.count, tuple(rows), looked.original)
 
@@ -167,7 +167,7 @@ class _Looked:
         self.count = sum(_samples(call) for call in self._judge)
         self.original = self._metrics(self._net)
 
-    def cut(self, group: passes.Group, share: float) -> Cut | None:
+    def cut(self, group: passes.Group, share: float) -> GroupCut | None:
         """The network without a share of one group; None where that is not a single channel."""
         count = min(round(share * group.size), group.size - 1)
         if count < 1:
@@ -177,7 +177,7 @@ class _Looked:
         small = passes.apply(passes.Shrink(plan), self._coupling.program).program
         if self._repair:
             small = passes.mend(passes.Repair(plan, self._repair), small).program
-        return Cut(
+        return GroupCut(
             count / group.size,
             group.size - count,
             divergence(self._wanted, _outputs(small.module, self._judge)),
@@ -253,7 +253,7 @@ def table(found: Sensitivity) -> Table:
     return shown
 
 
-def _said(cut: Cut | None) -> str:
+def _said(cut: GroupCut | None) -> str:
     if cut is None:
         return "-"
     metrics = "".join(f" {value:.4g}" for value in cut.metrics.values())
@@ -265,7 +265,7 @@ def _shares(found: Sensitivity) -> list[float]:
     return [round(cut.share, 2) for cut in widest.cuts]
 
 
-def _nearest(cells: Mapping[float, Cut], share: float) -> Cut | None:
+def _nearest(cells: Mapping[float, GroupCut], share: float) -> GroupCut | None:
     near = min(cells, key=lambda one: abs(one - share), default=None)
     return None if near is None or abs(near - share) > 0.15 else cells[near]
 
@@ -278,12 +278,12 @@ def page(found: Sensitivity) -> str:
     )
 
 
-def _curve(row: Row, largest: float) -> list[tuple[float, float]]:
+def _curve(row: GroupSensitivity, largest: float) -> list[tuple[float, float]]:
     """Points of a line: per cent gone, and per cent of the largest damage (of its root)."""
     return [(0.0, 0.0), *((100 * c.share, 100 * _height(c, largest)) for c in row.cuts)]
 
 
-def _height(cut: Cut, largest: float) -> float:
+def _height(cut: GroupCut, largest: float) -> float:
     return math.sqrt(max(cut.divergence, 0.0) / largest)
 
 

@@ -18,9 +18,9 @@ compare ratios, and never milliseconds of two different races.
 """
 
 from compressor.bench.measure import race
-from compressor.bench.result import Race, Row, Samples
+from compressor.bench.result import Race, RaceRow, Samples
 from compressor.bench.sessions import offered_providers
-from compressor.bench.statistics import Ratio
+from compressor.bench.statistics import TimeRatio
 from compressor.bench.table import render
 
-__all__ = ["Race", "Ratio", "Row", "Samples", "offered_providers", "race", "render"]
+__all__ = ["Race", "RaceRow", "Samples", "TimeRatio", "offered_providers", "race", "render"]

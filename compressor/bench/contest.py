@@ -21,7 +21,7 @@ import numpy as np
 
 from compressor.bench.result import Clock
 from compressor.bench.sessions import Field, Runner
-from compressor.bench.statistics import FEWEST_HEATS, Ratio, paired_ratio
+from compressor.bench.statistics import FEWEST_HEATS, TimeRatio, paired_ratio
 from compressor.process.time_limit import Limit
 
 TARGET = 0.01  # half-width of an interval, as a share of its ratio, at which a race may end
@@ -116,7 +116,7 @@ class Contest:
                     return
             del runners  # before the next ones are loaded
 
-    def ratio(self, position: int, clock: Clock) -> Ratio:
+    def ratio(self, position: int, clock: Clock) -> TimeRatio:
         """How an entry compares with the first one."""
         times, baseline = (self.readings[one].per_run(clock) for one in (position, 0))
         return paired_ratio(times, baseline, heat=self.heat, seed=self.seed)

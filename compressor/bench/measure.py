@@ -8,7 +8,7 @@ import numpy as np
 
 from compressor.bench.contest import HEAT, TARGET, Contest, Progress, Readings
 from compressor.bench.denormals import denormals_flushed
-from compressor.bench.result import Clock, Race, Row, Samples
+from compressor.bench.result import Clock, Race, RaceRow, Samples
 from compressor.bench.sessions import MOST_THREADS, Model, file_bytes, line_up
 from compressor.bench.statistics import FEWEST_HEATS
 from compressor.onnx.sessions import CPU
@@ -118,11 +118,11 @@ def _headline(providers: Sequence[str], threads: int) -> tuple[Clock, str]:
     return "cpu", "CPU time is the headline because one thread does all the work, undisturbed"
 
 
-def _row(contest: Contest, position: int) -> Row:
+def _row(contest: Contest, position: int) -> RaceRow:
     name, model = contest.entries.sources[position]
     readings = contest.readings[position]
     p90, p99 = np.percentile(np.frombuffer(readings.single_ns, np.int64), [90, 99]) / 1e6
-    return Row(
+    return RaceRow(
         name=name,
         file_bytes=file_bytes(model),
         wall_ms=float(np.median(readings.per_run("wall"))) / 1e6,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from compressor.bench.statistics import Ratio, paired_ratio
+from compressor.bench.statistics import TimeRatio, paired_ratio
 
 Clock = Literal["wall", "cpu"]
 
@@ -19,7 +19,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Row:
+class RaceRow:
     """One model's results; `*_ms` are milliseconds for one run.
 
     `wall_ms` and `cpu_ms` are medians over the rounds, `p90_ms` and `p99_ms` percentiles of the
@@ -33,13 +33,13 @@ class Row:
     cpu_ms: float
     p90_ms: float
     p99_ms: float
-    wall_ratio: Ratio
-    cpu_ratio: Ratio
+    wall_ratio: TimeRatio
+    cpu_ratio: TimeRatio
     primary: Clock
     samples: Samples
 
     @property
-    def ratio(self) -> Ratio:
+    def ratio(self) -> TimeRatio:
         """The headline: the ratio by the clock that `Race.primary` names."""
         return self.wall_ratio if self.primary == "wall" else self.cpu_ratio
 
@@ -55,8 +55,8 @@ class Race:
     `rows`, the last one being the control.
     """
 
-    rows: tuple[Row, ...]
-    control: Row
+    rows: tuple[RaceRow, ...]
+    control: RaceRow
     primary: Clock
     why: str
     provider: str
@@ -76,11 +76,11 @@ class Race:
         return len(self.order)
 
     @property
-    def noise(self) -> Ratio:
+    def noise(self) -> TimeRatio:
         """The baseline against itself, by the primary clock: what a ratio of 1 looks like here."""
         return self.control.ratio
 
-    def between(self, name: str, other: str) -> Ratio:
+    def between(self, name: str, other: str) -> TimeRatio:
         """How long one model takes over another of the same race, round by round.
 
         Raises KeyError where one of them did not take part.

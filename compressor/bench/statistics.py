@@ -25,7 +25,7 @@ Times = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
-class Ratio:
+class TimeRatio:
     """A time divided by the baseline's: the median, and the ends of its 95 % interval."""
 
     median: float
@@ -43,7 +43,7 @@ class Ratio:
         return f"{self.median:.{digits}f}x ({low}-{high})"
 
 
-def paired_ratio(times: Times, baseline: Times, *, heat: int, seed: int = 0) -> Ratio:
+def paired_ratio(times: Times, baseline: Times, *, heat: int, seed: int = 0) -> TimeRatio:
     """The median of `times[i] / baseline[i]`, with its interval from a bootstrap of blocks.
 
     Both hold one positive time per round, in the same unit; each `heat` rounds form a block, and
@@ -53,14 +53,14 @@ def paired_ratio(times: Times, baseline: Times, *, heat: int, seed: int = 0) -> 
     median = float(np.median(ratios))
     blocks = -(-len(ratios) // heat)
     if blocks < FEWEST_HEATS:
-        return Ratio(median, float(ratios.min()), float(ratios.max()))
+        return TimeRatio(median, float(ratios.min()), float(ratios.max()))
     padded = np.full(blocks * heat, np.nan)
     padded[: len(ratios)] = ratios
     drawn = np.random.default_rng(seed).integers(blocks, size=(RESAMPLES, blocks))
     medians = np.nanmedian(padded.reshape(blocks, heat)[drawn].reshape(RESAMPLES, -1), axis=1)
     tail = _tail(blocks)
     low, high = np.quantile(medians, [tail, 1 - tail])
-    return Ratio(median, float(low), float(high))
+    return TimeRatio(median, float(low), float(high))
 
 
 def _tail(n: int) -> float:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from compressor.bench.result import Race, Row
+from compressor.bench.result import Race, RaceRow
 from compressor.passes.base.safe_text import showable
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _ratio_headings(race: Race) -> tuple[str, str]:
     return f"{CLOCKS[race.primary]} ratio", f"({CLOCKS[other]} ratio)"
 
 
-def _cells(race: Race, row: Row, *, is_baseline: bool) -> tuple[str, ...]:
+def _cells(race: Race, row: RaceRow, *, is_baseline: bool) -> tuple[str, ...]:
     times = (row.wall_ms, row.p90_ms, row.p99_ms, row.cpu_ms)
     other = row.cpu_ratio if race.primary == "wall" else row.wall_ratio
     ratios = ("1x", "1x") if is_baseline else (str(row.ratio), str(other))

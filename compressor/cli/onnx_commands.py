@@ -258,11 +258,11 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show whether a release is complete, and which results a build that was killed has kept."""
-    from compressor.result.build_cache import STAGES, Work
+    from compressor.result.build_cache import STAGES, BuildCache
     from compressor.storage import manifest
 
     content = manifest.read(output)["content"] if (output / manifest.NAME).exists() else None
-    kept = Work.of(output).there()
+    kept = BuildCache.of(output).there()
     if as_json:
         print_json({"complete": content is not None, "content": content, "kept": kept})
         return

@@ -23,7 +23,7 @@ TRAINING = ("distill", "finetune", "sparse_train")
 
 
 @dataclass(frozen=True)
-class Row:
+class Use:
     """An option and what it needs."""
 
     option: str
@@ -59,34 +59,34 @@ AMOUNTS = ("macs", "params", "channels", "bytes_", "memory", "latency")
 _TRAIN = "give --distill, --finetune or --sparse-train"
 ROWS = (
     *(
-        Row(option, _with(*TRAINING), "nothing is trained by it", _TRAIN)
+        Use(option, _with(*TRAINING), "nothing is trained by it", _TRAIN)
         for option in ("train_data", "learning_rate", "batch_size", "accumulate", "precision")
     ),
-    Row("checkpoints", _with(*TRAINING), "nothing is trained that it could keep", _TRAIN),
-    Row("patience", _with("distill", "finetune"), "it ends these two", "give one of them"),
-    Row("loss", _with("finetune", "sparse_train"), "only training with labels has one",
+    Use("checkpoints", _with(*TRAINING), "nothing is trained that it could keep", _TRAIN),
+    Use("patience", _with("distill", "finetune"), "it ends these two", "give one of them"),
+    Use("loss", _with("finetune", "sparse_train"), "only training with labels has one",
         "give --finetune or --sparse-train"),
-    Row("feature_weight", _with("distill"), "it is of --distill", "give --distill"),
-    Row("penalty", _with("sparse_train"), "it is of --sparse-train", "give --sparse-train"),
-    Row("penalty_weight", _with("sparse_train"), "it is of --sparse-train", "give --sparse-train"),
-    Row("train_with", _without("finetune"), "it trains instead of --finetune",
+    Use("feature_weight", _with("distill"), "it is of --distill", "give --distill"),
+    Use("penalty", _with("sparse_train"), "it is of --sparse-train", "give --sparse-train"),
+    Use("penalty_weight", _with("sparse_train"), "it is of --sparse-train", "give --sparse-train"),
+    Use("train_with", _without("finetune"), "it trains instead of --finetune",
         "leave out one of them"),
-    Row("eval_data", _is_ready, f"only ready-made metrics look at it: {', '.join(READY)}",
+    Use("eval_data", _is_ready, f"only ready-made metrics look at it: {', '.join(READY)}",
         "give --evaluate accuracy, or leave it out: your own callable has its data"),
-    Row("metric", _with("evaluate"), "nothing is evaluated", "give --evaluate"),
-    Row("metric", _with("max_drop", "search", "distill", "finetune", "latency"),
+    Use("metric", _with("evaluate"), "nothing is evaluated", "give --evaluate"),
+    Use("metric", _with("max_drop", "search", "distill", "finetune", "latency"),
         "it says what --max-drop, a search, a sweep and training go by", "give --max-drop"),
-    Row("allow_slower", _without("race"), "--no-race refuses no model for its time",
+    Use("allow_slower", _without("race"), "--no-race refuses no model for its time",
         "leave out one of them"),
     *(
-        Row(option, _is_timed, "it is of races, and --no-race leaves the last one out",
+        Use(option, _is_timed, "it is of races, and --no-race leaves the last one out",
             "leave out one of them")
         for option in ("threads", "bench_seconds")
     ),
-    Row("device", _with("latency"), "the table of a device is for --latency", "give --latency"),
-    Row("sensitivity", _without("uniform"), "--uniform takes the same share of every group",
+    Use("device", _with("latency"), "the table of a device is for --latency", "give --latency"),
+    Use("sensitivity", _without("uniform"), "--uniform takes the same share of every group",
         "leave out one of them"),
-    Row("search", _one_amount, "a search leads by one amount, and keeps no other",
+    Use("search", _one_amount, "a search leads by one amount, and keeps no other",
         "give one of --macs, --params, --channels, --bytes"),
 )  # fmt: skip
 

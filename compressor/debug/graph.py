@@ -24,7 +24,7 @@ from compressor.passes.ir.leaves import fresh
 from compressor.passes.ir.program import Program
 
 
-class _Noting(Interpreter):
+class _Recording(Interpreter):
     """Runs a graph, and keeps what every node gives."""
 
     def __init__(self, module: GraphModule) -> None:
@@ -52,7 +52,7 @@ class Net:
     @classmethod
     def of(cls, program: Program) -> "Net":
         """The whole network."""
-        noting = _Noting(program.module)
+        noting = _Recording(program.module)
         leaves = pytree.tree_leaves((program.args, dict(program.kwargs)))
         with torch.no_grad():
             noting.run(*fresh(leaves), enable_io_processing=False)

@@ -49,7 +49,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class NetworkSizes:
     """Of a network that was cut down: before, and after."""
 
     operators: tuple[int, int]
@@ -66,7 +66,7 @@ class Reduced:
     failure: Failure
     recipe: Recipe
     dropped: list[str]
-    sizes: Sizes | None
+    sizes: NetworkSizes | None
     """None where the network is the user's still."""
     why: str
     """Why the network could not be cut down."""
@@ -175,7 +175,7 @@ def _fewer_options(
 
 def _smaller_network(
     recipe: Recipe, folder: Path, tried: Attempts, failure: Failure, most: int
-) -> tuple[Recipe, Sizes]:
+) -> tuple[Recipe, NetworkSizes]:
     """The recipe with a program in `folder`. Raises UsageError where that does not fail."""
     from compressor.analysis.inspection import captured
 
@@ -204,7 +204,7 @@ def _smaller_network(
     module, _ = small.module()
     write_file(folder / "graph.txt", f"{module.code.strip()}\n".encode())
     operators = len(whole.calls), len(small.calls)
-    sizes = Sizes(operators, (whole.numbers, small.numbers), no_narrower)
+    sizes = NetworkSizes(operators, (whole.numbers, small.numbers), no_narrower)
     return own.model_copy(update={"model": str(best)}), sizes
 
 

@@ -21,7 +21,7 @@ from compressor.onnx.model_files import parsed, safe
 from compressor.passes.base.errors import UsageError
 from compressor.storage.files import read_file
 
-from .operators import RULES, Call, domain_of, idle, named
+from .operators import RULES, NodeCall, domain_of, idle, named
 from .values import Values
 
 OTHERWISE = "limit latency, file size or a metric instead of the arithmetic"
@@ -112,7 +112,7 @@ def _of_node(node: onnx.NodeProto, values: Values) -> int:
     domain = domain_of(node)
     within = CONTROL.get(node.op_type) if not domain else None
     rule = RULES.get(domain, {}).get(node.op_type)
-    call = Call(node, values.shape, values.constant)
+    call = NodeCall(node, values.shape, values.constant)
     try:
         if within is not None:
             return within(call, values)
@@ -142,14 +142,14 @@ def _of_node(node: onnx.NodeProto, values: Values) -> int:
 # ------------------------------------------------------------------------ graphs within graphs
 
 
-def _graph(call: Call, name: str) -> onnx.GraphProto:
+def _graph(call: NodeCall, name: str) -> onnx.GraphProto:
     found = call.attribute(name)
     if not isinstance(found, onnx.GraphProto):
         raise UsageError(f"it has no {name}")
     return found
 
 
-def _either(call: Call, values: Values) -> int:
+def _either(call: NodeCall, values: Values) -> int:
     """Of If: the dearer branch; one that is never taken counts as none."""
     branches = {
         True: _graph(call, "then_branch"),
@@ -161,7 +161,7 @@ def _either(call: Call, values: Values) -> int:
     return max(count(one, values.inner(one, {})) for one in branches.values())
 
 
-def _again(call: Call, values: Values) -> int:
+def _again(call: NodeCall, values: Values) -> int:
     """Of Loop: its body, times a number of runs that nothing in it can change."""
     body = _graph(call, "body")
     if idle(body.node):
@@ -201,7 +201,7 @@ def _goes_on(body: onnx.GraphProto) -> bool:
     return bool(tensors) and bool(onnx.numpy_helper.to_array(tensors[0]).all())
 
 
-def _each(call: Call, values: Values) -> int:
+def _each(call: NodeCall, values: Values) -> int:
     """Of Scan: its body, once for each step along the scanned axis."""
     body = _graph(call, "body")
     scanned = call.attribute("num_scan_inputs")
@@ -254,7 +254,7 @@ def _grows(inner: Values, before: onnx.TypeProto, end: str) -> bool:
     return after != tuple(one.dim_value for one in before.tensor_type.shape.dim)
 
 
-CONTROL: Mapping[str, Callable[[Call, Values], int]] = {
+CONTROL: Mapping[str, Callable[[NodeCall, Values], int]] = {
     "If": _either,
     "Loop": _again,
     "Scan": _each,

@@ -25,7 +25,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Call:
+class NodeCall:
     """A node, and the sizes of what goes in and comes out.
 
     `shape` gives those of a value by its name, and raises where they are not known; `value` gives
@@ -67,7 +67,7 @@ class Call:
         return default
 
 
-Rule = Callable[[Call], int]
+Rule = Callable[[NodeCall], int]
 """A call to its multiply-accumulates."""
 
 
@@ -76,11 +76,11 @@ def _conv(weight: int) -> Rule:
     return lambda call: math.prod(call.y()) * math.prod(call.x(weight)[1:])
 
 
-def _transposed(call: Call) -> int:
+def _transposed(call: NodeCall) -> int:
     return math.prod(call.x()) * math.prod(call.x(1)[1:])
 
 
-def _matmul(call: Call) -> int:
+def _matmul(call: NodeCall) -> int:
     """Also where the first is transposed, in its last two axes or with the first one."""
     x = call.x()
     depth = x[-1]
@@ -89,13 +89,13 @@ def _matmul(call: Call) -> int:
     return math.prod(call.y()) * depth
 
 
-def _recurrent(call: Call) -> int:
+def _recurrent(call: NodeCall) -> int:
     """Steps times batch times the weights of input and state, of all directions."""
     x = call.x()
     return x[0] * x[1] * (math.prod(call.x(1)) + math.prod(call.x(2)))
 
 
-def _einsum(call: Call) -> int:
+def _einsum(call: NodeCall) -> int:
     """Two at a time, from the left; what no later term needs is summed up after each."""
     equation = call.attribute("equation", b"").decode().replace(" ", "")
     left, _, right = equation.partition("->")
@@ -126,7 +126,7 @@ def _labels(term: str, shape: Shape, sizes: dict[str, int]) -> set[str]:
     return set(found)
 
 
-def _attention(call: Call) -> int:
+def _attention(call: NodeCall) -> int:
     """Of the standard: [batch, heads, steps, size], or [batch, steps, heads * size]."""
     q, k, v = call.x(0), call.x(1), call.x(2)
     past = call.x(4)[2] if call.has(4) else 0
@@ -139,7 +139,7 @@ def _attention(call: Call) -> int:
 def _projected(weight: int, past: int) -> Rule:
     """ONNX Runtime's attention with the projection of queries, keys and values in it."""
 
-    def rule(call: Call) -> int:
+    def rule(call: NodeCall) -> int:
         batch, steps = call.x()[:2]
         weights = call.x(weight)
         own: Sequence[int] = call.attribute("qkv_hidden_sizes") or [weights[1] // 3] * 3
@@ -152,7 +152,7 @@ def _projected(weight: int, past: int) -> Rule:
 def _multihead(past: int) -> Rule:
     """ONNX Runtime's: queries alone, or packed with keys and values, or those as caches."""
 
-    def rule(call: Call) -> int:
+    def rule(call: NodeCall) -> int:
         q = call.x()
         size = wide = q[2] * q[4] if len(q) == 5 else q[2]
         length = q[1]
@@ -168,7 +168,7 @@ def _multihead(past: int) -> Rule:
     return rule
 
 
-def _grouped_queries(call: Call) -> int:
+def _grouped_queries(call: NodeCall) -> int:
     """ONNX Runtime's: keys and values of fewer heads, or packed behind the queries."""
     q = call.x()
     heads, own = int(call.attribute("num_heads")), int(call.attribute("kv_num_heads"))
@@ -177,25 +177,25 @@ def _grouped_queries(call: Call) -> int:
     return q[0] * q[1] * length * 2 * heads * size
 
 
-def _fourier(call: Call) -> int:
+def _fourier(call: NodeCall) -> int:
     """As the product with its matrix: what a fast transform saves is not looked at."""
     x = call.x()
     axis = call.number(2) if call.has(2) else call.attribute("axis", -2 if len(x) > 2 else 1)
     return math.prod(call.y()) * x[axis] * x[-1]
 
 
-def _short_fourier(call: Call) -> int:
+def _short_fourier(call: NodeCall) -> int:
     x = call.x()
     length = call.number(3) if call.has(3) else call.x(2)[0]
     return math.prod(call.y()) * length * (x[2] if len(x) == 3 else 1)
 
 
-def _grid(call: Call) -> int:
+def _grid(call: NodeCall) -> int:
     """Every place is multiplied by a small matrix."""
     return math.prod(call.y()) * call.x()[-1]
 
 
-def _linear(call: Call) -> int:
+def _linear(call: NodeCall) -> int:
     return call.x()[0] * len(call.attribute("coefficients", ()))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.bench import Race, Ratio, race
+from compressor.bench import Race, TimeRatio, race
 from compressor.bench.contest import Progress
 from compressor.gate import arithmetic, limits
 from compressor.metrics.metric import Pairs, decided, named, refuse_unmeasured
@@ -33,9 +33,9 @@ class Verdict:
     answer: str
     why: str
     hint: str
-    ratio: Ratio
+    ratio: TimeRatio
     """Time of the new model over the baseline's, with its 95 % interval."""
-    noise: Ratio
+    noise: TimeRatio
     """The baseline against itself in the same race."""
     max_regression: float
     sizes: Mapping[str, int]
@@ -163,7 +163,7 @@ def _refuse_nonsense(**limits: object) -> None:
             )
 
 
-def _latency(ratio: Ratio, noise: Ratio, margin: float) -> tuple[str, str, str]:
+def _latency(ratio: TimeRatio, noise: TimeRatio, margin: float) -> tuple[str, str, str]:
     """The answer, why, and what to do."""
     limit = 1 + margin
     said = f"{ratio} of the baseline's time (limit {limit:.3g}x)"

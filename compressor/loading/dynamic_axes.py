@@ -26,7 +26,7 @@ from compressor.passes.ir.leaves import tensors
 from compressor.passes.ir.program import Program
 
 Captured = TypeVar("Captured")
-Sizes = Mapping[str, int]
+FreeSizes = Mapping[str, int]
 """A size for each of some free axes, by name."""
 
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -59,7 +59,7 @@ def said(dynamic: Dynamic) -> list[str]:
     return [f"{of}:{axis}={size}" for of, axes in dynamic.items() for axis, size in axes.items()]
 
 
-def other_sizes(model: nn.Module, program: Program, call: Called) -> tuple[Sizes, ...]:
+def other_sizes(model: nn.Module, program: Program, call: Called) -> tuple[FreeSizes, ...]:
     """For each free size a larger and a smaller one, then all changed at once.
 
     Raises UsageError where the model runs at no other size, or does there what was not captured.
@@ -113,7 +113,7 @@ def _smaller(size: int) -> list[int]:
     return [n for n in (*(size - step for step in _STEPS), size // 2) if n > 1]
 
 
-def _disagreement(model: nn.Module, program: Program, call: Called, sizes: Sizes) -> str:
+def _disagreement(model: nn.Module, program: Program, call: Called, sizes: FreeSizes) -> str:
     """Why the model does not run at these sizes; empty if it does, like the program.
 
     Raises UsageError where it runs and the program does something else.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need
 
 
 @dataclass(frozen=True)
-class Made:
+class NamedModel:
     """A model, and how it is called."""
 
     model: "nn.Module"
@@ -100,7 +100,7 @@ def _install(package: str) -> str:
     return f"pip install {package}"
 
 
-def _timm(name: str, trained: bool) -> Made:
+def _timm(name: str, trained: bool) -> NamedModel:
     import timm
     import torch
 
@@ -109,10 +109,10 @@ def _timm(name: str, trained: bool) -> Made:
     model = timm.create_model(name, pretrained=trained)
     config: Any = model.pretrained_cfg
     size = config.get("input_size", (3, 224, 224))
-    return Made(model, torch.randn(1, *size, generator=torch.Generator().manual_seed(0)))
+    return NamedModel(model, torch.randn(1, *size, generator=torch.Generator().manual_seed(0)))
 
 
-def _torchvision(name: str, trained: bool) -> Made:
+def _torchvision(name: str, trained: bool) -> NamedModel:
     import torch
 
     from compressor.base.optional import torchvision
@@ -124,10 +124,12 @@ def _torchvision(name: str, trained: bool) -> Made:
         )
     model = models.get_model(name, weights="DEFAULT" if trained else None)
     side = 299 if name == "inception_v3" else 224
-    return Made(model, torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
+    return NamedModel(
+        model, torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    )
 
 
-def _transformers(name: str, trained: bool) -> Made:
+def _transformers(name: str, trained: bool) -> NamedModel:
     import transformers
 
     safe: dict[str, Any] = {"trust_remote_code": False}
@@ -147,7 +149,7 @@ BATCH, SEQUENCE = 2, 16
 """Sizes of the example inputs of models of words, unless the model is for fewer."""
 
 
-def _called(model: Any) -> Made:
+def _called(model: Any) -> NamedModel:
     """With the first of some example inputs that the model runs on."""
     import torch
 
@@ -164,7 +166,7 @@ def _called(model: Any) -> Made:
     if getattr(model.config, "type_vocab_size", 0) < 2:
         left = [name for name in left if name != "token_type_ids"]
     remarks = [_TOLD[name] for name in left if "input_ids" in example]
-    return Made(model, example, axes, tuple(remarks))
+    return NamedModel(model, example, axes, tuple(remarks))
 
 
 _SEQUENCES = {
@@ -222,7 +224,7 @@ def _words(config: Any) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-LIBRARIES: Mapping[str, tuple[str, Callable[[str, bool], Made]]] = {
+LIBRARIES: Mapping[str, tuple[str, Callable[[str, bool], NamedModel]]] = {
     "timm": ("timm", _timm),
     "torchvision": ("torchvision", _torchvision),
     "hf": ("transformers", _transformers),

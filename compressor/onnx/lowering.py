@@ -107,7 +107,7 @@ def _made_contiguous(graph: Graph, node: Node) -> None:
         user.replace_input_with(node, clone)
 
 
-class _Noting(Interpreter):
+class _ShapeNoting(Interpreter):
     """Runs the program and notes the shape of every tensor, by the name of its node."""
 
     def __init__(self, module: GraphModule) -> None:
@@ -122,7 +122,7 @@ class _Noting(Interpreter):
 
 
 def _shapes(program: Program) -> dict[str, torch.Size]:
-    noting = _Noting(program.module)
+    noting = _ShapeNoting(program.module)
     given = pytree.tree_leaves((program.args, dict(program.kwargs)))
     with torch.no_grad():
         noting.run(*fresh(given), enable_io_processing=False)

@@ -18,7 +18,7 @@ from compressor.pipeline.compress import prepared
 from compressor.pipeline.report_contents import amounts, asked, groups
 from compressor.process.progress import Reached, Watch
 from compressor.release import layout
-from compressor.result.build_cache import STAGES, Work, stages_of
+from compressor.result.build_cache import STAGES, BuildCache, stages_of
 from compressor.result.built import Built
 from compressor.storage import sealing
 from compressor.storage.atomic_replace import alone
@@ -45,7 +45,7 @@ def build(
         raise UsageError("there is no directory to write", hint="name one with -o")
     layout.check(recipe.output, force=force)
     key = None if recipe.encrypt_key is None else sealing.read_key(recipe.encrypt_key)
-    work = Work.of(recipe.output, start, key)
+    work = BuildCache.of(recipe.output, start, key)
     watch.until = until
     try:
         with nullcontext() if helper() else alone(recipe.output):
@@ -55,7 +55,9 @@ def build(
         return None
 
 
-def _kept(recipe: Recipe, watch: Watch, work: Work, force: bool, key: bytes | None) -> Built | None:
+def _kept(
+    recipe: Recipe, watch: Watch, work: BuildCache, force: bool, key: bytes | None
+) -> Built | None:
     """What is built; the work folder stays only where it was stopped, and can go on."""
     try:
         built = _built(recipe, watch, work, force, key)
@@ -70,7 +72,7 @@ def _kept(recipe: Recipe, watch: Watch, work: Work, force: bool, key: bytes | No
 
 
 def _built(
-    recipe: Recipe, watch: Watch, work: Work, force: bool, key: bytes | None
+    recipe: Recipe, watch: Watch, work: BuildCache, force: bool, key: bytes | None
 ) -> Built | None:
     assert recipe.output is not None
     if recipe.sign is not None:
@@ -112,7 +114,7 @@ def expect(recipe: Recipe, watch: Watch) -> Expected:
     return Expected(job.name, job.expected())
 
 
-def _job(recipe: Recipe, watch: Watch, work: Work | None = None) -> Job:
+def _job(recipe: Recipe, watch: Watch, work: BuildCache | None = None) -> Job:
     with watch.stage("load"):
         recipe = with_code(recipe)
         for stage in (watch.until, None if work is None else work.start):

@@ -18,7 +18,7 @@ from compressor.config.training import Loss, Training
 from compressor.criteria import choice
 from compressor.loading.calibration_data import Data, Source
 from compressor.loading.calls import at_sizes, randomised
-from compressor.loading.dynamic_axes import Sizes
+from compressor.loading.dynamic_axes import FreeSizes
 from compressor.metrics import accuracy_search as searching
 from compressor.metrics.evaluate import Evaluation, refuse_drop
 from compressor.metrics.metric import Pairs, named
@@ -33,9 +33,9 @@ from compressor.passes.planning.targets import share as share_of
 from compressor.pipeline import finishing, report_contents
 from compressor.process.progress import Watch
 from compressor.result import pass_log
-from compressor.result.build_cache import STAGES, Work, digest, of_program
+from compressor.result.build_cache import STAGES, BuildCache, digest, of_program
 from compressor.result.built import Built
-from compressor.result.freshness import Made, check_in_place
+from compressor.result.freshness import Snapshot, check_in_place
 from compressor.result.kept_results import planned, repaired
 from compressor.timing.closed_loop import Met
 from compressor.timing.timing import Timing
@@ -80,12 +80,12 @@ class Job:
     """Those of the recipe, with the weights of its groups."""
     name: str
     watch: Watch
-    sizes: tuple[Sizes, ...]
+    sizes: tuple[FreeSizes, ...]
     data: Data | None
     judged: tuple[Evaluation, ...]
     task: Task | None
     happened: tuple[dict[str, Any], ...]
-    work: Work
+    work: BuildCache
     log: Log
     """What ran before channels are chosen."""
     remarks: tuple[str, ...] = ()
@@ -330,7 +330,7 @@ def _by_the_user(train: Callable[[nn.Module], object], small: passes.Program) ->
 
     Raises UsageError where it is another network afterwards, or the function trained another one.
     """
-    before = Made.of(small)
+    before = Snapshot.of(small)
     returned = train(small.module)
     small.module.eval()
     now = before.now(small)

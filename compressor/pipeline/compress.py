@@ -23,7 +23,7 @@ from compressor.criteria import choice, group_weights
 from compressor.loading import check_finite
 from compressor.loading.calibration_data import Data, Source
 from compressor.loading.calls import Inputs, as_call, check_runs, in_eval_mode
-from compressor.loading.dynamic_axes import Sizes, free_where_possible, other_sizes, said
+from compressor.loading.dynamic_axes import FreeSizes, free_where_possible, other_sizes, said
 from compressor.metrics.evaluate import Evaluation, evaluations
 from compressor.metrics.metric import refuse_unmeasured
 from compressor.passes.base.errors import UsageError
@@ -33,7 +33,7 @@ from compressor.passes.ir.log import Log
 from compressor.pipeline.compile import Given, Job
 from compressor.process.progress import Watch
 from compressor.result import pass_log
-from compressor.result.build_cache import Work
+from compressor.result.build_cache import BuildCache
 from compressor.result.built import Built
 from compressor.train.phases import Task, frozen_norms, sparsened
 
@@ -124,7 +124,7 @@ def prepared(
     recipe: Recipe,
     name: str,
     watch: Watch,
-    work: Work | None = None,
+    work: BuildCache | None = None,
 ) -> Job:
     """Capture, couple and check: all that does not depend on how much goes."""
     options = recipe.options()
@@ -135,7 +135,7 @@ def prepared(
     with in_eval_mode(model):
         check_runs(model, (args, kwargs))
 
-        def captured(wished: Dynamic) -> tuple[passes.Program, tuple[Sizes, ...], Dynamic]:
+        def captured(wished: Dynamic) -> tuple[passes.Program, tuple[FreeSizes, ...], Dynamic]:
             dynamic = given.dynamic or wished
             program = passes.capture(model, args, kwargs, dynamic)
             sizes = other_sizes(model, program, (program.args, dict(program.kwargs)))
@@ -170,7 +170,7 @@ def prepared(
         judged,
         task,
         tuple(happened),
-        work or Work(),
+        work or BuildCache(),
         log.then(*pass_log.trained(happened, given.training)),
         (*given.remarks, *filter(None, [fixed])),
     )

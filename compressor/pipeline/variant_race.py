@@ -125,7 +125,7 @@ def _discarded(built: Built, name: str, data: bytes) -> str:
     return ""
 
 
-def _told(race: bench.Race, rows: dict[str, bench.Row], batch: int) -> dict[str, Any]:
+def _told(race: bench.Race, rows: dict[str, bench.RaceRow], batch: int) -> dict[str, Any]:
     clock = race.primary
     ratio = rows["small"].ratio
     shown = {side: rows[side] for side in ("original", "small")}

@@ -23,7 +23,7 @@ WRONG = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
-class Cut:
+class KeptIndices:
     """What stays of each tensor."""
 
     kept: Mapping[str, list[Any]]
@@ -45,7 +45,7 @@ class Cut:
         }
 
     @classmethod
-    def of(cls, found: Any) -> "Cut":
+    def of(cls, found: Any) -> "KeptIndices":
         """Of plain values from outside. Raises one of `WRONG` where they are no cut."""
         kept, shapes, tied = (dict(found[key]) for key in ("kept", "shapes", "tied"))
         if shapes.keys() != kept.keys():
@@ -58,12 +58,12 @@ class Cut:
         return cls(kept, shapes, frozenset(found["buffers"]), tied)
 
 
-def cut_of(plan: "Plan") -> Cut:
+def cut_of(plan: "Plan") -> KeptIndices:
     """What a plan leaves of each tensor."""
     from compressor.passes.transforms.prune import facts
 
     found = facts(plan)
-    return Cut(found["kept"], found["shapes"], frozenset(found["buffers"]), found["tied"])
+    return KeptIndices(found["kept"], found["shapes"], frozenset(found["buffers"]), found["tied"])
 
 
 def plan_json(data: bytes, path: Path) -> Any:
@@ -74,12 +74,12 @@ def plan_json(data: bytes, path: Path) -> Any:
         raise _no_plan(path, error) from error
 
 
-def cut_from(found: Any, path: Path) -> Cut:
+def cut_from(found: Any, path: Path) -> KeptIndices:
     """A plan as JSON has it. Raises UsageError where it is not one."""
     try:
         if found["format"] != 1:
             raise ValueError(f"format {found['format']} is not known")
-        return Cut.of(found)
+        return KeptIndices.of(found)
     except WRONG as error:
         raise _no_plan(path, error) from error
 

@@ -16,7 +16,7 @@ from compressor.base.messages import reason
 from compressor.base.untrusted import read_json
 from compressor.passes.base.errors import ContractError, UsageError
 from compressor.passes.ir.log import Entry, Log
-from compressor.release.kept_indices import WRONG, Cut
+from compressor.release.kept_indices import WRONG, KeptIndices
 
 if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need it do
     from torch import nn
@@ -51,17 +51,17 @@ def log_from(found: Any, path: Path) -> Log:
     return log
 
 
-def cut_in(entry: Entry, path: Path) -> Cut:
+def cut_in(entry: Entry, path: Path) -> KeptIndices:
     """What an entry of `prune` leaves. Raises UsageError where it does not say so."""
     try:
-        return Cut.of(entry.metadata)
+        return KeptIndices.of(entry.metadata)
     except WRONG as error:
         raise UsageError(
             f"{path} does not say what stays", where="the pass prune", why=reason(error)
         ) from error
 
 
-def cut_by(log: Log, path: Path) -> Cut:
+def cut_by(log: Log, path: Path) -> KeptIndices:
     """What cuts a checkpoint of the original. Raises UsageError where that is not one `prune`."""
     check_known(log, path)
     cuts = [cut_in(entry, path) for entry in log if entry.name == "prune"]

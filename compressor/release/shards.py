@@ -22,7 +22,7 @@ from compressor.base.messages import existing_file, listed, near, reason
 from compressor.base.untrusted import inside, read_json
 from compressor.passes.base.errors import UsageError
 from compressor.release import replay
-from compressor.release.kept_indices import Cut, cut_from, plan_json
+from compressor.release.kept_indices import KeptIndices, cut_from, plan_json
 from compressor.storage import durable
 
 if TYPE_CHECKING:  # importing torch takes seconds: only the functions that need it do
@@ -53,7 +53,7 @@ class Stored:
         return count
 
 
-class Checkpoint(Mapping[str, "Tensor"]):
+class ShardedWeights(Mapping[str, "Tensor"]):
     """The tensors of a checkpoint by name. Each is read when it is asked for, and not kept."""
 
     def __init__(self, source: Path) -> None:
@@ -146,7 +146,7 @@ def _index(path: Path) -> dict[str, Path]:
 # ---------------------------------------------------------------------------- plans
 
 
-def read_plan(path: Path) -> Cut:
+def read_plan(path: Path) -> KeptIndices:
     """A plan.json, or passes.json of a release. Raises UsageError where it is neither."""
     path = existing_file(path)
     found = plan_json(path.read_bytes(), path)
@@ -190,7 +190,7 @@ def cut(tensor: "Tensor", kept: list[Any]) -> "Tensor":
 
 
 @dataclass(frozen=True)
-class Shrunk:
+class ShrunkShards:
     """What came of a checkpoint."""
 
     files: tuple[str, ...]
@@ -201,7 +201,9 @@ class Shrunk:
     bytes_after: int
 
 
-def shrink_shards(plan: Cut, source: Path, target: Path, shard_bytes: int = SHARD_BYTES) -> Shrunk:
+def shrink_shards(
+    plan: KeptIndices, source: Path, target: Path, shard_bytes: int = SHARD_BYTES
+) -> ShrunkShards:
     """Write what the plan leaves of the checkpoint `source` into the new folder `target`.
 
     Tensor by tensor, into files of at most `shard_bytes` (but a tensor is never split). Raises
@@ -209,7 +211,7 @@ def shrink_shards(plan: Cut, source: Path, target: Path, shard_bytes: int = SHAR
     """
     from compressor.release import layout
 
-    checkpoint = Checkpoint(source)
+    checkpoint = ShardedWeights(source)
     stored = checkpoint.stored
     check_fits(plan, checkpoint)
     shapes = {
@@ -230,10 +232,10 @@ def shrink_shards(plan: Cut, source: Path, target: Path, shard_bytes: int = SHAR
             durable.write(folder / f"model{INDEX}", [f"{text}\n".encode()])
     before = sum(one.size(one.shape) for one in stored.values())
     smaller = sum(shapes[name] != one.shape for name, one in stored.items())
-    return Shrunk(tuple(shards), len(stored), smaller, before, total)
+    return ShrunkShards(tuple(shards), len(stored), smaller, before, total)
 
 
-def check_fits(plan: Cut, checkpoint: Checkpoint) -> None:
+def check_fits(plan: KeptIndices, checkpoint: ShardedWeights) -> None:
     """Raise UsageError unless the checkpoint has what the plan cuts, in the original's sizes."""
     stored = checkpoint.stored
     wrong = [

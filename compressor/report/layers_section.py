@@ -13,7 +13,7 @@ MOST = 400
 """Layers that are written out."""
 
 
-class Layer(NamedTuple):
+class LayerRow(NamedTuple):
     """A weight, and what is to be known of its axes."""
 
     name: str
@@ -23,7 +23,7 @@ class Layer(NamedTuple):
     smaller: bool
 
 
-def layers(found: Mapping[str, Any]) -> list[Layer]:
+def layers(found: Mapping[str, Any]) -> list[LayerRow]:
     """Every weight of the report, in the order of the network."""
     places = _places(found)
     return [_layer(one, places) for one in found.get("layers", ())][:MOST]
@@ -42,12 +42,12 @@ def _places(found: Mapping[str, Any]) -> dict[tuple[str, int], str]:
     return told
 
 
-def _layer(one: Mapping[str, Any], places: Mapping[tuple[str, int], str]) -> Layer:
+def _layer(one: Mapping[str, Any], places: Mapping[tuple[str, int], str]) -> LayerRow:
     name, was, now = one["name"], one["original"], one["small"]
     notes = [
         f"axis {axis}: {places[name, axis]}" for axis in range(len(was)) if (name, axis) in places
     ]
-    return Layer(name, _sizes(was), _sizes(now), notes, was != now)
+    return LayerRow(name, _sizes(was), _sizes(now), notes, was != now)
 
 
 def _sizes(shape: Sequence[int]) -> str:

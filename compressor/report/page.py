@@ -126,7 +126,7 @@ def stages(seconds: Mapping[str, float]) -> list[Bar]:
     return [Bar(name, 0, scale.at(took), f"{took:,.2f}") for name, took in seconds.items()]
 
 
-class Curve(NamedTuple):
+class PlottedCurve(NamedTuple):
     """How the rounds of one model spread: quartiles, and a histogram."""
 
     name: str
@@ -137,13 +137,13 @@ class Curve(NamedTuple):
     """Where each begins, and its height in pixels."""
 
 
-class Race(NamedTuple):
+class PlottedRace(NamedTuple):
     """Ratios with their intervals, and the rounds behind them."""
 
     note: str
     ratios: dict[str, Mapping[str, Any]]
     ratio_scale: Scale
-    curves: list[Curve]
+    curves: list[PlottedCurve]
     curve_scale: Scale
     beyond: list[float]
     """Rounds too slow to be in the picture, in milliseconds."""
@@ -152,7 +152,7 @@ class Race(NamedTuple):
 COLUMNS, TALLEST = 100, 44  # columns of a histogram, pixels of the highest
 
 
-def race(latency: Mapping[str, Any] | None) -> Race | None:
+def race(latency: Mapping[str, Any] | None) -> PlottedRace | None:
     """What the race looked like."""
     if not latency:
         return None
@@ -164,7 +164,7 @@ def race(latency: Mapping[str, Any] | None) -> Race | None:
     curves = [_curve(name, ms, axis) for name, ms in times.items()]
     beyond = [float(one) for ms in times.values() for one in ms[ms > axis.high]]
     note = f"{circumstances(latency)}; {latency['why']}."
-    return Race(note, ratios, scale, curves, axis, beyond)
+    return PlottedRace(note, ratios, scale, curves, axis, beyond)
 
 
 def _padded(low: float, high: float) -> Scale:
@@ -185,12 +185,12 @@ def _edge(times: np.ndarray) -> float:
     return float(min(times.max(), high + 8 * (high - low)))
 
 
-def _curve(name: str, times: np.ndarray, scale: Scale) -> Curve:
+def _curve(name: str, times: np.ndarray, scale: Scale) -> PlottedCurve:
     counts, edges = np.histogram(times, bins=COLUMNS, range=scale)
     heights = np.ceil(TALLEST * counts / counts.max()).astype(int).tolist()
     columns = [(x, y) for x, y in zip(edges[:-1].tolist(), heights, strict=True) if y]
     low, middle, high = (float(one) for one in np.percentile(times, [25, 50, 75]))
-    return Curve(name, low, middle, high, columns)
+    return PlottedCurve(name, low, middle, high, columns)
 
 
 # -------------------------------------------------------------------------------------- tables

@@ -83,7 +83,7 @@ def ratio(pair: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------ headline
 
 
-class Verdict(NamedTuple):
+class Finding(NamedTuple):
     """A finding in a few words and in full; `mark` is `good`, `bad` or neither (`open`)."""
 
     mark: str
@@ -104,37 +104,37 @@ def asked(found: Mapping[str, Any]) -> str:
     return f"at most {wish}; {thin(cost['small'])} are left, {share * 100:.1f} %"
 
 
-def verdicts(found: Mapping[str, Any]) -> Iterator[Verdict]:
+def verdicts(found: Mapping[str, Any]) -> Iterator[Finding]:
     """What was shown and what was measured."""
     yield _proof(found.get("proof"))
     if found.get("changed"):
-        yield Verdict("open", "The weights were changed after the build.", "The proof is older.")
+        yield Finding("open", "The weights were changed after the build.", "The proof is older.")
     yield _parity(found.get("parity"))
     yield _latency(found.get("latency"))
     if not found.get("accuracy"):
-        yield Verdict("open", "Accuracy was not measured.")
+        yield Finding("open", "Accuracy was not measured.")
     for name, pair in found.get("accuracy", {}).items():
         yield _changed(name, pair)
 
 
-def _proof(proof: Mapping[str, Any] | None) -> Verdict:
+def _proof(proof: Mapping[str, Any] | None) -> Finding:
     if not proof:
-        return Verdict("open", "The surgery was not proven.")
+        return Finding("open", "The surgery was not proven.")
     gap, limit = thin(proof["max_rel"]), thin(proof["tolerance"])
     if not float(proof["max_rel"]) <= proof["tolerance"]:
         full = f"Removing and silencing differ by {gap} of the largest output"
-        return Verdict("bad", "The proof fails.", f"{full} (tolerance {limit}, {proof['dtype']}).")
+        return Finding("bad", "The proof fails.", f"{full} (tolerance {limit}, {proof['dtype']}).")
     how = "exactly" if gap == "0" else f"to {gap} of the largest output"
     full = (
         "The small network equals the original with the removed channels silenced, "
         f"{how} (tolerance {limit}, {proof['dtype']})."
     )
-    return Verdict("good", "The proof holds.", full)
+    return Finding("good", "The proof holds.", full)
 
 
-def _parity(parity: Sequence[Mapping[str, Any]] | None) -> Verdict:
+def _parity(parity: Sequence[Mapping[str, Any]] | None) -> Finding:
     if not parity:
-        return Verdict("open", "The exported model was not compared with PyTorch.")
+        return Finding("open", "The exported model was not compared with PyTorch.")
     worst = max((float(one["max_rel"]) for one in parity), key=lambda gap: (gap != gap, gap))
     count = f"{len(parity)} comparisons" if len(parity) > 1 else "one comparison"
     full = f"ONNX Runtime and PyTorch differ by at most {thin(worst)} of the largest output"
@@ -142,41 +142,41 @@ def _parity(parity: Sequence[Mapping[str, Any]] | None) -> Verdict:
     if slices and max(slices) > worst:
         full += f", {thin(max(slices))} of the largest number of a slice of it"
     if not math.isfinite(worst):
-        return Verdict("bad", "Parity fails.", f"{full}.")
-    return Verdict("good", "Parity holds.", f"{full}, in {count}.")
+        return Finding("bad", "Parity fails.", f"{full}.")
+    return Finding("good", "Parity holds.", f"{full}, in {count}.")
 
 
-def _latency(latency: Mapping[str, Any] | None) -> Verdict:
+def _latency(latency: Mapping[str, Any] | None) -> Finding:
     if not latency:
-        return Verdict("open", "Latency was not measured.")
+        return Finding("open", "Latency was not measured.")
     noise = latency["noise"]
     full = (
         f"One run takes {_interval(latency)} of the original's time (95 % interval). "
         f"Noise control, the original against itself: {_interval(noise)}."
     )
     if latency["high"] < min(1, noise["low"]):
-        return Verdict("good", f"{1 / latency['ratio']:.2f} times as fast.", full)
+        return Finding("good", f"{1 / latency['ratio']:.2f} times as fast.", full)
     if latency["low"] > max(1, noise["high"]):
-        return Verdict("bad", f"{latency['ratio']:.2f} times as slow.", full)
-    return Verdict("open", "No change of latency can be told from noise.", full)
+        return Finding("bad", f"{latency['ratio']:.2f} times as slow.", full)
+    return Finding("open", "No change of latency can be told from noise.", full)
 
 
 def _interval(one: Mapping[str, float]) -> str:
     return f"{one['ratio']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
 
 
-def _changed(name: str, pair: Mapping[str, Any]) -> Verdict:
+def _changed(name: str, pair: Mapping[str, Any]) -> Finding:
     original, small = float(pair["original"]), float(pair["small"])
     before, after = thin(original, 4), thin(small, 4)
     if original == small:
-        return Verdict("open", f"{name} is unchanged at {before}.")
+        return Finding("open", f"{name} is unchanged at {before}.")
     if not math.isfinite(small - original):
-        return Verdict("open", f"{name} is {before} before and {after} after.")
+        return Finding("open", f"{name} is {before} before and {after} after.")
     change = f"{'+' if small > original else ''}{thin(small - original, 4)}"
-    return Verdict("open", f"{name} changes by {change}.", f"From {before} to {after}.")
+    return Finding("open", f"{name} changes by {change}.", f"From {before} to {after}.")
 
 
-class Row(NamedTuple):
+class SummaryRow(NamedTuple):
     """One line of the table of costs; notes are small print."""
 
     name: str
@@ -187,19 +187,19 @@ class Row(NamedTuple):
     ratio_note: str = ""
 
 
-def costs(found: Mapping[str, Any]) -> Iterator[Row]:
+def costs(found: Mapping[str, Any]) -> Iterator[SummaryRow]:
     """Everything that has an original and a small amount."""
     pairs = {name: found.get("cost", {}).get(kind) for kind, name in COSTS.items()}
     pairs["bytes of the ONNX file"] = found.get("file_bytes")
     for name, pair in pairs.items():
         if pair:
-            yield Row(name, thin(pair["original"]), thin(pair["small"]), ratio(pair))
+            yield SummaryRow(name, thin(pair["original"]), thin(pair["small"]), ratio(pair))
     for name, pair in found.get("accuracy", {}).items():
-        yield Row(name, thin(pair["original"], 4), thin(pair["small"], 4), ratio(pair))
+        yield SummaryRow(name, thin(pair["original"], 4), thin(pair["small"], 4), ratio(pair))
     if latency := found.get("latency"):
         before, after = (f"{fixed(latency[side]['ms'])} ms" for side in ("original", "small"))
         middle, interval = _interval(latency).split(" ", 1)
-        yield Row("median latency", before, after, middle, circumstances(latency), interval)
+        yield SummaryRow("median latency", before, after, middle, circumstances(latency), interval)
 
 
 def circumstances(latency: Mapping[str, Any]) -> str:

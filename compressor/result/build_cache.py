@@ -76,7 +76,7 @@ _KIND = (sealing.MAGIC, _RELEASE)
 """Tells encrypted results from the files of a release."""
 
 
-class Work:
+class BuildCache:
     """Results by stage and key. `start`: the first stage whose results are not taken from here."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Work:
         """Why nothing is kept, where the disk has no private folders."""
 
     @classmethod
-    def of(cls, output: Path, start: str | None = None, key: bytes | None = None) -> "Work":
+    def of(cls, output: Path, start: str | None = None, key: bytes | None = None) -> "BuildCache":
         """The work folder that belongs to an output; results are encrypted where there is a key."""
         return cls(output.parent / f".{output.name}.work", start, key)
 

@@ -25,7 +25,7 @@ from compressor.base.messages import reason
 from compressor.config import Recipe
 from compressor.loading.calibration_data import Data
 from compressor.loading.calls import Called
-from compressor.loading.dynamic_axes import Sizes
+from compressor.loading.dynamic_axes import FreeSizes
 from compressor.metrics.evaluate import Evaluation, compared, refuse_drop
 from compressor.onnx.export import export, operators, simplify
 from compressor.onnx.model_files import check_alone
@@ -34,8 +34,8 @@ from compressor.onnx.runtime import OnnxModel, batches_of, parity
 from compressor.passes.base.errors import CompressError, ContractError, UsageError
 from compressor.passes.ir.log import Entry, Log
 from compressor.process.progress import Watch
-from compressor.result.build_cache import Work, digest, of_program, recalled
-from compressor.result.freshness import Made
+from compressor.result.build_cache import BuildCache, digest, of_program, recalled
+from compressor.result.freshness import Snapshot
 
 _UNSIMPLIFIED = "The model is kept unsimplified, because "
 OF_WEIGHTS = ("accuracy", "latency", "operators")
@@ -101,7 +101,7 @@ class Built:
     """Makes its report."""
     end: Save = field(repr=False)
     """Makes its release."""
-    sizes: tuple[Sizes, ...] = ()
+    sizes: tuple[FreeSizes, ...] = ()
     """Other sizes of free axes: proof and parity look at these as well."""
     data: Data | None = None
     """The calibration data, where some were given."""
@@ -109,7 +109,7 @@ class Built:
     """What the repair did: `small` is its result where there were data."""
     recipe: Recipe = field(default_factory=Recipe)
     """What was asked for, as far as options say it."""
-    work: Work = field(default_factory=Work)
+    work: BuildCache = field(default_factory=BuildCache)
     """Where what takes long is kept until it is all there."""
     measured: dict[str, Any] = field(default_factory=dict)
     """Accuracy, latency and file sizes, where they were measured; what happened on the way."""
@@ -126,7 +126,7 @@ class Built:
 
     def __post_init__(self) -> None:
         self.batches = self.batches or batches_of(self.original, self.call)
-        self._made, self._whole = Made.of(self.small), Made.of(self.original)
+        self._made, self._whole = Snapshot.of(self.small), Snapshot.of(self.original)
         self._at = self._made.digest
 
     @property

@@ -28,7 +28,7 @@ _MERGE = "merge adapters and parametrisations into the weights that the build ha
 
 
 @dataclass(frozen=True)
-class Made:
+class Snapshot:
     """What a network was when it was made: its calls, its tensors by kind, and all their values."""
 
     calls: str
@@ -36,7 +36,7 @@ class Made:
     digest: str
 
     @classmethod
-    def of(cls, program: Program) -> "Made":
+    def of(cls, program: Program) -> "Snapshot":
         """As it is now."""
         return cls(_calls(program), _kinds(program), _values(program))
 

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from compressor.passes.base.errors import WrongError
-from compressor.result.build_cache import Work, recalled
+from compressor.result.build_cache import BuildCache, recalled
 
 if TYPE_CHECKING:
     from compressor.passes import Budget, Coupling, Plan, Program, Repair, Repaired
@@ -29,7 +29,7 @@ _EXACT = 1e-6
 
 
 def planned(
-    work: Work,
+    work: BuildCache,
     parts: Mapping[str, Any],
     coupling: "Coupling",
     budget: "Budget",
@@ -81,7 +81,7 @@ def _plan(facts: Mapping[str, Any], coupling: "Coupling") -> "Plan":
 
 
 def repaired(
-    work: Work,
+    work: BuildCache,
     parts: Mapping[str, Any],
     step: "Repair",
     small: "Program",

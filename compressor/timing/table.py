@@ -22,7 +22,7 @@ from compressor.bench.sessions import MOST_THREADS
 from compressor.onnx.sessions import CPU
 from compressor.passes.base.errors import UsageError
 from compressor.passes.cost.kernels import Kernel
-from compressor.passes.cost.latency import Reading, Timed
+from compressor.passes.cost.latency import Timed, WeightReading
 from compressor.passes.cost.memory import Memory
 from compressor.passes.coupling.groups import Coupling
 from compressor.storage.files import read_file, write_file
@@ -117,7 +117,7 @@ class Table:
         shrink too, but weights are what is read from memory.
         """
         others = Memory(coupling).dense * batch
-        reading = Reading(
+        reading = WeightReading(
             lambda kernel: weights(kernel) * BYTES,
             lambda held: self.caches.reading(held) * self.reference,
             lambda held: self.caches.reading(held, others) * self.reference,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from compressor.config import Recipe
 
 
-def faster(ratio: bench.Ratio) -> bool:
+def faster(ratio: bench.TimeRatio) -> bool:
     """Whether a form that costs nothing is worth it: for sure, or by enough.
 
     A race of large models has few rounds, so the interval is that of the worst of them.

@@ -37,7 +37,7 @@ class Kernel:
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class KernelCall:
     """A kernel before its widths are known: each is a product of sizes, times a number."""
 
     kind: str
@@ -55,10 +55,10 @@ class Work:
         )
 
 
-def works(coupling: Coupling, batch: int = 1) -> list[Work]:
+def works(coupling: Coupling, batch: int = 1) -> list[KernelCall]:
     """The kernels of a program, in the order of its calls, for a batch of this size."""
     trace = coupling.trace
-    found: list[Work] = []
+    found: list[KernelCall] = []
     fused = _Fused(trace.calls)
     for node, call in trace.calls.items():
         if node in fused.parts:
@@ -68,7 +68,7 @@ def works(coupling: Coupling, batch: int = 1) -> list[Work]:
             own = batch / coupling.program.batch
         row = row_of(node).kernel or elementwise
         found += [
-            Work(kind, tuple(sorted((*fixed, *fused.settings(node)))), widths,
+            KernelCall(kind, tuple(sorted((*fixed, *fused.settings(node)))), widths,
                  tuple(own if i == lead else 1.0 for i in range(len(widths))), node)
             for kind, fixed, widths, lead in row(call, results_of(trace.results[node]), _name(call))
         ]  # fmt: skip

@@ -30,7 +30,7 @@ Time = Callable[[Kernel], float]
 
 
 @dataclass(frozen=True)
-class Reading:
+class WeightReading:
     """What it takes to read the weights of a network that no cache holds until the next run."""
 
     weights: Callable[[Kernel], float]
@@ -45,7 +45,7 @@ def _free(weights: float) -> float:
     return 0.0
 
 
-NO_READING = Reading(lambda kernel: 0.0, _free, _free)
+NO_READING = WeightReading(lambda kernel: 0.0, _free, _free)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Timed:
     """A `Cost`: what the kernels take, in the unit of `time`, and what `reading` adds."""
 
     def __init__(
-        self, coupling: Coupling, time: Time, *, batch: int = 1, reading: Reading = NO_READING
+        self, coupling: Coupling, time: Time, *, batch: int = 1, reading: WeightReading = NO_READING
     ) -> None:
         self.coupling, self.time, self.reading = coupling, time, reading
         self._works = works(coupling, batch)

@@ -11,7 +11,7 @@ from ..ir.call import Call, Factor
 from ..ir.labels import Ledger, Value
 from . import regressions
 from .contraction import contract, summed
-from .kernels import Row, elementwise
+from .kernels import Kernels, elementwise
 from .references import masked
 from .table import Rule, RuleTable
 
@@ -95,7 +95,7 @@ def _factors(call: Call, terms: list[list[str]]) -> dict[str, Factor]:
     return axes
 
 
-def einsum_kernels(call: Call, results: list[Value], name: str) -> Row:
+def einsum_kernels(call: Call, results: list[Value], name: str) -> Kernels:
     """A matrix product for each operand after the first; where nothing is summed, of entries."""
     terms, out = _equation(call)
     if len(terms) == 1:

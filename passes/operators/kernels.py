@@ -15,9 +15,9 @@ from ..ir.call import Call, Factor, is_transposed
 from ..ir.labels import Value
 
 Product = tuple[Factor, ...]
-Row = Iterator[tuple[str, tuple[tuple[str, Any], ...], tuple[Product, ...], int]]
+Kernels = Iterator[tuple[str, tuple[tuple[str, Any], ...], tuple[Product, ...], int]]
 """Kind, what is fixed, the widths, and which width grows with the batch."""
-KernelRow = Callable[[Call, list[Value], str], Row]
+KernelRow = Callable[[Call, list[Value], str], Kernels]
 """From a call, its results and the operator's name."""
 
 
@@ -35,7 +35,7 @@ class Fusion:
 ADDITION, NORM, RELU = Fusion("addition"), Fusion("norm"), Fusion("activation")
 
 
-def nothing(call: Call, results: list[Value], name: str) -> Row:
+def nothing(call: Call, results: list[Value], name: str) -> Kernels:
     """Another name for the same numbers, a constant, or what does nothing in eval mode."""
     yield from ()
 
@@ -57,7 +57,7 @@ def _filled(given: Any, spatial: int) -> Any:
     return values * spatial if len(values) == 1 else values
 
 
-def convolution(call: Call, results: list[Value], name: str) -> Row:
+def convolution(call: Call, results: list[Value], name: str) -> Kernels:
     """conv: (in, out); depthwise: (channels,); grouped: (in, out, in of each group), or turned
     round where it is transposed: (out, in, out of each group). And the batch."""
     x, weight, groups = call["input"], call["weight"], int(call["groups"])
@@ -82,7 +82,7 @@ def convolution(call: Call, results: list[Value], name: str) -> Row:
                                  _whole(x, range(axis))), 3  # fmt: skip
 
 
-def linear(call: Call, results: list[Value], name: str) -> Row:
+def linear(call: Call, results: list[Value], name: str) -> Kernels:
     """linear: (in, out, rows)"""
     x, weight = call["input"], call["weight"]
     out = ((weight, 0),) if weight.rank == 2 else ()
@@ -90,7 +90,7 @@ def linear(call: Call, results: list[Value], name: str) -> Row:
     yield "linear", fixed, (((x, x.rank - 1),), out, _whole(x, range(x.rank - 1))), 2
 
 
-def matmul(call: Call, results: list[Value], name: str) -> Row:
+def matmul(call: Call, results: list[Value], name: str) -> Kernels:
     """matmul: (inner, rows, columns, how many products)"""
     x, y = call.values[-2:]
     out = results[0]
@@ -100,7 +100,7 @@ def matmul(call: Call, results: list[Value], name: str) -> Row:
     yield "matmul", (), (((x, x.rank - 1),), rows, columns, lead), 3
 
 
-def attention(call: Call, results: list[Value], name: str) -> Row:
+def attention(call: Call, results: list[Value], name: str) -> Kernels:
     """Two products with a softmax between them, as it is exported."""
     q, k, v = call["query"], call["key"], call["value"]
     lead = _whole(q, range(q.rank - 2))
@@ -113,7 +113,7 @@ def attention(call: Call, results: list[Value], name: str) -> Row:
     yield "elementwise", _pairs(op="permute"), (_whole(k),), 0
 
 
-def layer_norm(call: Call, results: list[Value], name: str) -> Row:
+def layer_norm(call: Call, results: list[Value], name: str) -> Kernels:
     """layer_norm: (width, rows)"""
     x = call["input"]
     count = len(call["normalized_shape"])
@@ -121,14 +121,14 @@ def layer_norm(call: Call, results: list[Value], name: str) -> Row:
     yield "layer_norm", (), (width, _whole(x, range(x.rank - count))), 1
 
 
-def softmax(call: Call, results: list[Value], name: str) -> Row:
+def softmax(call: Call, results: list[Value], name: str) -> Kernels:
     """softmax: (width, rows)"""
     x, axis = call.x, call.axis()
     rest = [a for a in range(x.rank) if a != axis]
     yield "softmax", (), (((x, axis),), _whole(x, rest)), 1
 
 
-def pool(call: Call, results: list[Value], name: str) -> Row:
+def pool(call: Call, results: list[Value], name: str) -> Kernels:
     """pool: (channels with the batch,)"""
     x = call.x
     spatial = x.rank - 2 if x.rank > 3 else x.rank - 1
@@ -152,7 +152,7 @@ def pool(call: Call, results: list[Value], name: str) -> Row:
     yield "pool", fixed, (lead,), 0
 
 
-def mean(call: Call, results: list[Value], name: str) -> Row:
+def mean(call: Call, results: list[Value], name: str) -> Kernels:
     """Over all pixels it is a pool."""
     x = call.x
     axes = set(call.axes())
@@ -164,7 +164,7 @@ def mean(call: Call, results: list[Value], name: str) -> Row:
         yield "elementwise", _pairs(op="mean"), (_whole(x),), 0
 
 
-def elementwise(call: Call, results: list[Value], name: str) -> Row:
+def elementwise(call: Call, results: list[Value], name: str) -> Kernels:
     """elementwise: (numbers made, or read where they are more,)"""
     values = [*results, *call.values]
     largest = max(values, key=lambda v: math.prod(v.shape), default=None)

@@ -15,7 +15,7 @@ from compressor.metrics.evaluate import evaluations
 from compressor.pipeline.compile import Given
 from compressor.pipeline.compress import prepared
 from compressor.process.progress import Watch
-from compressor.result.build_cache import Work
+from compressor.result.build_cache import BuildCache
 from models import digits
 from tests.compressor import samples
 
@@ -206,7 +206,7 @@ def test_what_is_no_such_file_is_refused(text, tmp_path):
 
 def test_a_plan_that_was_kept_is_one_of_the_same_weights(tmp_path):
     given = Given(passes.Budget(macs=0.5), data=[INPUTS])
-    work = Work(tmp_path / "work")
+    work = BuildCache(tmp_path / "work")
 
     def planned(weight: float) -> passes.Plan:
         recipe = Recipe.of(round_to=1, steps=1, sensitivity=file_of(tmp_path, 1, weight, 1))

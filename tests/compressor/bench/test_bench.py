@@ -17,7 +17,7 @@ from compressor.passes.base.errors import CompressError, UsageError
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from compressor.bench import Race, Ratio, Samples, offered_providers, race, render
+from compressor.bench import Race, Samples, TimeRatio, offered_providers, race, render
 from compressor.bench.sessions import Field, Runner
 from compressor.bench.statistics import paired_ratio
 from compressor.process.environment import environment
@@ -89,7 +89,7 @@ def test_a_bigger_model_is_slower_by_a_wide_margin(raced):
 
 
 def test_the_baseline_is_one_by_definition(raced):
-    assert raced.rows[0].ratio == Ratio(1, 1, 1)
+    assert raced.rows[0].ratio == TimeRatio(1, 1, 1)
 
 
 def test_every_round_draws_a_new_order(raced):
@@ -329,8 +329,8 @@ def test_a_name_in_brackets_is_printed_as_it_is():
 
 
 def test_a_ratio_prints_with_its_interval():
-    assert str(Ratio(0.52, 0.51, 0.53)) == "0.52x (0.51-0.53)"
-    assert str(Ratio(0.083, 0.082, 0.084)) == "0.083x (0.082-0.084)"
+    assert str(TimeRatio(0.52, 0.51, 0.53)) == "0.52x (0.51-0.53)"
+    assert str(TimeRatio(0.083, 0.082, 0.084)) == "0.083x (0.082-0.084)"
 
 
 def test_a_slow_round_cancels_out_of_the_ratio():
@@ -341,7 +341,7 @@ def test_a_slow_round_cancels_out_of_the_ratio():
 
 def test_fewer_than_six_heats_give_the_range():
     ratio = paired_ratio([1.0, 2.0, 9.0], [1.0, 1.0, 1.0], heat=5)
-    assert ratio == Ratio(2.0, 1.0, 9.0)
+    assert ratio == TimeRatio(2.0, 1.0, 9.0)
 
 
 def test_the_interval_holds_the_truth_about_95_times_in_100():

@@ -13,7 +13,7 @@ from onnx.helper import make_node as node
 from onnx.helper import make_tensor_value_info as value
 
 from compressor.gate import arithmetic
-from compressor.gate.operators import IDLE, RULES, Call
+from compressor.gate.operators import IDLE, RULES, NodeCall
 from compressor.gate.values import Values
 
 X = value("x", TensorProto.FLOAT, [8, 16])
@@ -402,7 +402,7 @@ def test_a_loop_whose_runs_are_not_known_is_refused_if_it_multiplies(counted):
 def test_an_operator_without_its_graph_is_refused(broken, lacks, tmp_path):
     graph = helper.make_graph([broken], "g", [X, ASKED], [q("y", 8, 16)], [W, TEN])
     values = Values(helper.make_model(graph), {}, tmp_path)
-    call = Call(broken, lambda _: (8, 16), lambda _: np.asarray(3))
+    call = NodeCall(broken, lambda _: (8, 16), lambda _: np.asarray(3))
     with pytest.raises(UsageError, match=f"it has no {lacks}"):
         arithmetic.CONTROL[broken.op_type](call, values)
 

@@ -13,7 +13,7 @@ from compressor.passes.base.errors import UsageError
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from compressor.bench import Ratio
+from compressor.bench import TimeRatio
 from compressor.bench.sessions import file_bytes
 from compressor.cli.app import app
 from compressor.gate import INCONCLUSIVE, PASSED, REGRESSED, check, percentage
@@ -23,7 +23,7 @@ from compressor.onnx.model_files import _looked_at
 
 pytest_plugins = ["pytester"]
 
-QUIET = Ratio(1.0, 0.99, 1.01)
+QUIET = TimeRatio(1.0, 0.99, 1.01)
 
 
 def model(path: Path, layers: int) -> Path:
@@ -48,15 +48,19 @@ def files(tmp_path_factory):
 @pytest.mark.parametrize(
     ("ratio", "noise", "answer"),
     [
-        (Ratio(1.00, 0.99, 1.01), QUIET, PASSED),
-        (Ratio(0.50, 0.49, 0.51), QUIET, PASSED),
-        (Ratio(1.04, 1.03, 1.05), QUIET, PASSED),
-        (Ratio(1.045, 1.03, 1.06), QUIET, PASSED),  # a narrow interval around an allowed value
-        (Ratio(1.10, 1.08, 1.12), QUIET, REGRESSED),
-        (Ratio(1.06, 1.02, 1.10), QUIET, REGRESSED),
-        (Ratio(1.06, 0.99, 1.13), QUIET, INCONCLUSIVE),  # the margin without the statistics
-        (Ratio(1.02, 0.90, 1.20), QUIET, INCONCLUSIVE),
-        (Ratio(1.10, 1.08, 1.12), Ratio(1.05, 1.03, 1.07), INCONCLUSIVE),  # so has the baseline
+        (TimeRatio(1.00, 0.99, 1.01), QUIET, PASSED),
+        (TimeRatio(0.50, 0.49, 0.51), QUIET, PASSED),
+        (TimeRatio(1.04, 1.03, 1.05), QUIET, PASSED),
+        (TimeRatio(1.045, 1.03, 1.06), QUIET, PASSED),  # a narrow interval around an allowed value
+        (TimeRatio(1.10, 1.08, 1.12), QUIET, REGRESSED),
+        (TimeRatio(1.06, 1.02, 1.10), QUIET, REGRESSED),
+        (TimeRatio(1.06, 0.99, 1.13), QUIET, INCONCLUSIVE),  # the margin without the statistics
+        (TimeRatio(1.02, 0.90, 1.20), QUIET, INCONCLUSIVE),
+        (
+            TimeRatio(1.10, 1.08, 1.12),
+            TimeRatio(1.05, 1.03, 1.07),
+            INCONCLUSIVE,
+        ),  # so has the baseline
     ],
 )
 def test_both_the_margin_and_the_statistics_must_hold(ratio, noise, answer):
@@ -277,7 +281,7 @@ def test_a_limit_that_is_no_number_of_zero_or_more_is_refused(name, limit, files
 
 
 def test_times_that_are_no_numbers_are_inconclusive():
-    nothing = Ratio(float("nan"), float("nan"), float("nan"))
+    nothing = TimeRatio(float("nan"), float("nan"), float("nan"))
     assert _latency(nothing, QUIET, 0.05)[0] == INCONCLUSIVE
     assert _latency(QUIET, nothing, 0.05)[0] == INCONCLUSIVE
 

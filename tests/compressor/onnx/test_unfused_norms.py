@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor import Budget, Built, compress
-from compressor.bench import Race, Ratio
+from compressor.bench import Race, TimeRatio
 from compressor.onnx import unfused_norms
 from compressor.onnx.export import operators
 from compressor.onnx.unfused_norms import with_sums
@@ -93,7 +93,7 @@ def test_plans_are_raced_in_the_form_that_will_be_deployed(ratio, op, built, mon
     def made_up(self: Timing, given: dict[str, bytes]) -> Race:
         models.update(given)
         found = race(self, given)
-        own = Ratio(ratio, ratio - 0.01, ratio + 0.01)
+        own = TimeRatio(ratio, ratio - 0.01, ratio + 0.01)
         rows = tuple(replace(row, wall_ratio=own, cpu_ratio=own) for row in found.rows)
         return replace(found, rows=rows)
 

@@ -12,7 +12,7 @@ from compressor.passes.base.errors import WrongError
 from torch import Tensor, nn
 
 from compressor import Budget, Built, align, compress
-from compressor.bench import Race, Ratio, Samples
+from compressor.bench import Race, Samples, TimeRatio
 from compressor.onnx.unfused_norms import SUMS
 from compressor.pipeline import variant_race
 from compressor.release import replay
@@ -22,7 +22,7 @@ from compressor.timing.timing import Timing, faster
 
 class Named(NamedTuple):
     name: str
-    ratio: Ratio
+    ratio: TimeRatio
 
 
 class Net(nn.Module):
@@ -62,7 +62,7 @@ def told(monkeypatch, times: Mapping[str, float]) -> None:
         rows = []
         for row in found.rows:
             ratio = next((t for name, t in times.items() if row.name.startswith(name)), 1.0)
-            own = Ratio(ratio, ratio - 0.01, ratio + 0.01)
+            own = TimeRatio(ratio, ratio - 0.01, ratio + 0.01)
             taken = tuple(int(1e6 * (ratio + off)) for off in (-0.01, 0.0, 0.01))
             samples = Samples(1, taken, taken)
             rows.append(replace(row, wall_ratio=own, cpu_ratio=own, samples=samples))
@@ -147,9 +147,9 @@ def test_a_graph_that_onnxsim_left_alone_is_not_raced_twice(built):
 
 def test_a_form_that_costs_nothing_is_deployed_by_its_median_where_rounds_are_few():
     """The range of five rounds of a large model on a busy machine reaches over 1."""
-    assert faster(Ratio(0.92, 0.89, 1.01))
-    assert faster(Ratio(0.995, 0.992, 0.998))
-    assert not faster(Ratio(0.99, 0.97, 1.01))
+    assert faster(TimeRatio(0.92, 0.89, 1.01))
+    assert faster(TimeRatio(0.995, 0.992, 0.998))
+    assert not faster(TimeRatio(0.99, 0.97, 1.01))
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ def test_padded_channels_have_to_be_faster_than_the_best_that_costs_nothing(padd
     medians = {"original": 1.0, "small": 0.6, "sums before norms": 0.55, "multiples of 8": padded}
 
     class Made:
-        rows = tuple(Named(name, Ratio(time, time, time)) for name, time in medians.items())
+        rows = tuple(Named(name, TimeRatio(time, time, time)) for name, time in medians.items())
 
-        def between(self, name: str, other: str) -> Ratio:
+        def between(self, name: str, other: str) -> TimeRatio:
             found = medians[name] / medians[other]
-            return Ratio(found, found - 0.005, found + 0.005)
+            return TimeRatio(found, found - 0.005, found + 0.005)
 
     assert variant_race._best(Made(), ["sums before norms", "multiples of 8"]) == best

@@ -104,7 +104,7 @@ def test_types_keep_their_bits_and_scalars_their_shape(tmp_path):
     }
     save_file(state, tmp_path / "in.safetensors")
     kept = {"half": [[0, 2], None], "flags": [[0, 2]]}
-    plan = kept_indices.Cut(kept, {"half": [4, 3], "flags": [4]}, frozenset(), {})
+    plan = kept_indices.KeptIndices(kept, {"half": [4, 3], "flags": [4]}, frozenset(), {})
     shards.shrink_shards(plan, tmp_path / "in.safetensors", tmp_path / "out")
     found = load_file(tmp_path / "out" / "model.safetensors")
     wanted = state | {"half": state["half"][[0, 2]], "flags": state["flags"][[0, 2]]}
@@ -130,7 +130,7 @@ def test_memory_is_that_of_a_tensor_and_not_of_the_checkpoint(files, tmp_path):
     state = {f"layer{i}.weight": torch.full((2_000, 2_500), float(i)) for i in range(20)}
     sharded(tmp_path / "big", state, files)
     half = list(range(0, 2_500, 2))
-    plan = kept_indices.Cut(
+    plan = kept_indices.KeptIndices(
         {name: [None, half] for name in state}, {n: [2_000, 2_500] for n in state}, frozenset(), {}
     )
     del state
@@ -154,11 +154,13 @@ def test_memory_is_that_of_a_tensor_and_not_of_the_checkpoint(files, tmp_path):
 
 
 @pytest.fixture
-def plan() -> kept_indices.Cut:
-    return kept_indices.Cut({"a.weight": [[0, 1], None]}, {"a.weight": [4, 3]}, frozenset(), {})
+def plan() -> kept_indices.KeptIndices:
+    return kept_indices.KeptIndices(
+        {"a.weight": [[0, 1], None]}, {"a.weight": [4, 3]}, frozenset(), {}
+    )
 
 
-def refusal(plan: kept_indices.Cut, source: Path) -> UsageError:
+def refusal(plan: kept_indices.KeptIndices, source: Path) -> UsageError:
     target = source.parent / "out"
     with pytest.raises(UsageError) as refused:
         shards.shrink_shards(plan, source, target)
@@ -185,7 +187,9 @@ def test_a_buffer_and_all_but_one_of_tied_names_may_be_absent(plan, tmp_path):
     save_file({"b.weight": torch.arange(12.0).reshape(4, 3)}, tmp_path / "in.safetensors")
     kept = {name: [[0, 1], None] for name in ("a.weight", "b.weight", "frequencies")}
     shapes = {name: [4, 3] for name in kept}
-    whole = kept_indices.Cut(kept, shapes, frozenset({"frequencies"}), {"b.weight": "a.weight"})
+    whole = kept_indices.KeptIndices(
+        kept, shapes, frozenset({"frequencies"}), {"b.weight": "a.weight"}
+    )
     shards.shrink_shards(whole, tmp_path / "in.safetensors", tmp_path / "small")
     assert load_file(tmp_path / "small" / "model.safetensors")["b.weight"].shape == (2, 3)
 
@@ -242,7 +246,7 @@ def test_nothing_is_left_behind_where_reading_fails_midway(plan, tmp_path, monke
     def torn(self, name):
         raise UsageError("cannot read it")
 
-    monkeypatch.setattr(shards.Checkpoint, "__getitem__", torn)
+    monkeypatch.setattr(shards.ShardedWeights, "__getitem__", torn)
     assert refusal(plan, tmp_path / "in.safetensors").what == "cannot read it"
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from compressor.config import Recipe
 from compressor.pipeline.variant_race import raced
 from compressor.result import built as built_parts
-from compressor.result.build_cache import STAGES, Work, digest, recalled, stages_of
+from compressor.result.build_cache import STAGES, BuildCache, digest, recalled, stages_of
 from compressor.result.built import Onnx
 from compressor.result.kept_results import look_at_operators
 from compressor.storage import durable, manifest, owned_folders
@@ -40,15 +40,17 @@ def data(project: Path) -> None:
 
 
 def test_a_result_is_made_once_for_its_parts(tmp_path):
-    work, counted = Work(tmp_path / "w"), itertools.count()
+    work, counted = BuildCache(tmp_path / "w"), itertools.count()
     parts = ({"a": 1}, {"a": 1}, {"a": 2})
     assert [work.once_json("race", one, lambda: next(counted)) for one in parts] == [0, 0, 1]
-    assert Work(tmp_path / "w", "race").once_json("race", {"a": 1}, lambda: "anew") == "anew"
-    assert Work(tmp_path / "w", "write").once_json("race", {"a": 1}, lambda: "never") == "anew"
+    assert BuildCache(tmp_path / "w", "race").once_json("race", {"a": 1}, lambda: "anew") == "anew"
+    assert (
+        BuildCache(tmp_path / "w", "write").once_json("race", {"a": 1}, lambda: "never") == "anew"
+    )
 
 
 def test_a_torn_result_is_made_again(tmp_path):
-    work = Work(tmp_path / "w")
+    work = BuildCache(tmp_path / "w")
     work.once("race", {}, lambda: b"whole")
     (path,) = (tmp_path / "w").glob("race.*")
     path.write_bytes(path.read_bytes()[:-1])
@@ -101,7 +103,7 @@ def test_a_build_ends_after_a_stage(command, fast, data, tmp_path):
 # ---------------------------------------------------------------------------- what is not ours
 
 
-def kept(work: Work, stage: str = "race") -> Path:
+def kept(work: BuildCache, stage: str = "race") -> Path:
     (path,) = work.folder.glob(f"{stage}.*")
     return path
 
@@ -110,7 +112,7 @@ def kept(work: Work, stage: str = "race") -> Path:
 def test_results_are_private_under_any_umask(tmp_path):
     before = os.umask(0)
     try:
-        work = Work(tmp_path / "new" / "w")
+        work = BuildCache(tmp_path / "new" / "w")
         work.once("race", {}, lambda: b"whole")
     finally:
         os.umask(before)
@@ -121,7 +123,7 @@ def test_results_are_private_under_any_umask(tmp_path):
 @posix
 @pytest.mark.parametrize("kind", ["folder", "copy", "open", "link", "file"])
 def test_a_work_folder_of_somebody_else_is_neither_used_nor_deleted(kind, tmp_path):
-    Work(tmp_path / "w").once("race", {}, lambda: b"planted")
+    BuildCache(tmp_path / "w").once("race", {}, lambda: b"planted")
     folder, there = tmp_path / "w", tmp_path / "there"
     folder.rename(there)
     if kind == "folder":
@@ -137,17 +139,17 @@ def test_a_work_folder_of_somebody_else_is_neither_used_nor_deleted(kind, tmp_pa
         folder.write_text("")
     before = folder.lstat()
     with pytest.raises(UsageError, match="was not made by a build here") as caught:
-        Work(folder).once("race", {}, lambda: b"ours")
+        BuildCache(folder).once("race", {}, lambda: b"ours")
     assert "delete it or move it away" in caught.value.hint
-    Work(folder).forget()
+    BuildCache(folder).forget()
     assert os.path.samestat(folder.lstat(), before)
-    assert Work(folder).there() == {}
+    assert BuildCache(folder).there() == {}
 
 
 @posix
 @pytest.mark.parametrize("kind", ["open", "names", "link", "pipe"])
 def test_a_result_that_others_may_have_written_is_refused(kind, tmp_path):
-    work = Work(tmp_path / "w")
+    work = BuildCache(tmp_path / "w")
     work.once("race", {}, lambda: b"planted")
     path = kept(work)
     if kind == "open":
@@ -182,7 +184,7 @@ def test_on_a_disk_without_private_folders_nothing_is_kept_and_it_is_said(tmp_pa
         folder.chmod(0o777)
 
     monkeypatch.setattr(owned_folders, "make", opened)
-    work = Work(tmp_path / "w")
+    work = BuildCache(tmp_path / "w")
     assert work.once("race", {}, lambda: b"one") == b"one"
     assert work.once("race", {}, lambda: b"two") == b"two"
     assert "its mode is 777: others may use it" in work.note
@@ -190,11 +192,11 @@ def test_on_a_disk_without_private_folders_nothing_is_kept_and_it_is_said(tmp_pa
 
 
 def test_several_processes_make_one_folder(tmp_path, monkeypatch):
-    work, move = Work(tmp_path / "w"), durable.move
+    work, move = BuildCache(tmp_path / "w"), durable.move
 
     def later(source, target):
         monkeypatch.setattr(durable, "move", move)
-        Work(tmp_path / "w").once("race", {"of": "another"}, lambda: b"theirs")
+        BuildCache(tmp_path / "w").once("race", {"of": "another"}, lambda: b"theirs")
         move(source, target)
 
     monkeypatch.setattr(durable, "move", later)
@@ -208,17 +210,17 @@ def test_several_processes_make_one_folder(tmp_path, monkeypatch):
 
 def test_with_a_key_what_is_kept_is_encrypted_and_found_again(tmp_path):
     secret, key = b"the weights" * 9, bytes(range(32))
-    work = Work(tmp_path / "w", key=key)
+    work = BuildCache(tmp_path / "w", key=key)
     work.once("export", {}, lambda: secret)
     assert secret[:11] not in kept(work, "export").read_bytes()
-    assert Work(tmp_path / "w", key=key).once("export", {}, lambda: b"anew") == secret
+    assert BuildCache(tmp_path / "w", key=key).once("export", {}, lambda: b"anew") == secret
     for other in (None, bytes(32)):
-        assert Work(tmp_path / "w", key=other).once("export", {}, lambda: b"anew") == b"anew"
+        assert BuildCache(tmp_path / "w", key=other).once("export", {}, lambda: b"anew") == b"anew"
         work.once("export", {}, lambda: secret)
 
 
 def test_an_encrypted_result_does_not_stand_for_another(tmp_path):
-    work = Work(tmp_path / "w", key=bytes(32))
+    work = BuildCache(tmp_path / "w", key=bytes(32))
     work.once("race", {"a": 1}, lambda: b"one")
     first = kept(work)
     work.once("race", {"a": 2}, lambda: b"two")

@@ -17,7 +17,7 @@ from compressor import Budget, Training, compress
 from compressor.release import replay, shards
 from compressor.release.verify import verify
 from compressor.result import pass_log
-from compressor.result.build_cache import Work
+from compressor.result.build_cache import BuildCache
 from compressor.storage import manifest
 from tests.compressor import samples
 from tests.compressor.encrypting import seal
@@ -128,7 +128,7 @@ def test_what_is_kept_of_a_stage_is_known_by_what_ran_before(tmp_path, monkeypat
         parts[stage] = own
         return make()
 
-    monkeypatch.setattr(Work, "once", once)
+    monkeypatch.setattr(BuildCache, "once", once)
     from compressor.config import Recipe
     from compressor.pipeline.compile import Given
     from compressor.pipeline.compress import prepared
@@ -136,7 +136,7 @@ def test_what_is_kept_of_a_stage_is_known_by_what_ran_before(tmp_path, monkeypat
 
     data = list(torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0)).split(16))
     given = Given(Budget(macs=0.5), data)
-    work = Work(tmp_path / "work")
+    work = BuildCache(tmp_path / "work")
     job = prepared(samples.net(), samples.example_inputs(), given, Recipe.of(round_to=8), "net",
                    Watch(), work)  # fmt: skip
     built = job.run()

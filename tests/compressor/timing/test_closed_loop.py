@@ -69,11 +69,13 @@ class Machine:
         return SimpleNamespace(reached=share, dense=1.0)
 
     def race(self, plan):
-        ratio = bench.Ratio(plan.reached * self.slow, plan.reached * self.slow - 0.01,
+        ratio = bench.TimeRatio(plan.reached * self.slow, plan.reached * self.slow - 0.01,
                       plan.reached * self.slow + 0.01)  # fmt: skip
         first = SimpleNamespace(cpu_ms=self.ms, wall_ms=2 * self.ms)
         return SimpleNamespace(
-            rows=[first, SimpleNamespace(ratio=ratio)], noise=bench.Ratio(1, 1, 1), primary="cpu"
+            rows=[first, SimpleNamespace(ratio=ratio)],
+            noise=bench.TimeRatio(1, 1, 1),
+            primary="cpu",
         )
 
     def meet(self, target, **options):

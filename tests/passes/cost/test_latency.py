@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from compressor.passes import Budget, Options, UsageError
 from compressor.passes.cost.kernels import Kernel, works
-from compressor.passes.cost.latency import Reading, Timed
+from compressor.passes.cost.latency import Timed, WeightReading
 from compressor.passes.cost.memory import Memory
 from torch import Tensor, nn
 
@@ -204,7 +204,7 @@ def test_gains_are_what_amounts_say():
     def read(held: float) -> float:
         return max(held - 4e3, 0) / 7
 
-    reading = Reading(lambda kernel: math.prod(kernel.widths), read, read)
+    reading = WeightReading(lambda kernel: math.prod(kernel.widths), read, read)
     streamed = Timed(coupling, stairs, reading=reading)
     assert streamed.dense > timed.dense
     orders = [group.cells for group in coupling.groups]

@@ -175,10 +175,10 @@ def _weights(folder: Path) -> Reader:
 
 
 def _shards(folder: Path) -> Reader:
-    from compressor.release.shards import Checkpoint
+    from compressor.release.shards import ShardedWeights
 
     def read(path: Path) -> object:
-        checkpoint = Checkpoint(path)
+        checkpoint = ShardedWeights(path)
         return [checkpoint[name].sum() for name in checkpoint]
 
     return Reader({"w.safetensors": _saved()}, read)
@@ -187,7 +187,7 @@ def _shards(folder: Path) -> Reader:
 def _index(folder: Path) -> Reader:
     from safetensors.torch import save_file
 
-    from compressor.release.shards import Checkpoint
+    from compressor.release.shards import ShardedWeights
 
     places = {name: f"{name[0]}.safetensors" for name in tensors()}
     for name, file in places.items():
@@ -199,7 +199,7 @@ def _index(folder: Path) -> Reader:
             shutil.copy(folder / file, path.parent)
         place = path.with_name("model.safetensors.index.json")
         path.rename(place)
-        checkpoint = Checkpoint(place)
+        checkpoint = ShardedWeights(place)
         return [checkpoint[name].sum() for name in checkpoint]
 
     return Reader({"index.json": json.dumps(index).encode()}, read)
