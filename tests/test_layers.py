@@ -1,5 +1,5 @@
-"""Imports point one way: passes <- compressor <- benchmarks, and room by room in each; nothing heavy
-is loaded early.
+"""Imports point one way: passes <- compressor <- benchmarks, and room by room in each; nothing
+heavy is loaded early.
 
 Nothing here needs torch."""
 

@@ -1,14 +1,13 @@
 """The log of a release (passes.json), read, and run again on the original.
 
-    capture                             the module, called as in the build
-    prune                               the same channels go; its kept indices are compared
-    sparse, repair, distill, finetune   nothing: the release has the tensors that they made
-    export, simplify, ...               nothing: they made model.onnx of the small module
+    capture                     the module, called as in the build
+    prune, and other passes     as each says itself (`Pass.again`)
+    sparse, distill, finetune   nothing: the release has the tensors that they made
+    export, simplify, ...       nothing: they made model.onnx of the small module
 
 Reading a log needs no torch; what is read is judged before it is used.
 """
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,15 +74,15 @@ def cut_by(log: Log, path: Path) -> KeptIndices:
 
 def check_known(log: Log, path: Path) -> None:
     """Raise UsageError for a pass, or a version of one, that cannot be run again here."""
-    count = len(log.entries)
+    count, versions_of = len(log.entries), known()
     for number, entry in enumerate(log, 1):
         where = f"pass {number} of {count}"
-        versions = KNOWN.get(entry.name)
+        versions = versions_of.get(entry.name)
         if versions is None:
             raise UsageError(
                 f"{path} has a pass that is not known: {entry.name[:40]!r}",
                 where=where,
-                why=f"known are {', '.join(sorted(KNOWN))}",
+                why=f"known are {', '.join(sorted(versions_of))}",
                 hint=_OTHER,
             )
         if entry.version not in versions:
@@ -112,8 +111,28 @@ def replay(log: Log, module: "nn.Module", example_inputs: "Inputs", path: Path) 
     first, *others = log
     program = _captured(first, module, example_inputs, path)
     for entry in others:
-        program = KNOWN[entry.name][entry.version](entry, program, path)
+        program = _again(entry, program, path)
     return program
+
+
+def _again(entry: Entry, program: "Program", path: Path) -> "Program":
+    from compressor.passes.pipeline.registry import PASSES
+
+    if entry.name in STAGES:
+        return program
+    try:
+        return PASSES[entry.name].again(entry, program)
+    except UsageError as error:
+        raise UsageError(
+            f"{path}: {error.what}", where=error.where, why=error.why, hint=error.hint
+        ) from error
+    except (LookupError, ValueError, ContractError) as error:
+        raise UsageError(
+            "the plan is for another model",
+            where=str(path.parent),
+            why=reason(error),
+            hint="give the module that the release was built from, in the same sizes",
+        ) from error
 
 
 def _captured(entry: Entry, module: "nn.Module", example_inputs: "Inputs", path: Path) -> "Program":
@@ -129,35 +148,6 @@ def _captured(entry: Entry, module: "nn.Module", example_inputs: "Inputs", path:
     return passes.capture(module, *call, parse(_words(entry, "dynamic", path)))
 
 
-def _pruned(entry: Entry, program: "Program", path: Path) -> "Program":
-    from compressor import passes
-
-    coupling = passes.couple(program, _words(entry, "ignore", path))
-    budget = passes.Budget(channels=0.5)  # not looked at
-    cut = cut_in(entry, path)
-    try:
-        plan = passes.Plan(coupling, budget, _channels(entry, path))
-        if plan.kept != dict(cut.kept):
-            raise ValueError("the channels are others there")
-        return passes.apply(passes.Shrink(plan), program).program
-    except (IndexError, KeyError, ValueError, ContractError) as error:
-        raise UsageError(
-            "the plan is for another model",
-            where=str(path.parent),
-            why=reason(error),
-            hint="give the module that the release was built from, in the same sizes",
-        ) from error
-
-
-def _channels(entry: Entry, path: Path) -> Any:
-    import torch
-
-    found = entry.metadata.get("channels")
-    if not isinstance(found, list) or not all(type(n) is int and 0 <= n < 1 << 63 for n in found):
-        raise UsageError(f"{path} does not say which channels go", where="the pass prune")
-    return torch.tensor(found, dtype=torch.int64)
-
-
 def _words(entry: Entry, option: str, path: Path) -> tuple[str, ...]:
     found = entry.options.get(option, ())
     if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
@@ -165,22 +155,15 @@ def _words(entry: Entry, option: str, path: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _unchanged(entry: Entry, program: "Program", path: Path) -> "Program":
-    return program
+STAGES = (
+    *("capture", "sparse", "distill", "finetune"),
+    *("export", "simplify", "sums-before-norms", "align"),
+)
+"""What a build logs beside passes over a program: nothing is to be done again."""
 
 
-Step = Callable[[Entry, "Program", Path], "Program"]
+def known() -> Mapping[str, tuple[int, ...]]:
+    """Everything that may be in a log, with the versions that can be run again here."""
+    from compressor.passes.pipeline.registry import PASSES
 
-KNOWN: Mapping[str, Mapping[int, Step]] = {
-    "capture": {1: _unchanged},  # it comes first, see `replay`
-    "sparse": {1: _unchanged},
-    "prune": {1: _pruned},
-    "repair": {1: _unchanged},
-    "distill": {1: _unchanged},
-    "finetune": {1: _unchanged},
-    "export": {1: _unchanged},
-    "simplify": {1: _unchanged},
-    "sums-before-norms": {1: _unchanged},
-    "align": {1: _unchanged},
-}
-"""Every pass that a build may log, by name and version: how it is run again."""
+    return dict.fromkeys(STAGES, (1,)) | {name: (one.version,) for name, one in PASSES.items()}

@@ -3,7 +3,7 @@
     capture prune{round_to=8} repair distill{epochs=2} export simplify align{to=8}
 
 All of it is in passes.json of a release, without the indices in its report, and as a spec in the
-key of what a work folder keeps of a stage. `replay.KNOWN` says how each is run again.
+key of what a work folder keeps of a stage. `replay` runs it again.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

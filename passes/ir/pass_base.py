@@ -7,6 +7,7 @@ A pass is a frozen dataclass; its fields of plain values are its options. It say
     run        does it, and gives a new program
     ensures    what it promises of the result
     metadata   what somebody needs, besides the options, to do the same again
+    again      does that, from the entry of a log
 
 Losses of all passes are in one unit: the rise of the error of the outputs on the calibration inputs
 after a refit, so that channels can be weighed against whatever else could go.
@@ -64,7 +65,16 @@ class Pass(Protocol):
         """Raise ContractError (our mistake) unless `after` is what was promised."""
 
     def metadata(self, result: PassResult) -> Mapping[str, Any]:
-        """Plain values that a replay needs besides the options."""
+        """Plain values that `again` needs besides the options."""
+
+    @classmethod
+    def again(cls, entry: Entry, program: Program) -> Program:
+        """What an entry of a log makes of a program that was captured anew: its sizes; the values
+        of its tensors are put in afterwards.
+
+        Raises UsageError for an entry that says nothing of use, and ValueError, LookupError or
+        ContractError where it is of another program.
+        """
 
 
 def apply(step: Pass, program: Program) -> PassResult:

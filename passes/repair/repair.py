@@ -22,6 +22,7 @@ from ..calibration.divergence import divergence
 from ..calibration.lockstep import Chunk, Strand, frontier, held_out, sampled
 from ..calibration.regression_views import norm_of, recurrent, view
 from ..ir.fake_weights import require_values
+from ..ir.log import Entry
 from ..ir.pass_base import PassResult, Site, apply
 from ..ir.program import Program, where
 from ..ir.rebuild import clone
@@ -74,6 +75,11 @@ class Repair:
         for name, value in coupling.state.items():
             if name in own and tuple(own[name].shape) != sizes.shape(value):
                 raise ContractError(f"{name} is not as this plan cuts it")
+
+    @classmethod
+    def again(cls, entry: Entry, program: Program) -> Program:
+        """As it is: only values of tensors changed."""
+        return program
 
     def run(self, before: Program) -> Repaired:
         chunks, given, each = self._sampled(before)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
-from ..base.errors import ContractError
+from ..base.errors import ContractError, UsageError
 from ..base.threads import one_thread
-from ..coupling.groups import Coupling, check_rectangles
+from ..coupling.groups import Coupling, check_rectangles, couple
 from ..coupling.kept_indices import makes
 from ..coupling.permutations import Gather
 from ..coupling.propagate import results_of
@@ -28,10 +28,12 @@ from ..importance.obs_curves import Curve
 from ..ir.dtypes import copied
 from ..ir.fake_weights import require_values
 from ..ir.labels import Value
-from ..ir.pass_base import PassResult, Site
+from ..ir.log import Entry
+from ..ir.pass_base import PassResult, Site, apply
 from ..ir.program import Program, by_name, fetch
 from ..ir.rebuild import rebuilt
 from ..operators import Resizing, rule_for
+from ..planning.budget import Budget
 from ..planning.choice import Plan
 
 aten = torch.ops.aten
@@ -93,6 +95,16 @@ class Shrink:
         channels = self.plan.channels.tolist()
         return facts(self.plan) | {"channels": channels, "unit": self.plan.unit}
 
+    @classmethod
+    def again(cls, entry: Entry, program: Program) -> Program:
+        """The same channels go, and every tensor keeps the same indices."""
+        coupling = couple(program, _words(entry, "ignore"))
+        unread = Budget(channels=0.5)
+        plan = Plan(coupling, unread, _channels(entry))
+        if plan.kept != entry.metadata["kept"]:
+            raise ValueError("the channels are others there")
+        return apply(cls(plan), program).program
+
     def ensures(self, before: Program, after: Program) -> None:
         coupling = self.plan.coupling
         sizes = self.plan.sizes
@@ -124,6 +136,21 @@ def facts(plan: Plan) -> dict[str, Any]:
         "buffers": sorted(n for n, one in own.items() if not isinstance(one, nn.Parameter)),
         "tied": {alias: name for alias, name in tied.items() if alias in kept},
     }
+
+
+def _channels(entry: Entry) -> Tensor:
+    """The channels that go, int64."""
+    found = entry.metadata.get("channels")
+    if not isinstance(found, list) or not all(type(n) is int and 0 <= n < 1 << 63 for n in found):
+        raise UsageError("the log does not say which channels go", where=f"the pass {entry.name}")
+    return torch.tensor(found, dtype=torch.int64)
+
+
+def _words(entry: Entry, option: str) -> tuple[str, ...]:
+    found = entry.options.get(option, ())
+    if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
+        raise UsageError(f"{option} is no list of words", where=f"the pass {entry.name}")
+    return tuple(found)
 
 
 def _role(tensor: Tensor) -> str:

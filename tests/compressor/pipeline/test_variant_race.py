@@ -120,7 +120,7 @@ def test_padded_channels_have_to_be_faster_by_more(time, kept, built, monkeypatc
 def test_a_form_is_logged_as_the_passes_that_make_it(form, sums, made):
     found = variant_race._passes(form, sums)
     assert list(map(str, found)) == made
-    assert {one.name for one in found} <= replay.KNOWN.keys()
+    assert {one.name for one in found} <= replay.known().keys()
 
 
 def test_a_form_that_disagrees_with_torch_is_not_deployed(built, monkeypatch):

@@ -48,6 +48,10 @@ class Scale:
     def metadata(self, result):
         return {"of": self.of}
 
+    @classmethod
+    def again(cls, entry, program):
+        return program
+
 
 @dataclass(frozen=True)
 class Nothing:
@@ -109,7 +113,7 @@ def test_a_pass_that_needs_more_than_a_text_can_say_is_refused():
 
 
 def test_every_pass_is_in_the_registry_under_its_name():
-    contract = {"sites", "requires", "run", "ensures", "metadata"}
+    contract = {"sites", "requires", "run", "ensures", "metadata", "again"}
     written = {
         found.name
         for file in Path(passes.__file__).parent.rglob("*.py")
