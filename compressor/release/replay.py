@@ -8,6 +8,7 @@
 Reading a log needs no torch; what is read is judged before it is used.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
