@@ -59,7 +59,7 @@ def test_every_fault_changes_a_text_that_is_there_and_still_is_python():
 
 def test_a_fault_whose_text_is_no_longer_there_is_an_error():
     with pytest.raises(LookupError, match="has 0 times"):
-        planted(Fault("nothing", "kept.py", "no such text", ""))
+        planted(Fault("nothing", "coupling/kept_indices.py", "no such text", ""))
 
 
 def test_every_network_that_a_fault_names_exists():

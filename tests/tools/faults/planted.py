@@ -55,12 +55,14 @@ def planted(fault: Fault | None) -> ModuleType:
         importlib.invalidate_caches()
         try:
             package = importlib.import_module(name)
-            for file in sorted(copy.glob("*.py")):
-                importlib.import_module(name if file.stem == "__init__" else f"{name}.{file.stem}")
+            for file in sorted(copy.rglob("*.py")):
+                parts = file.relative_to(copy).with_suffix("").parts
+                parts = parts[:-1] if parts[-1] == "__init__" else parts
+                importlib.import_module(".".join((name, *parts)))
         finally:
             sys.path.remove(folder)
     # Which groups are guilty is of no interest here, and takes many proofs to find out.
-    sys.modules[f"{name}.proof"].__dict__["_bisect"] = lambda *_: []
+    sys.modules[f"{name}.proof.equal"].__dict__["_bisect"] = lambda *_: []
     return package
 
 

@@ -240,7 +240,7 @@ INTERPRETER = [
     ),
     Fault(
         "negative axes are taken as they are",
-        "operators/table.py",
+        "ir/call.py",
         "return [int(axis) % max(self.x.rank, 1) for axis in members]",
         "return [int(axis) for axis in members]",
         (
@@ -253,13 +253,13 @@ INTERPRETER = [
     ),
     Fault(
         "a single axis is off by one",
-        "operators/table.py",
+        "ir/call.py",
         "return axis % max(rank, 1)",
         "return (axis + 1) % max(rank, 1)",
     ),
     Fault(
         "no axes given means the last one",
-        "operators/table.py",
+        "ir/call.py",
         "return list(range(self.x.rank))\n        members",
         "return [self.x.rank - 1]\n        members",
         ("case:mean_of_all", "case:max_of_all"),
