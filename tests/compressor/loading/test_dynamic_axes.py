@@ -166,7 +166,7 @@ def test_a_size_that_only_looks_free_is_refused_with_the_line_that_needs_it():
     with pytest.raises(UsageError, match="runs at no other size of 'height' than 8") as refused:
         halved(Square, normal(2, 3, 8, 8), {"image": {2: "height", 3: "width"}})
     assert "RuntimeError" in refused.value.why
-    assert "test_freedom.py:" in refused.value.why
+    assert "test_dynamic_axes.py:" in refused.value.why
 
 
 def test_a_branch_on_a_size_is_refused():

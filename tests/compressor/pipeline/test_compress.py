@@ -387,7 +387,16 @@ def test_an_unknown_name_of_the_package_is_an_attribute_error():
     import compressor
 
     assert sorted(compressor.__all__) == [
-        *("Budget", "Built", "SparseGroups", "Training", "__version__", "compress"),
+        *(
+            "Budget",
+            "Built",
+            "SparseGroups",
+            "Training",
+            "__version__",
+            "compress",
+            "load",
+            "sealing",
+        ),
     ]
     assert Path(compressor.__file__).name == "__init__.py"
     with pytest.raises(AttributeError, match="squeeze"):

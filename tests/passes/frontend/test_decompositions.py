@@ -70,7 +70,7 @@ def test_the_batch_stays_dynamic():
 def test_the_parts_are_at_the_users_line():
     program = captured(lambda x: x.diff(dim=1))
     (part,) = [node for node in program.calls() if node.target is aten.sub.Tensor]
-    assert "test_decompose.py" in where(part)
+    assert "test_decompositions.py" in where(part)
 
 
 def test_an_operator_of_an_extension_is_taken_apart_as_its_author_says():

@@ -144,7 +144,9 @@ def test_what_fixes_an_axis_is_named_with_its_line():
     line = "x = x + self.positions"
     lines = Path(__file__).read_text().splitlines()
     number = 1 + next(i for i, text in enumerate(lines) if line in text)
-    assert error.why == f"axis 1 of ids is fixed at 6 by add at passes/test_free.py:{number}"
+    assert (
+        error.why == f"axis 1 of ids is fixed at 6 by add at frontend/test_dynamic_axes.py:{number}"
+    )
     assert "leave them out" in error.hint
     assert passes.capture(Positions(), (IDS,), {}).engine == "torch.export, dynamic batch"
 
