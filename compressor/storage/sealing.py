@@ -173,6 +173,15 @@ def encrypted(
         yield cipher.encrypt(_nonce(head, index), block, data + _tail(last))
 
 
+def encrypt(
+    source: Path, target: Path, key: bytes, name: str | None = None, release: bytes | None = None
+) -> None:
+    """A file into an encrypted one; it is called as `target` is, if no `name` is given."""
+    named = target.name.removesuffix(SUFFIX) if name is None else name
+    with source.open("rb") as file:
+        target.write_bytes(b"".join(encrypted(file, key, named, release)))
+
+
 def decrypted(
     file: BinaryIO, key: bytes, name: str = "", kind: tuple[bytes, bytes] | None = None
 ) -> Iterator[bytes]:

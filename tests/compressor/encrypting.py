@@ -6,15 +6,6 @@ from compressor.storage import sealing
 from compressor.storage.manifest import walk
 
 
-def encrypt(
-    source: Path, target: Path, key: bytes, name: str | None = None, release: bytes | None = None
-) -> None:
-    """A file into an encrypted one; called as `target` is, if nothing is said."""
-    named = target.name.removesuffix(sealing.SUFFIX) if name is None else name
-    with source.open("rb") as file:
-        target.write_bytes(b"".join(sealing.encrypted(file, key, named, release)))
-
-
 def decrypted(source: Path, key: bytes) -> bytes:
     """The inverse. Raises WrongError for another key, or where anything was changed."""
     with source.open("rb") as file:
@@ -26,5 +17,5 @@ def seal(folder: Path, key: bytes) -> None:
     release = sealing.new_release()
     for name in walk(folder):
         path = folder / name
-        encrypt(path, path.with_name(path.name + sealing.SUFFIX), key, name, release)
+        sealing.encrypt(path, path.with_name(path.name + sealing.SUFFIX), key, name, release)
         path.unlink()

@@ -28,9 +28,10 @@ from compressor.release.destination import Place
 from compressor.release.verify import verify
 from compressor.release.writing import _write_onnx
 from compressor.storage import files, manifest, sealing
+from compressor.storage.sealing import encrypt
 from tests.compressor import samples
 from tests.compressor.conftest import ROOT
-from tests.compressor.encrypting import decrypted, encrypt, seal
+from tests.compressor.encrypting import decrypted, seal
 
 
 @pytest.fixture

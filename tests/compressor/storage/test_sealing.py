@@ -13,7 +13,8 @@ import compressor
 from compressor.release.decrypt import decrypt as open_release
 from compressor.release.verify import verify
 from compressor.storage import manifest, sealing
-from tests.compressor.encrypting import decrypted, encrypt, seal
+from compressor.storage.sealing import encrypt
+from tests.compressor.encrypting import decrypted, seal
 
 FORMAT1 = Path(__file__).parents[1] / "format1"
 CONTENT1 = "0e0e1b4069952ad4b0308ec501900c0fc72254e9411f26b443fb9e0d2160cfd3"

@@ -64,7 +64,7 @@ def test_the_reason_for_an_unknown_operator_names_the_users_module_and_line():
     line = Inner.forward.__code__.co_firstlineno + 1
     assert not coupling.groups
     assert {one.why for one in coupling.frozen if one.axis.tensor.startswith("first")} >= {
-        f"no coupling rule for aten.linalg_inv.default at inner (passes/test_groups.py:{line})"
+        f"no coupling rule for aten.linalg_inv.default at inner (coupling/test_groups.py:{line})"
     }
 
 

@@ -234,7 +234,7 @@ def test_calls_know_the_users_module_and_line():
     from compressor.passes.ir.program import where
 
     first = next(capture(Two).calls())
-    assert where(first).startswith("first (passes/test_torch_export.py:")
+    assert where(first).startswith("first (frontend/test_torch_export.py:")
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, lambda: torch.autocast("cpu", enabled=False)])
