@@ -55,6 +55,7 @@ class Norm:
     node: Node
     x: Node
     weight: str
+    bias: str
     mean: str
     var: str
     eps: float
@@ -67,6 +68,11 @@ class Norm:
         """What a channel is multiplied by."""
         root = (tensors[self.var] + self.eps).sqrt()
         return (tensors[self.weight].detach() if self.weight else 1.0) / root
+
+    def shift(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """What is added to a channel after that."""
+        moved = -tensors[self.mean] * self.scale(tensors)
+        return moved + tensors[self.bias].detach() if self.bias else moved
 
     def measure(self, tensors: Mapping[str, Tensor], sums: Sums) -> None:
         """Take mean and variance of what was seen."""
@@ -101,9 +107,10 @@ class Norm:
 def batch_norm(node: Node, tensors: Mapping[str, Tensor], rank: int) -> Norm | str:
     """The call as a norm, if it is one in eval mode whose statistics are stored; else ""."""
     given = by_name(node)
-    names = [given.get(name) for name in ("weight", "running_mean", "running_var")]
+    names = [given.get(name) for name in ("weight", "bias", "running_mean", "running_var")]
     stored = [isinstance(one, Node) and one.op == "get_attr" for one in names]
-    if given.get("training") or not all(stored[1:]) or (names[0] is not None and not stored[0]):
+    own = all(known or one is None for known, one in zip(stored[:2], names[:2], strict=True))
+    if given.get("training") or not all(stored[2:]) or not own:
         return ""
-    weight, mean, var = ("" if one is None else str(one.target) for one in names)
-    return Norm(node, given["input"], weight, mean, var, float(given.get("eps", 1e-5)))
+    weight, bias, mean, var = ("" if one is None else str(one.target) for one in names)
+    return Norm(node, given["input"], weight, bias, mean, var, float(given.get("eps", 1e-5)))

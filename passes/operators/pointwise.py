@@ -6,13 +6,18 @@
 Most carry torch's own `pointwise` tag and need no row here (see `rule_for`).
 """
 
+import math
+from typing import Any
+
 import torch
+from torch.fx import Node
 
 from ..ir.call import Call
 from ..ir.labels import Ledger, Value
+from ..ir.program import by_name
 from .kernels import ADDITION, RELU, Fusion
 from .references import silent
-from .table import Rule, RuleTable, overloads
+from .table import Flat, Rule, RuleTable, overloads
 
 aten = torch.ops.aten
 
@@ -42,6 +47,25 @@ def prelu(ledger: Ledger, call: Call) -> Value:
     return ledger.merge([x, view], call.shape, "in prelu")
 
 
+def between(low: float, high: float) -> Flat:
+    """An activation that is flat outside of the same two numbers always."""
+    return lambda node: (low, high)
+
+
+def clipped(node: Node) -> tuple[float, float] | None:
+    """A clamp is flat outside of the numbers that it names."""
+    given = by_name(node)
+    low = given.get("min", given.get("min_val"))
+    high = given.get("max", given.get("max_val"))
+    if any(isinstance(one, Node) for one in (low, high)):
+        return None
+    return _number(low, -math.inf), _number(high, math.inf)
+
+
+def _number(given: Any, default: float) -> float:
+    return default if given is None else float(given)
+
+
 UNTAGGED = [
     aten.copy.default, aten.copy_.default, aten.masked_fill.Scalar, aten.masked_fill.Tensor,
     aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar,
@@ -69,17 +93,25 @@ WORDS = {
 }  # fmt: skip
 """What ONNX calls others."""
 
+FLAT = {
+    aten.relu6.default: between(0, 6),
+    aten.hardsigmoid.default: between(-3, 3),
+}
+
 _SLOPES = "its weights scale channels, and stay as they are"
 
 RULES: RuleTable = {
     **{op: Rule(pointwise) for op in UNTAGGED},
-    **{op: Rule(pointwise, onnx=word) for op, word in WORDS.items()},
-    **{op: Rule(pointwise, fusion=Fusion("activation", "clip")) for op in CLIPS},
+    **{op: Rule(pointwise, onnx=word, flat=FLAT.get(op)) for op, word in WORDS.items()},
     **{
-        op: Rule(pointwise, fusion=Fusion("activation", kind), onnx=word)
+        op: Rule(pointwise, fusion=Fusion("activation", "clip"), flat=FLAT.get(op, clipped))
+        for op in CLIPS
+    },
+    **{
+        op: Rule(pointwise, fusion=Fusion("activation", kind), onnx=word, flat=FLAT.get(op))
         for kind, (op, word) in ACTIVATIONS.items()
     },
-    aten.relu.default: Rule(pointwise, fusion=RELU, onnx="Relu"),
+    aten.relu.default: Rule(pointwise, fusion=RELU, onnx="Relu", flat=between(0, math.inf)),
     aten.add.Tensor: Rule(pointwise, fusion=ADDITION, onnx="Add"),
     aten.glu.default: Rule(gated),
     aten.prelu.default: Rule(prelu, reference=silent, without=_SLOPES),

@@ -6,6 +6,7 @@ move       data movement only: where does each position come from?
 macs       multiply-accumulates, as a sum of products of sizes
 kernel     what does a runtime compute, and what is fused into what?
 regression how are its weights fitted by least squares?
+flat       outside of which numbers does nothing of an activation come through?
 reference  what does the original give where removed channels are silent?
 alias      is the result a view of the memory of its input, always or at times?
 
@@ -19,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.fx import Node
 
 from ..ir.call import Call, Factor, Result, Shape
 from ..ir.labels import Ledger, Value
@@ -61,13 +63,17 @@ Macs = Callable[[Call, list[Value]], list[list[Factor]]]
 """A sum of products of sizes, from the call and its results."""
 
 
+Flat = Callable[[Node], tuple[float, float] | None]
+"""Between which two numbers an activation is not flat; None where the call does not say them."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """How one operator treats channels, and what else is asked about it.
 
     1. `label`, `resize`, `move`, `reorders`: what stands or falls together, and what follows
     2. `macs`, `kernel`, `fusion`, `onnx`, `view`: what it costs
-    3. `regression`: how its weights are fitted to what they should give
+    3. `regression`, `flat`: how weights are fitted to what they should give
     4. `reference`: what it gives where channels are silent
     5. `alias`, `finite`, `steps`: what its results are
     """
@@ -82,6 +88,7 @@ class Rule:
     onnx: str = ""
     """The ONNX operator that one pass over its values is timed as; "" for any other."""
     regression: Regression | None = None
+    flat: Flat | None = None
     view: bool = False
     """Whether it makes no numbers of its own."""
     reference: Reference | None = None

@@ -4,6 +4,8 @@ weights      least squares from its inputs there to its outputs in the original
 wide layers  one map of channels, which all kernel taps share: there are too many columns
 recurrent    the weights that read the input of the first layer
 batch norm   one scale and one shift a channel (`operators/batch_norm.py`)
+
+What an activation behind a layer cuts off, on both sides, is no error (`activation_aware.py`).
 """
 
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from ..operators.kernels import ADDITION, nothing
 from ..operators.movement import same
 from ..operators.regressions import Contraction, Convolution, View
 from ..planning.choice import Plan
+from .activation_aware import KEPT, Drawn, Rows, ends, spread, through
 from .least_squares import Fit, Moments, fit
 
 COLUMNS = 6000
@@ -55,10 +58,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Path:
-    """From a layer to the sum that it goes into, through at most one batch norm."""
+    """From a layer to the activation behind it, through at most one batch norm and one sum."""
 
     norm: Norm | None
     other: Node | None
+    """The other operand of the sum."""
+    flat: tuple[float, float] | None = None
+    """Between which numbers the activation is not flat."""
 
 
 class Duet:
@@ -73,8 +79,10 @@ class Duet:
         *,
         statistics: bool = False,
         rows: int = ROWS,
+        room: int = KEPT,
     ) -> None:
-        """`rows` to fit for each column, at most."""
+        """`rows` to fit for each column, at most; `room` is the bytes of rows that are kept."""
+        self._room = room
         self.small, self.held, self.statistics, self._each = small, held, statistics, rows
         self.coupling: Coupling = plan.coupling
         self.sizes: Sizes = plan.sizes
@@ -82,6 +90,8 @@ class Duet:
         self.pupil = Strand(small.module, chunks)
         self.layers: list[Layer] = []
         self.moments = 0
+        self._settled: set[str] = set()
+        """Means of norms that took the bias of the layer before them."""
         self._random = torch.Generator().manual_seed(0)
         self._tensors = small.tensors()
         self._uses = _uses(small)
@@ -157,22 +167,42 @@ class Duet:
         start = found.matrix(weight.detach())
         blocks, outputs, columns = start.shape
         rows, held = Moments(blocks, columns, outputs), Moments(blocks, columns, outputs)
-        wanted = self._wanted(columns)
+        wanted, number = self._wanted(columns), len(self.layers)
+
+        def draw(chunk: int) -> Rows:
+            random = torch.Generator().manual_seed((number << 32) + chunk)
+            return self._rows(found, path, chunk, wanted, target(chunk), random)
+
+        drawn = draw if path.flat is None else Drawn(draw, self._room)
         for chunk, out in enumerate(self.held):
-            u, y = self._rows(found, path, chunk, wanted, target(chunk))
+            u, y, *_ = drawn(chunk)
             (held if out else rows).add(u, y)
-        self.moments = max(self.moments, rows.bytes + held.bytes)
+        kept = drawn.bytes if isinstance(drawn, Drawn) else 0
+        self.moments = max(self.moments, rows.bytes + held.bytes + kept)
         own = torch.zeros(blocks, outputs) if bias is None else bias.detach().reshape(-1)
         free = path.norm is not None or (bias is not None and bias.numel() == blocks * outputs)
         if own.numel() != blocks * outputs:
             own = own.expand(blocks, outputs)
-        result = fit(rows, held, start, own.reshape(blocks, outputs), free=free,
-                     present=path.norm is None)  # fmt: skip
-        self._note(name, kind, result, held, columns)
+        own, present = own.reshape(blocks, outputs), path.norm is None
+        result, far = fit(rows, held, start, own, free=free, present=present), held.spread()
+        if path.flat is not None:
+            result = through(drawn, self.held, (rows, held), (start, own), result,
+                             free=free, present=present)  # fmt: skip
+            far = spread(drawn, self.held)
+        self._note(name, kind, result, far, columns)
         if result.after < result.before:
             weight.data.copy_(found.folded(result.weight, weight))
             if bias is not None and free:
                 bias.data.copy_(result.bias.reshape(bias.shape))
+            if path.norm is not None and path.flat is not None:
+                self._settle(path.norm, result, bias is None)
+
+    def _settle(self, norm: Norm, result: Fit, without: bool) -> None:
+        """The norm stays as the fit took it for; its mean takes the bias of a layer `without`."""
+        if without:
+            mean = self._tensors[norm.mean]
+            mean.data.sub_(result.bias.reshape(mean.shape))
+        self._settled.add(norm.mean)
 
     def _wanted(self, columns: int) -> int:
         """Rows to look at of each chunk."""
@@ -207,7 +237,7 @@ class Duet:
             (held if out else rows).add(u[picked][None], y[picked][None])
         self.moments = max(self.moments, rows.bytes + held.bytes)
         result = fit(rows, held, start, torch.zeros(1, len(stays)), free=True)
-        self._note(name, kind, result, held, columns)
+        self._note(name, kind, result, held.spread(), columns)
         if result.after < result.before:
             self._fold(found, weight, place, result)
 
@@ -248,15 +278,16 @@ class Duet:
 
             self._solve(found, name, kind, Path(None, None), target)
 
-    def _note(self, name: str, kind: str, result: Fit, held: Moments, columns: int) -> None:
-        spread = held.spread() or 1.0
+    def _note(self, name: str, kind: str, result: Fit, far: float, columns: int) -> None:
+        """`far` is how far the targets are from their mean, as a mean square."""
+        far = far or 1.0
         why = "" if result.after < result.before else "no refit is better on held-out inputs"
         self.layers.append(
             Layer(
                 name,
                 kind,
-                result.before / spread,
-                result.after / spread,
+                result.before / far,
+                result.after / far,
                 result.ridge,
                 columns,
                 why,
@@ -264,12 +295,18 @@ class Duet:
         )
 
     def _rows(
-        self, found: View, path: "Path", chunk: int, wanted: int, y: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        found: View,
+        path: "Path",
+        chunk: int,
+        wanted: int,
+        y: Tensor,
+        random: torch.Generator,
+    ) -> Rows:
         """Some rows of one chunk: inputs of the small network, targets of the original."""
         x = self.pupil.value(chunk, found.x)
         count = found.count(y)
-        few = torch.randint(count, (wanted,), generator=self._random)
+        few = torch.randint(count, (wanted,), generator=random)
         picked = slice(None) if count <= wanted else few
         u = found.rows(x, y.shape, picked)
         target = found.targets(y, picked).double()
@@ -279,7 +316,17 @@ class Duet:
                 axis = gap.shape[0] * gap.shape[-1]
                 gap = gap * self._undone(path.norm).reshape(gap.shape[0], 1, axis // gap.shape[0])
             target = target + gap
-        return u, target
+        if path.flat is None:
+            return Rows(u, target)
+        target = target.to(u.dtype)
+        moved = 0.0 if path.other is None else self.pupil.value(chunk, path.other)
+        moved = found.targets(moved, picked) if isinstance(moved, Tensor) else moved
+        scale = shift = None
+        if path.norm is not None:
+            each = (target.shape[0], 1, target.shape[2])
+            scale = path.norm.scale(self._tensors).reshape(each)
+            shift = path.norm.shift(self._tensors).reshape(each)
+        return Rows(u, target, *ends(path.flat, moved, scale, shift, target))
 
     def _cut(self, chunk: int, twin: Node) -> Tensor:
         """What the original gave at a node, of the channels that stay."""
@@ -310,11 +357,24 @@ class Duet:
             if here is not None and here.x is at and norm is None:
                 norm = here
             elif row_of(user).fusion == ADDITION:
-                return Path(norm, self._other(user, at, node))
+                other = self._other(user, at, node)
+                after = next(iter(user.users)) if other and len(user.users) == 1 else None
+                return Path(norm, other, self._flat(after, norm))
             elif not _passes_on(user):
-                return Path(norm, None)
+                return Path(norm, None, self._flat(user, norm))
             at = user
         return Path(norm, None)
+
+    def _flat(self, node: Node | None, norm: Norm | None) -> tuple[float, float] | None:
+        """Between which numbers an activation is not flat. None where what stands before it cannot
+        be taken for what it is: a norm that others use has to follow them all."""
+        if node is None or (norm is not None and self._shared(norm)):
+            return None
+        found = row_of(node).flat
+        return None if found is None else found(node)
+
+    def _shared(self, norm: Norm) -> bool:
+        return any(self._uses[name] > 1 for name in norm.statistics)
 
     def _other(self, total: Node, at: Node, node: Node) -> Node | None:
         """The other operand of a sum, where it is there before `node` in both networks."""
@@ -337,7 +397,9 @@ class Duet:
     # --- batch norms ----------------------------------------------------------------------------
 
     def _norm(self, norm: Norm, twin: Node) -> None:
-        if any(self._uses[name] > 1 for name in norm.statistics):
+        if norm.mean in self._settled:
+            return
+        if self._shared(norm):
             why = f"{norm.statistics[0]} is used in several places"
             self.layers.append(Layer(where(twin), "batch_norm", 0, 0, 0, 0, why))
             return

@@ -5,6 +5,7 @@ fit       W = W₀ + (E[yuᵀ] - W₀ E[uuᵀ]) (E[uuᵀ] + λ)⁻¹     a corre
 choice    the ridge λ with the least error on *other* rows; "leave it" is one of the choices
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -25,16 +26,28 @@ class Moments:
 
     def add(self, u: Tensor, y: Tensor) -> None:
         """Rows more. A constant column stands behind those of `u`, without being made."""
-        u, y = u.double(), y.double()
+        u = u.double()
         total = u.sum(1)
-        self.count += u.shape[1]
         self.uu[:, :-1, :-1].baddbmm_(u.mT, u)
         self.uu[:, -1, :-1] += total
         self.uu[:, :-1, -1] += total
         self.uu[:, -1, -1] += u.shape[1]
+        self.add_targets(u, y)
+
+    def add_targets(self, u: Tensor, y: Tensor) -> None:
+        """What the targets add, of rows whose own moments are there already."""
+        u, y = u.double(), y.double()
+        self.count += u.shape[1]
         self.uy[:, :-1].baddbmm_(u.mT, y)
         self.uy[:, -1] += y.sum(1)
         self.yy += y.square().sum(1)
+
+    def emptied(self) -> "Moments":
+        """For other targets of the same rows: the moments of the rows are shared."""
+        found = copy.copy(self)
+        found.count = 0
+        found.uy, found.yy = torch.zeros_like(self.uy), torch.zeros_like(self.yy)
+        return found
 
     @property
     def bytes(self) -> int:

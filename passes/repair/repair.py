@@ -28,6 +28,7 @@ from ..ir.program import Program, where
 from ..ir.rebuild import clone
 from ..operators.regressions import View
 from ..planning.choice import Plan
+from .activation_aware import KEPT
 from .layerwise import Duet, Layer
 
 MEMORY = 1 << 30
@@ -53,7 +54,8 @@ class Repaired(PassResult):
 class Repair:
     """Refit the small program of `plan` on calibration inputs: pairs (args, kwargs).
 
-    `memory` bounds the bytes of activations: inputs beyond it are not used.
+    `memory` bounds the bytes of activations: inputs beyond it are not used. Rows of one layer,
+    which are kept for a while, may take half as much beside them.
     """
 
     plan: Plan
@@ -84,7 +86,7 @@ class Repair:
     def run(self, before: Program) -> Repaired:
         chunks, given, each = self._sampled(before)
         held = held_out(len(chunks))
-        refit = Duet(self.plan, clone(before), chunks, held)
+        refit = Duet(self.plan, clone(before), chunks, held, room=min(KEPT, self.memory // 2))
         refit.run()
         wanted = refit.teacher.outputs
         tried = {"refit": (refit.small, refit.pupil.outputs)}
