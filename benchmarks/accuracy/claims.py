@@ -44,7 +44,7 @@ def never_worse(name: str, budget: float) -> dict[str, Any]:
     small = passes.apply(passes.Shrink(plan), program).program
     repaired = passes.mend(passes.Repair(plan, given), small)
     chunks = sampled(given, program)[0]
-    duet = Duet(plan, clone(small), chunks, held_out(len(chunks)), statistics=True)
+    duet = Duet(plan, clone(small), chunks, held_out(chunks), statistics=True)
     duet.run()
     tested = sampled(_drawn(namespace, program, TESTED, seed=2), program)[0]
     found = {

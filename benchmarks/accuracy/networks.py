@@ -2,6 +2,7 @@
 
 import importlib.util
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -40,6 +41,7 @@ def loaders() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.path.append(str(DATA.parent))  # it imports its neighbours when they are asked for
     spec.loader.exec_module(module)
     return module
 
@@ -51,8 +53,14 @@ def available() -> bool:
 
 @cache
 def network(name: str, inputs: int = 1024) -> Network:
-    """`resnet20` or `resnet56` on CIFAR-10, with so many training images without labels."""
+    """A trained network, with so many training images without labels, or as many as there are.
+
+    `resnet20` and `resnet56` are of CIFAR-10, `mobilenet_v1` of ImageNet.
+    """
     load = loaders()
+    if name == "mobilenet_v1":
+        pictures = [load.imagenet(split) for split in ("calibration", "test")]
+        return Network(load.mobilenet_v1(), pictures[0][0], pictures[1])
     images, _ = load.cifar10("train", inputs)
     return Network(
         load.cifar_resnet(int(name.removeprefix("resnet"))), images, load.cifar10("test")

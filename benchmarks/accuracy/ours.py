@@ -105,6 +105,6 @@ def whole(name: str, budget: float) -> dict[str, Any]:
 def statistics(plan: passes.Plan, small: passes.Program, found: Network, inputs: int) -> Any:
     """The sliced module with its batch norms re-estimated, layer by layer."""
     chunks = sampled(calls(found.calibration[:inputs]), plan.coupling.program)[0]
-    duet = Duet(plan, clone(small), chunks, held_out(len(chunks)), statistics=True)
+    duet = Duet(plan, clone(small), chunks, held_out(chunks), statistics=True)
     duet.run()
     return replace(duet.small).module

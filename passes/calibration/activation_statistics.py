@@ -1,6 +1,7 @@
 """What every layer reads, and how much what it gives matters: one pass over calibration inputs.
 
-    cov      covariance of the columns that a weight is multiplied with         (forward)
+    cov      covariance of the columns that a weight is multiplied with, as far as
+             halves of the inputs agree about it (`shrinkage.py`)               (forward)
     energy   Σ over outputs o of  gain_o · weight_o weight_oᵀ                   (the weights)
     gain_o   mean over inputs of (d loss / d result_o)², summed over positions  (backward)
     made     what silencing a result costs: its product with its gradient, squared
@@ -36,6 +37,7 @@ from .divergence import is_scores
 from .lockstep import Chunk
 from .overflow import refuse_nan, refuse_overflow
 from .regression_views import view
+from .shrinkage import shrunk
 
 ROWS = 50
 """Rows to measure a covariance with, for each column."""
@@ -109,6 +111,38 @@ def readings(
     return result
 
 
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Sums over rows [blocks, n, columns]."""
+
+    count: int
+    total: Tensor
+    square: Tensor
+    """Of products of columns, and so below of magnitudes, and of how many are not 0."""
+    magnitude: Tensor
+    alive: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor) -> "_Sums":
+        """Those of some rows, in float64."""
+        return cls(
+            rows.shape[1], rows.sum(1), rows.mT @ rows, rows.abs().sum(1), (rows != 0).sum(1)
+        )
+
+    def __add__(self, other: "_Sums") -> "_Sums":
+        return _Sums(*(a + b for a, b in zip(_fields(self), _fields(other), strict=True)))
+
+    def covariance(self) -> Tensor:
+        """float64 [blocks, columns, columns]; 0 where there are no rows."""
+        count = max(self.count, 1)
+        mean = self.total / count
+        return self.square / count - mean[..., None] * mean[:, None]
+
+
+def _fields(sums: _Sums) -> tuple[Any, ...]:
+    return sums.count, sums.total, sums.square, sums.magnitude, sums.alive
+
+
 class _Probe(Interpreter):
     """Runs the original with gradients, and sums up what goes by."""
 
@@ -119,14 +153,14 @@ class _Probe(Interpreter):
         self._graph_module = module
         self.layers = layers
         self.gains: dict[Node, Tensor] = {}
-        self.sums: dict[Node, list[Any]] = {}
-        """Rows, and sums of the columns, of their products, of magnitudes, and of what is not 0."""
+        self.sums: dict[Node, list[_Sums]] = {}
+        """Of every second sample, and of the others."""
         self._random = torch.Generator().manual_seed(seed)
         self._nudges: dict[Node, Tensor] = {}
         self._seen: dict[Node, tuple[Tensor, Tensor]] = {}
         self.silenced: dict[Node, Tensor] = {}
         self._share = self._samples = 1
-        self._original, self._batch = original, 0
+        self._original, self._batch, self._before = original, 0, 0
         self.spreads: dict[Node, list[Any]] = {}
         """Samples, and sums of the means over positions and of squares, whole and of the means."""
 
@@ -155,6 +189,7 @@ class _Probe(Interpreter):
             silenced = parts.sum(2).square().sum(1)
             self.silenced[node] = self.silenced.get(node, 0) + silenced
             self._see(node, layer, x, counted(rows) if _by_position(layer) else None)
+        self._before += chunk.samples
 
     def _positions(self, rows: Tensor) -> Tensor:
         """Rows by samples and positions: [blocks, samples, positions, outputs]."""
@@ -205,15 +240,17 @@ class _Probe(Interpreter):
             seen = [self._samples, means.sum(1), means.square().sum(1), squares.sum(1)]
             known = self.spreads.get(node, [0, 0, 0, 0])
             self.spreads[node] = [a + b for a, b in zip(known, seen, strict=True)]
-        every = every if rows is None else every[:, rows]
+        sample = torch.arange(every.shape[1]) * self._samples // every.shape[1] + self._before
+        if rows is not None:
+            every, sample = every[:, rows], sample[rows]
         wanted = max(ROWS * every.shape[2], LEAST_ROWS) // self._share + 1
         if every.shape[1] > wanted:
-            every = every[:, torch.randint(every.shape[1], (wanted,), generator=self._random)]
-        found = every.double()
-        new = [found.shape[1], found.sum(1), found.mT @ found,
-               found.abs().sum(1), (found != 0).sum(1)]  # fmt: skip
-        before = self.sums.get(node, [0, 0, 0, 0, 0])
-        self.sums[node] = [a + b for a, b in zip(before, new, strict=True)]
+            some = torch.randint(every.shape[1], (wanted,), generator=self._random)
+            every, sample = every[:, some], sample[some]
+        halves = [_Sums.of(every[:, sample % 2 == half].double()) for half in (0, 1)]
+        if node in self.sums:
+            halves = [a + b for a, b in zip(self.sums[node], halves, strict=True)]
+        self.sums[node] = halves
 
 
 def _by_position(layer: View) -> bool:
@@ -262,9 +299,10 @@ def _blocks(coupling: Coupling, layer: View, probe: _Probe, samples: int) -> lis
     common = probe.common(node)[:, None]
     gain = common * whole + (1 - common) * rest
     matrix = layer.matrix(weight)
-    count, total, square, magnitude, alive = probe.sums[node]
-    mean = total / count
-    cov = square / count - mean[..., None] * mean[:, None]
+    one, other = probe.sums[node]
+    every = one + other
+    count = every.count
+    cov = shrunk(every.covariance(), one.covariance(), other.covariance())
     taps = matrix.shape[2] // cov.shape[2]
     parts = matrix.unflatten(2, (-1, taps))
     energy = torch.einsum("gict,gi,gidt->gcd", parts, gain, parts)
@@ -278,9 +316,9 @@ def _blocks(coupling: Coupling, layer: View, probe: _Probe, samples: int) -> lis
             ((outputs[block], silenced[block]),),
             cov[block],
             energy[block],
-            (square[block].diagonal() / count).sqrt(),
-            magnitude[block] / count,
-            alive[block].double() / count,
+            (every.square[block].diagonal() / count).sqrt(),
+            every.magnitude[block] / count,
+            every.alive[block].double() / count,
             parts[block].abs().sum((0, 2)),
         )
         for block in range(len(matrix))

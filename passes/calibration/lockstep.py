@@ -6,11 +6,16 @@
 
 So each layer can be solved on what the layers before it, already repaired, give. What is kept are
 the values that are needed later, at the bar: one frontier for each chunk.
+
+Frontiers are large at the first layers of a network on pictures, where one picture has thousands of
+rows, and small at the last ones, where it has one. So chunks join at the bar where there is `Room`
+for them: what is before it runs once for each chunk, whenever that joins.
 """
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -27,7 +32,14 @@ CHUNK = 32
 """Samples that run together, at most, where the batch size is free."""
 
 SHARE = 6
-"""Every so manieth chunk is held out."""
+"""Of the samples one in so many is held out, at least."""
+
+LEAST = 32
+"""Samples that are held out, at least, unless that is more than half of them."""
+
+PIECES = 12
+"""Chunks that run together at the first layers, where samples can be told apart and memory has room
+for as many of them."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,14 @@ def sampled(
     return found, given
 
 
+def smaller(chunks: Sequence[Chunk], program: Program, size: int) -> list[Chunk]:
+    """The same samples in chunks of at most so many, where they can be told apart."""
+    examples = pytree.tree_leaves((program.args, dict(program.kwargs)))
+    flags = [shares_batch(example, program.batch) for example in examples]
+    found = [part for one in chunks for part in _parts(one.leaves, flags, size, one.batch)]
+    return _first(found, len(found))
+
+
 def _first(chunks: list[Chunk], count: int) -> list[Chunk]:
     return sorted(chunks, key=lambda chunk: chunk.key)[:count]
 
@@ -112,10 +132,21 @@ def _key(leaves: Sequence[Any]) -> int:
     return key
 
 
-def held_out(count: int, share: int = SHARE) -> list[bool]:
-    """Which of so many chunks are held out: every so manieth."""
-    step = min(share, count)
-    return [index % step == step - 1 for index in range(count)]
+def held_out(chunks: Sequence[Chunk], share: int = SHARE, least: int = LEAST) -> list[bool]:
+    """Which chunks are held out: every so manieth, the first one of them.
+
+    Those are one in `share` samples, and `least` of them where that is no more than half.
+    """
+    total = sum(chunk.samples for chunk in chunks)
+    wanted = max(total / share, min(least, total / 2))
+    flags: list[bool] = []
+    seen = held = 0
+    for chunk in chunks:
+        seen += chunk.samples
+        out = held < wanted * seen / total and held + chunk.samples <= total / 2
+        held += chunk.samples if out else 0
+        flags.append(out)
+    return flags
 
 
 class Strand:
@@ -126,14 +157,28 @@ class Strand:
     ) -> None:
         """Of an `original`, layers have to give finite numbers, and outputs no NaN."""
         self._module, self._original = module, original
-        self._batches = [chunk.batch for chunk in chunks]
+        self._batches: list[int] = []
         self.nodes: list[Node] = list(module.graph.nodes)
         self.place = {node.name: index for index, node in enumerate(self.nodes)}
         self.at = 0
         self.outputs: list[list[Tensor]] = []
-        self._runs = [Interpreter(module) for _ in chunks]
-        for run, chunk in zip(self._runs, chunks, strict=True):
-            run.args_iter = iter(fresh(chunk.leaves))
+        self._runs: list[Interpreter] = []
+        for chunk in chunks:
+            self.join(chunk)
+
+    @property
+    def count(self) -> int:
+        """How many chunks run."""
+        return len(self._runs)
+
+    def join(self, chunk: Chunk) -> None:
+        """One chunk more, up to where the others are."""
+        run = Interpreter(self._module)
+        run.args_iter = iter(fresh(chunk.leaves))
+        for node in self.nodes[: self.at]:
+            self._step(run, node, chunk.batch)
+        self._runs.append(run)
+        self._batches.append(chunk.batch)
 
     def value(self, chunk: int, node: Node) -> Any:
         """What a node gave, or a literal argument."""
@@ -170,11 +215,78 @@ class Strand:
         return sum(stored.values())
 
 
-def frontier(module: GraphModule, chunk: Chunk) -> int:
-    """The most bytes that a chunk ever keeps on its way through a network."""
+def outputs(module: GraphModule, chunks: Sequence[Chunk]) -> list[list[Tensor]]:
+    """What a network gives for every chunk, one after another."""
+    found = []
+    for chunk in chunks:
+        strand = Strand(module, [chunk])
+        strand.advance()
+        found += strand.outputs
+    return found
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many chunks can run through networks side by side, at each place of theirs."""
+
+    memory: int
+    """Bytes."""
+    samples: int
+    """Of each chunk."""
+    inputs: float
+    """Bytes that a sample is."""
+    later: tuple[tuple[float, ...], ...]
+    """Of each network, and each place of it, the most bytes that a sample keeps from there on."""
+
+    @classmethod
+    def of(
+        cls, modules: Sequence[GraphModule], program: Program, chunk: Chunk, memory: int
+    ) -> "Room":
+        """For chunks like this one of calls of `program`: two samples of it are run."""
+        some = smaller([chunk], program, 2)[0]
+        inputs = sum(leaf.nbytes for leaf in some.leaves if isinstance(leaf, Tensor))
+        later = (_frontiers(module, some) for module in modules)
+        each = tuple(tuple(most / some.samples for most in own) for own in later)
+        return cls(memory, chunk.samples, inputs / some.samples, each)
+
+    def bytes(self, *places: int) -> float:
+        """What a sample keeps, at most, from these places of the networks on."""
+        return sum(own[place] for own, place in zip(self.later, places, strict=False))
+
+    def count(self, *places: int, chunks: int = 0) -> int:
+        """How many can run from these places on, beside the inputs of so many `chunks`."""
+        left = self.memory - self.taken(running=0, chunks=chunks)
+        return int(left / self.samples / max(self.bytes(*places), 1.0))
+
+    def taken(self, *places: int, running: int, chunks: int) -> int:
+        """Bytes that chunks which are `running` take from these places on, and inputs of all."""
+        return int(self.samples * (chunks * self.inputs + running * self.bytes(*places)))
+
+    @property
+    def total(self) -> int:
+        """How many can come to the end: their inputs take half of the memory at most."""
+        last = self.count(*(len(own) - 1 for own in self.later))
+        return min(int(self.memory / 2 / self.samples / max(self.inputs, 1.0)), last // 2)
+
+    @property
+    def piece(self) -> int:
+        """Samples of a chunk of which `PIECES` can run together from the start."""
+        most = self.memory / 2 / PIECES / max(self.bytes(*(0 for _ in self.later)), 1.0)
+        return max(min(int(most), self.samples), 1)
+
+
+def fitting(chunks: list[Chunk], program: Program, room: Room) -> tuple[list[Chunk], Room]:
+    """The same samples in chunks of which enough can run together, and the room for those."""
+    if max(chunk.samples for chunk in chunks) > room.piece:
+        chunks = smaller(chunks, program, room.piece)
+    return chunks, replace(room, samples=max(chunk.samples for chunk in chunks))
+
+
+def _frontiers(module: GraphModule, chunk: Chunk) -> list[int]:
     strand = Strand(module, [chunk])
-    most = 0
+    held = [0]
     for stop in range(1, len(strand.nodes)):
         strand.advance(stop)
-        most = max(most, strand.held(0))
-    return most
+        held.append(strand.held(0))
+    most = list(accumulate(reversed(held), max))
+    return most[::-1]

@@ -127,9 +127,9 @@ def _parts(coupling: Coupling, budget: Budget, steps: int, time: Cost | None) ->
 
 def _repaired(plan: Plan, calls: Iterable[tuple[Any, Any]]) -> Program:
     """The small network after a quick repair towards the original."""
-    chunks = inputs(plan.coupling, calls)
+    chunks, room = inputs(plan.coupling, calls)
     small = clone(apply(Shrink(plan), plan.coupling.program).program)
-    Duet(plan, small, chunks, held_out(len(chunks)), rows=ROWS).run()
+    Duet(plan, small, chunks, held_out(chunks), rows=ROWS, room=room).run()
     return small
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..base.errors import UsageError
 from ..calibration.divergence import average, distances, lead
-from ..calibration.lockstep import Chunk, frontier, held_out, sampled
+from ..calibration.lockstep import Chunk, Room, fitting, held_out, sampled
 from ..cost.costs import Cost
 from ..coupling.groups import Coupling
 from ..importance.measure import Measured
@@ -76,9 +76,9 @@ def best(plans: Sequence[Plan], calls: Iterable[tuple[Any, Any]]) -> Plan:
     ][1:]
     if not others:
         return first
-    chunks = inputs(first.coupling, calls)
-    own = _distances(first, chunks)
-    found = [(plan, _distances(plan, chunks)) for plan in others]
+    chunks, room = inputs(first.coupling, calls)
+    own = _distances(first, chunks, room)
+    found = [(plan, _distances(plan, chunks, room)) for plan in others]
     leads = [lead(own, distances) for _, distances in found]
     told = [_told(first, own, None)]
     told += [_told(*one, noise) for one, (_, noise) in zip(found, leads, strict=True)]
@@ -92,22 +92,24 @@ def _told(plan: Plan, distances: list[Tensor], noise: float | None) -> Trial:
     return replace(plan.trials[0], divergence=average(distances), noise=noise)
 
 
-def inputs(coupling: Coupling, calls: Iterable[tuple[Any, Any]]) -> list[Chunk]:
-    """The few that a trial looks at."""
-    module = coupling.program.module
+def inputs(coupling: Coupling, calls: Iterable[tuple[Any, Any]]) -> tuple[list[Chunk], Room]:
+    """The few that a trial looks at, and how many of them run together."""
+    program, found = coupling.program, list[Room]()
 
     def limit(chunk: Chunk) -> int:
-        return min(INPUTS // chunk.samples, MEMORY // max(2 * frontier(module, chunk), 1))
+        found.append(Room.of([program.module] * 2, program, chunk, MEMORY))
+        return min(INPUTS // chunk.samples, found[0].total)
 
-    return sampled(calls, coupling.program, limit=limit)[0]
+    chunks, _ = sampled(calls, program, limit=limit)
+    return fitting(chunks, program, found[0])
 
 
-def _distances(plan: Plan, chunks: list[Chunk]) -> list[Tensor]:
+def _distances(plan: Plan, chunks: list[Chunk], room: Room) -> list[Tensor]:
     """How far the repaired network is from the original, on the half that it does not know."""
-    held = held_out(len(chunks), 2)
+    held = held_out(chunks, 2)
     small = apply(Shrink(plan), plan.coupling.program).program
-    duet = Duet(plan, clone(small), chunks, held, rows=ROWS)
+    duet = Duet(plan, clone(small), chunks, held, rows=ROWS, room=room)
     duet.run()
     outputs = (duet.teacher.outputs, duet.pupil.outputs)
-    wanted, own = ([one for one, out in zip(of, held, strict=True) if out] for of in outputs)
+    wanted, own = ([one for one, out in zip(of, duet.held, strict=True) if out] for of in outputs)
     return distances(wanted, own)

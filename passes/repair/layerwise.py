@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import Node
 
-from ..calibration.lockstep import Chunk, Strand
+from ..calibration.lockstep import Chunk, Room, Strand
 from ..calibration.regression_views import norm_of, recurrent, view
 from ..coupling.groups import Coupling
 from ..coupling.sizes import Sizes
@@ -79,22 +79,51 @@ class Duet:
         *,
         statistics: bool = False,
         rows: int = ROWS,
-        room: int = KEPT,
+        room: Room | None = None,
+        kept: int = KEPT,
     ) -> None:
-        """`rows` to fit for each column, at most; `room` is the bytes of rows that are kept."""
-        self._room = room
-        self.small, self.held, self.statistics, self._each = small, held, statistics, rows
+        """`rows` to fit for each column, at most; `kept` is the bytes of rows that are kept.
+
+        Chunks run together from the start, or as soon as there is `room` for them.
+        """
+        self._kept, self._room, self._waiting = kept, room, list(chunks)
+        self.small, self._flags, self.statistics, self._each = small, held, statistics, rows
         self.coupling: Coupling = plan.coupling
         self.sizes: Sizes = plan.sizes
-        self.teacher = Strand(plan.coupling.program.module, chunks, original=True)
-        self.pupil = Strand(small.module, chunks)
+        self.teacher = Strand(plan.coupling.program.module, (), original=True)
+        self.pupil = Strand(small.module, ())
         self.layers: list[Layer] = []
         self.moments = 0
+        """Bytes that rows of one layer and their moments took, at most."""
+        self.bytes = 0
+        """What that, inputs and activations took, at most, where it is known how much is held."""
         self._settled: set[str] = set()
         """Means of norms that took the bias of the layer before them."""
         self._random = torch.Generator().manual_seed(0)
         self._tensors = small.tensors()
         self._uses = _uses(small)
+        self._admit()
+
+    @property
+    def held(self) -> list[bool]:
+        """Which of the chunks that run are held out."""
+        return self._flags[: self.pupil.count]
+
+    def _admit(self) -> None:
+        """Let chunks join that there is room for; one to fit to and one to judge by, always."""
+        count, end, most = self.pupil.count, len(self.teacher.nodes) - 1, len(self._flags)
+        places = (end if self.statistics else self.teacher.at, self.pupil.at)
+        if self._room is not None:
+            least = max(self._flags.index(True), self._flags.index(False)) + 1
+            most = max(self._room.count(*places, chunks=most), least)
+        joining = self._waiting[: max(most - count, 0)]
+        self._waiting = self._waiting[len(joining) :]
+        for chunk in joining:
+            self.teacher.join(chunk)
+            self.pupil.join(chunk)
+        if self._room is not None:
+            held = self._room.taken(*places, running=self.pupil.count, chunks=len(self._flags))
+            self.bytes = max(self.bytes, held + self.moments)
 
     @torch.no_grad()
     def run(self) -> None:
@@ -121,6 +150,7 @@ class Duet:
         self.pupil.advance(self.pupil.place[node.name])
         if not self.statistics:
             self.teacher.advance(self.teacher.place[twin.name])
+        self._admit()
 
     # --- layers ---------------------------------------------------------------------------------
 
@@ -173,7 +203,7 @@ class Duet:
             random = torch.Generator().manual_seed((number << 32) + chunk)
             return self._rows(found, path, chunk, wanted, target(chunk), random)
 
-        drawn = draw if path.flat is None else Drawn(draw, self._room)
+        drawn = draw if path.flat is None else Drawn(draw, self._kept)
         for chunk, out in enumerate(self.held):
             u, y, *_ = drawn(chunk)
             (held if out else rows).add(u, y)

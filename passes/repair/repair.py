@@ -19,7 +19,7 @@ from torch.fx import Node
 
 from ..base.errors import ContractError
 from ..calibration.divergence import divergence
-from ..calibration.lockstep import Chunk, Strand, frontier, held_out, sampled
+from ..calibration.lockstep import Chunk, Room, fitting, held_out, outputs, sampled
 from ..calibration.regression_views import norm_of, recurrent, view
 from ..ir.fake_weights import require_values
 from ..ir.log import Entry
@@ -54,7 +54,8 @@ class Repaired(PassResult):
 class Repair:
     """Refit the small program of `plan` on calibration inputs: pairs (args, kwargs).
 
-    `memory` bounds the bytes of activations: inputs beyond it are not used. Rows of one layer,
+    `memory` bounds the bytes of inputs and activations. An input joins at the first layer from
+    which on there is room for it; inputs beyond half of the memory are not used. Rows of one layer,
     which are kept for a while, may take half as much beside them.
     """
 
@@ -84,25 +85,24 @@ class Repair:
         return program
 
     def run(self, before: Program) -> Repaired:
-        chunks, given, each = self._sampled(before)
-        held = held_out(len(chunks))
-        refit = Duet(self.plan, clone(before), chunks, held, room=min(KEPT, self.memory // 2))
+        chunks, room, given = self._sampled(before)
+        held, kept = held_out(chunks), min(KEPT, self.memory // 2)
+        refit = Duet(self.plan, clone(before), chunks, held, room=room, kept=kept)
         refit.run()
-        wanted = refit.teacher.outputs
-        tried = {"refit": (refit.small, refit.pupil.outputs)}
+        tried = {"refit": refit}
         if any(norm_of(node) for node in before.calls()):
-            plain = Duet(self.plan, clone(before), chunks, held, statistics=True)
-            plain.run()
-            tried["statistics"] = (plain.small, plain.pupil.outputs)
-        sliced = Strand(before.module, [c for c, out in zip(chunks, held, strict=True) if out])
-        sliced.advance()
-        judged = [one for one, out in zip(wanted, held, strict=True) if out]
-        found = {"sliced": divergence(judged, sliced.outputs)}
-        for name, (_, outputs) in tried.items():
-            own = [one for one, out in zip(outputs, held, strict=True) if out]
-            found[name] = divergence(judged, own)
+            tried["statistics"] = Duet(
+                self.plan, clone(before), chunks, held, statistics=True, room=room
+            )
+            tried["statistics"].run()
+        chunks = chunks[: min(one.pupil.count for one in tried.values())]
+        ours = [chunk for chunk, out in zip(chunks, held, strict=False) if out]
+        wanted = _judging(refit.teacher.outputs, held[: len(chunks)])
+        found = {"sliced": divergence(wanted, outputs(before.module, ours))}
+        for name, duet in tried.items():
+            found[name] = divergence(wanted, _judging(duet.pupil.outputs, held[: len(chunks)]))
         best = min(found, key=lambda name: found[name])
-        program = tried[best][0] if best in tried else before
+        program = tried[best].small if best in tried else before
         return Repaired(
             program,
             tuple(_line(layer) for layer in refit.layers if not layer.why)
@@ -114,9 +114,9 @@ class Repair:
             {
                 "given": given,
                 "used": sum(chunk.samples for chunk in chunks),
-                "held_out": sum(c.samples for c, out in zip(chunks, held, strict=True) if out),
+                "held_out": sum(chunk.samples for chunk in ours),
             },
-            each * len(chunks) + refit.moments,
+            max(one.bytes for one in tried.values()),
         )
 
     def metadata(self, result: PassResult) -> Mapping[str, Any]:
@@ -124,17 +124,17 @@ class Repair:
         assert isinstance(result, Repaired)
         return {"chosen": result.chosen, "samples": dict(result.samples)}
 
-    def _sampled(self, small: Program) -> tuple[list[Chunk], int, int]:
-        """Inputs that memory has room for, how many were given, and bytes for a chunk."""
+    def _sampled(self, small: Program) -> tuple[list[Chunk], Room, int]:
+        """Inputs that memory has room for, how many run together, and how many were given."""
         original = self.plan.coupling.program
-        each = [0]
+        modules, found = (original.module, small.module), list[Room]()
 
         def limit(chunk: Chunk) -> int:
-            each[0] = frontier(original.module, chunk) + frontier(small.module, chunk)
-            return self.memory // max(each[0], 1)
+            found.append(Room.of(modules, original, chunk, self.memory))
+            return found[0].total
 
         chunks, given = sampled(self.calls, original, limit=limit)
-        return list(chunks), given, each[0]
+        return *fitting(chunks, original, found[0]), given
 
     def judged(self, programs: Sequence[Program]) -> list[float]:
         """How far programs are from the original, on the inputs that nothing is fitted to.
@@ -142,13 +142,9 @@ class Repair:
         The first is the one that was to be repaired.
         """
         chunks, _, _ = self._sampled(programs[0])
-        ours = [c for c, out in zip(chunks, held_out(len(chunks)), strict=True) if out]
-        outputs = []
-        for program in (self.plan.coupling.program, *programs):
-            strand = Strand(program.module, ours)
-            strand.advance()
-            outputs.append(strand.outputs)
-        return [divergence(outputs[0], one) for one in outputs[1:]]
+        ours = [chunk for chunk, out in zip(chunks, held_out(chunks), strict=True) if out]
+        wanted = outputs(self.plan.coupling.program.module, ours)
+        return [divergence(wanted, outputs(program.module, ours)) for program in programs]
 
     def ensures(self, before: Program, after: Program) -> None:
         old, new = before.tensors(), after.tensors()
@@ -160,6 +156,10 @@ class Repair:
             floating = tensor.is_floating_point()
             if floating and bool((~torch.isfinite(tensor) & torch.isfinite(old[name])).any()):
                 raise ContractError(f"{name} is not finite after the repair")
+
+
+def _judging(outputs: Sequence[list[Tensor]], held: Sequence[bool]) -> list[list[Tensor]]:
+    return [one for one, out in zip(outputs, held, strict=False) if out]
 
 
 def _is_layer(node: Node, tensors: Mapping[str, Tensor]) -> bool:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from compressor.passes import Budget, Measured, Options
 from compressor.passes.base.errors import UsageError
-from compressor.passes.calibration.divergence import lead
+from compressor.passes.calibration.divergence import divergence, lead
 from compressor.passes.pipeline.select_plan import best, candidates
 from torch import nn
 
@@ -69,7 +69,7 @@ def test_the_trial_foretells_what_the_repair_gives(asked):
         small = passes.apply(passes.Shrink(own), coupling.program).program
         done = passes.mend(passes.Repair(own, calls), small)
         with torch.no_grad():
-            return float((done.program.module(fresh) - network()(fresh)).square().mean())
+            return divergence([[network()(fresh)]], [[done.program.module(fresh)]])
 
     assert error(plan.trials[0].criterion) < error(worst.criterion)
 

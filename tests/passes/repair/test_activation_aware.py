@@ -230,7 +230,7 @@ def test_rows_are_the_same_ones_whether_they_are_kept_or_drawn_again():
     chunks, _ = sampled([((CONV,), {})], program)
     made = []
     for room in (0, 1 << 30):
-        duet = layerwise.Duet(plan, clone(small), chunks, held_out(len(chunks)), room=room)
+        duet = layerwise.Duet(plan, clone(small), chunks, held_out(chunks), kept=room)
         duet.run()
         made.append((duet.small.tensors(), duet.moments))
     assert all(torch.equal(one, made[1][0][name]) for name, one in made[0][0].items())
