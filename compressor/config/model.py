@@ -88,6 +88,9 @@ class Recipe(BaseModel):
     it is needed"""
     allow_slower: bool = False
     """write a model that does not measure faster than the original"""
+    allow_worse: bool = False
+    """write a model that is no nearer to the original than a constant output, on inputs that its
+    repair was not fitted to"""
     race: bool = True
     """race the model and other forms of it against the original, deploy the fastest form, and
     refuse a slower model; without it, the report says so"""

@@ -78,6 +78,7 @@ ROWS = (
         "it says what --max-drop, a search, a sweep and training go by", "give --max-drop"),
     Use("allow_slower", _without("race"), "--no-race refuses no model for its time",
         "leave out one of them"),
+    Use("allow_worse", _with("data"), "only a repair is judged by inputs", "give --data"),
     *(
         Use(option, _is_timed, "it is of races, and --no-race leaves the last one out",
             "leave out one of them")

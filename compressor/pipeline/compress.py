@@ -72,8 +72,9 @@ def compress(
     round_to, min_channels, ignore, seed, max_drop, metric, search, the file of a `sensitivity`; and
     for a budget of latency the table of the `device`. `Built.save` ends a build as the command line
     does, by a race: `threads` and `bench_seconds` are of it, `race=False` leaves it out, and
-    `allow_slower=True` writes a model that is slower. With `search`, the result is the smallest
-    model found that keeps to `max_drop`; `budget` is then the least.
+    `allow_slower=True` writes a model that is slower, and `allow_worse=True` one whose repair left
+    it no nearer to the original than a constant. With `search`, the result is the smallest model
+    found that keeps to `max_drop`; `budget` is then the least.
 
     Raises UsageError for inputs or a budget that cannot be used, or an axis that cannot be free,
     GateError where the surgery is not equal to silencing the removed channels, or a metric drops by
@@ -93,6 +94,7 @@ def compress(
 def _asked_of(given: Given) -> dict[str, Any]:
     """What is asked for in Python alone, by the names of the recipe."""
     named = {
+        "data": given.data,
         "evaluate": given.evaluate,
         "eval_data": given.eval_data,
         "train_data": given.train_data,
@@ -111,7 +113,7 @@ OPTIONS = frozenset(
     {
         *("criterion", "steps", "uniform", "round_to", "min_channels", "ignore", "sensitivity"),
         *("seed", "max_drop", "metric", "search", "device", "threads", "bench_seconds"),
-        *("race", "allow_slower"),
+        *("race", "allow_slower", "allow_worse"),
     }
 )
 """Fields of the recipe that `compress` takes; the others are about files and commands."""

@@ -124,6 +124,7 @@ def repair(done: passes.Repaired) -> dict[str, Any]:
     return {
         "chosen": done.chosen,
         "divergences": dict(done.divergences),
+        "agreement": done.agreement,
         "samples": dict(done.samples),
         "peak_bytes": done.bytes,
         "layers": [asdict(layer) for layer in done.layers],

@@ -106,15 +106,47 @@ def asked(found: Mapping[str, Any]) -> str:
 
 def verdicts(found: Mapping[str, Any]) -> Iterator[Finding]:
     """What was shown and what was measured."""
+    kept = _kept(found.get("repair"), trained=bool(found.get("training") or found.get("changed")))
+    if kept is not None and kept.mark == "bad":
+        yield kept
     yield _proof(found.get("proof"))
     if found.get("changed"):
         yield Finding("open", "The weights were changed after the build.", "The proof is older.")
     yield _parity(found.get("parity"))
     yield _latency(found.get("latency"))
+    if kept is not None and kept.mark != "bad":
+        yield kept
     if not found.get("accuracy"):
         yield Finding("open", "Accuracy was not measured.")
     for name, pair in found.get("accuracy", {}).items():
         yield _changed(name, pair)
+
+
+MUCH = 0.1
+"""Of the variance of the original's outputs: on image classifiers this share costs about four
+points of accuracy (`benchmarks/results/accuracy.json`)."""
+
+
+def _kept(repair: Mapping[str, Any] | None, *, trained: bool) -> Finding | None:
+    """How near the repaired network is to the original, on inputs that nothing was fitted to."""
+    if not repair:
+        return None
+    lost, same = repair["divergences"][repair["chosen"]], repair.get("agreement")
+    samples = repair["samples"]
+    given = (
+        f"{thin(samples['given'])} inputs were given, {thin(samples['used'])} used, and "
+        f"{thin(samples['held_out'])} of them only judge."
+    )
+    if same is not None:
+        given = f"The class is the original's on {percent(same)} of these. {given}"
+    when = " before training" if trained else ""
+    what = f"{thin(float(lost) * 100)} % of what the original's outputs vary by"
+    if float(lost) <= MUCH or trained:
+        return Finding("open", f"The repair leaves an error of {what}{when}.", given)
+    return Finding("bad", f"Much is lost: an error of {what}.", f"{given} {NEXT}")
+
+
+NEXT = "Give more inputs with --data, ask for less, train with --distill, or try another lever."
 
 
 def _proof(proof: Mapping[str, Any] | None) -> Finding:

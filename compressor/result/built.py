@@ -306,7 +306,7 @@ class Built:
         its fastest form is deployed. `sign` is the private key for its manifest, `key` the one that
         it is encrypted with. Raises UsageError where the directory exists (unless `force`) or
         cannot be written, or the module is in training mode or another network; GateError where
-        `max_drop` was asked for and is exceeded, or the model is slower than the original (unless
-        `allow_slower`).
+        `max_drop` was asked for and is exceeded, the model is slower than the original (unless
+        `allow_slower`), or no nearer to it than a constant (unless `allow_worse`).
         """
         return self.end(self, Path(directory), force=force, sign=sign, key=key)

@@ -72,6 +72,16 @@ def lead(first: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[float, float
     return far - near, sum(noise) / max(len(noise), 1)
 
 
+def agreement(wanted: Outputs, found: Outputs) -> float | None:
+    """The share of rows of class scores with the same largest one; None where none are scores."""
+    shares = []
+    for place in range(len(wanted[0])):
+        if all(is_scores(batch[place]) for batch in wanted):
+            one, other = (torch.cat([batch[place] for batch in out]) for out in (wanted, found))
+            shares.append(float((one.argmax(1) == other.argmax(1)).double().mean()))
+    return sum(shares) / len(shares) if shares else None
+
+
 def is_scores(output: Tensor) -> bool:
     """Whether an output is rows of class scores: [batch, classes]."""
     return output.is_floating_point() and output.dim() == 2 and output.shape[1] > 1

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..base.errors import ContractError
-from ..calibration.divergence import divergence
+from ..calibration.divergence import agreement, divergence
 from ..calibration.lockstep import Chunk, Room, fitting, held_out, outputs, sampled
 from ..calibration.regression_views import norm_of, recurrent, view
 from ..ir.fake_weights import require_values
@@ -43,7 +43,11 @@ class Repaired(PassResult):
     chosen: str = ""
     """"refit", "statistics" (batch norms alone), or "sliced": whichever agrees best."""
     divergences: Mapping[str, float] = field(default_factory=dict)
-    """How far each of them is from the original on the held-out inputs."""
+    """How far each of them is from the original on the held-out inputs: 1 is how far a constant is
+    (see `divergence`)."""
+    agreement: float | None = None
+    """The share of held-out rows of class scores whose largest is the original's; None where no
+    output is scores."""
     samples: Mapping[str, int] = field(default_factory=dict)
     """Inputs that were given, used and held out."""
     bytes: int = 0
@@ -98,9 +102,10 @@ class Repair:
         chunks = chunks[: min(one.pupil.count for one in tried.values())]
         ours = [chunk for chunk, out in zip(chunks, held, strict=False) if out]
         wanted = _judging(refit.teacher.outputs, held[: len(chunks)])
-        found = {"sliced": divergence(wanted, outputs(before.module, ours))}
+        given_by = {"sliced": outputs(before.module, ours)}
         for name, duet in tried.items():
-            found[name] = divergence(wanted, _judging(duet.pupil.outputs, held[: len(chunks)]))
+            given_by[name] = _judging(duet.pupil.outputs, held[: len(chunks)])
+        found = {name: divergence(wanted, outputs) for name, outputs in given_by.items()}
         best = min(found, key=lambda name: found[name])
         program = tried[best].small if best in tried else before
         return Repaired(
@@ -111,6 +116,7 @@ class Repair:
             tuple(refit.layers),
             best,
             found,
+            agreement(wanted, given_by[best]),
             {
                 "given": given,
                 "used": sum(chunk.samples for chunk in chunks),

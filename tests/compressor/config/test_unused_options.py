@@ -38,6 +38,7 @@ IDLE = [
     ({"sensitivity": "s.json", "uniform": True}, "sensitivity"),
     ({"search": True, "max_drop": 0.1, "params": 0.5}, "search"),
     ({"race": False, "allow_slower": True}, "allow-slower"),
+    ({"allow_worse": True}, "allow-worse"),
     ({"race": False, "threads": 2}, "threads"),
     ({"race": False, "bench_seconds": 1.0}, "bench-seconds"),
 ]
@@ -48,6 +49,7 @@ USED = [
     {"eval_data": "a:b", "evaluate": ["a:c", "f1"], "metric": "f1", "max_drop": 0.1},
     {"latency": "0.5", "device": "d.json"},
     {"sensitivity": "s.json"},
+    {"data": "a:b", "allow_worse": True},
     {"train_with": "a:b", "distill": 1},
     {"search": True, "max_drop": 0.1},
     {"race": False, "latency": "0.5", "threads": 2, "bench_seconds": 1.0},
@@ -114,6 +116,7 @@ def test_commands_refuse_what_they_would_ignore(line, words, command, project):
         ({"metric": "top5"}, "metric"),
         ({"device": "d.json"}, "device"),
         ({"race": False, "allow_slower": True}, "allow-slower"),
+        ({"allow_worse": True}, "allow-worse"),
     ],
     ids=str,
 )

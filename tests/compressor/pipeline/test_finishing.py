@@ -155,3 +155,39 @@ def test_an_original_that_was_trained_meanwhile_is_not_raced_against(tmp_path):
     with pytest.raises(UsageError, match="original model was changed") as caught:
         built.save(tmp_path / "out")
     assert "race=False" in caught.value.hint
+
+
+# ---------------------------------------------------------------------------- a repair that lost
+
+
+def hopeless(**options) -> Built:
+    """A tenth of the network, and two inputs to refit it with."""
+    torch.manual_seed(0)
+    data = [(torch.randn(4, 3, 8, 8),)]
+    return compress(samples.net(), samples.example_inputs(), budget=Budget(macs=0.03), data=data,
+                    race=False, **options)  # fmt: skip
+
+
+def test_what_is_no_nearer_to_the_original_than_a_constant_is_refused(tmp_path):
+    built = hopeless()
+    assert built.repaired.divergences[built.repaired.chosen] > 1
+    with pytest.raises(GateError, match="no nearer to it than a constant") as caught:
+        built.save(tmp_path / "out")
+    assert "on 2 inputs that nothing was fitted to" in caught.value.why
+    assert "--distill" in caught.value.hint
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_written_where_that_is_allowed_and_says_so_first(tmp_path):
+    folder = hopeless(allow_worse=True).save(tmp_path / "out")
+    first = next(line for line in (folder / "summary.md").read_text().splitlines() if "**" in line)
+    assert "Much is lost" in first
+
+
+def test_training_may_bring_back_what_a_repair_lost(tmp_path):
+    def train(module):
+        with torch.no_grad():
+            module.head.bias += 1
+
+    assert (hopeless(finetune=train).save(tmp_path / "out") / "model.onnx").exists()
