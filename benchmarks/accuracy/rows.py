@@ -21,6 +21,13 @@ BUDGETS = peer.BUDGETS
 WANTED = {0.7: 0.925, 0.5: 0.90, 0.33: 0.82}
 """Of ResNet-56."""
 
+PICTURES = "mobilenet_v1"
+"""Of ImageNet: as many channels as there are pictures, or more."""
+GIVEN = {0.7: (16, 64, 128, 256, 500), 0.5: (500,)}
+"""How many of the pictures, at each budget."""
+RIVALS = ("l1", "l2", "fpgm", "lamp", "taylor", "random")
+"""Criteria of the peer that need no batch norms."""
+
 FEW = {"first": 5000}
 """Of the tables of criteria: test inputs."""
 
@@ -35,6 +42,17 @@ def rows() -> list[Row]:
     for name in ("resnet56", "resnet20"):
         found += [Row(f"ours/{name}/{b}", partial(ours.row, name, b)) for b in BUDGETS]
         found += [Row(f"whole/{name}/{b}", partial(ours.whole, name, b)) for b in BUDGETS]
+    found += [Row(f"dense/{PICTURES}", partial(_dense, PICTURES))]
+    found += [
+        Row(f"pictures/{PICTURES}/{b}/{n}", partial(ours.row, PICTURES, b, inputs=n))
+        for b, given in GIVEN.items()
+        for n in given
+    ]
+    found += [
+        Row(f"peer/{PICTURES}/{b}/{one}", partial(peer.row, PICTURES, b, one))
+        for one in RIVALS
+        for b in GIVEN
+    ]
     found += [
         Row(f"never worse/{name}/{b}", partial(claims.never_worse, name, b))
         for name in CATALOG
@@ -81,7 +99,15 @@ def _dense(name: str) -> dict[str, Any]:
 def tables(known: Known) -> list[Table]:
     """What is known so far."""
     heard = text_and_sound.table(text_and_sound.known_rows(known.values()))
-    return [_budgets(known), heard, _criteria(known), _worse(known), _memory(known), _whole(known)]
+    return [
+        _budgets(known),
+        _pictures(known),
+        heard,
+        _criteria(known),
+        _worse(known),
+        _memory(known),
+        _whole(known),
+    ]
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -122,6 +148,22 @@ def _budgets(known: Known) -> Table:
                           _percent(one["statistics"]), _percent(one["refit"]), _percent(wanted),
                           _percent(other[1]) if other else "", other[0] if other else "",
                           f"{sum(row['seconds'].values()):.0f}")  # fmt: skip
+    return table
+
+
+def _pictures(known: Known) -> Table:
+    table = _table("ImageNet, one picture a class: test accuracy without training (%)", "network",
+                   "pictures", "MACs", "sliced", "repaired", "error", "peer",
+                   "its criterion")  # fmt: skip
+    for key, row in known.items():
+        if key.startswith("pictures/") and "accuracy" in row:
+            _, name, budget, given = key.split("/")
+            other = best_peer(known, name, float(budget))
+            table.add_row(name, given, f"{row['macs']:.3f}", _percent(row["accuracy"]["sliced"]),
+                          _percent(row["accuracy"]["refit"]),
+                          f"{row['divergences'][row['chosen']]:.3f}",
+                          _percent(other[1]) if other else "",
+                          other[0] if other else "")  # fmt: skip
     return table
 
 

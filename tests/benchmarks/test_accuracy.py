@@ -63,7 +63,7 @@ def test_a_repair_that_is_worse_is_named():
 
 
 def test_tables_of_nothing_are_empty():
-    assert [table.row_count for table in rows.tables({})] == [0, 0, 0, 0, 0, 0]
+    assert not any(table.row_count for table in rows.tables({}))
 
 
 def test_a_reference_model_agrees_better_after_repair():
