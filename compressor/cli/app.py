@@ -129,10 +129,16 @@ def _show_built(built: "Built", recipe: Recipe, quiet: bool, as_json: bool) -> N
     elif not quiet:
         from compressor.pipeline.report_contents import table
         from compressor.process.progress import wide_console
+        from compressor.report.summary import kept, verdicts
 
         console = wide_console()
+        for one in verdicts(found):
+            if one.mark == "bad":
+                console.print(f"warning: {one.short} {one.full}", soft_wrap=True)
         console.print(table(found))
-        for line in found["warnings"]:
+        left = kept(found)
+        own = [f"{left.short} {left.full}"] if left is not None and left.mark != "bad" else []
+        for line in (*own, *found["warnings"]):
             console.print(f"note: {line}", soft_wrap=True)
         assert recipe.output is not None
         page = recipe.output / "report.html"

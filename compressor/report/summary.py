@@ -106,16 +106,16 @@ def asked(found: Mapping[str, Any]) -> str:
 
 def verdicts(found: Mapping[str, Any]) -> Iterator[Finding]:
     """What was shown and what was measured."""
-    kept = _kept(found.get("repair"), trained=bool(found.get("training") or found.get("changed")))
-    if kept is not None and kept.mark == "bad":
-        yield kept
+    left = kept(found)
+    if left is not None and left.mark == "bad":
+        yield left
     yield _proof(found.get("proof"))
     if found.get("changed"):
         yield Finding("open", "The weights were changed after the build.", "The proof is older.")
     yield _parity(found.get("parity"))
     yield _latency(found.get("latency"))
-    if kept is not None and kept.mark != "bad":
-        yield kept
+    if left is not None and left.mark != "bad":
+        yield left
     if not found.get("accuracy"):
         yield Finding("open", "Accuracy was not measured.")
     for name, pair in found.get("accuracy", {}).items():
@@ -127,8 +127,9 @@ MUCH = 0.1
 points of accuracy (`benchmarks/results/accuracy.json`)."""
 
 
-def _kept(repair: Mapping[str, Any] | None, *, trained: bool) -> Finding | None:
+def kept(found: Mapping[str, Any]) -> Finding | None:
     """How near the repaired network is to the original, on inputs that nothing was fitted to."""
+    repair, trained = found.get("repair"), found.get("training") or found.get("changed")
     if not repair:
         return None
     lost, same = repair["divergences"][repair["chosen"]], repair.get("agreement")

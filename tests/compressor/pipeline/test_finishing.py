@@ -191,3 +191,32 @@ def test_training_may_bring_back_what_a_repair_lost(tmp_path):
             module.head.bias += 1
 
     assert (hopeless(finetune=train).save(tmp_path / "out") / "model.onnx").exists()
+
+
+def pictures(folder: Path, count: int) -> str:
+    """A file with so many pictures to repair with."""
+    (folder / "pictures.py").write_text(
+        "import torch\ndef calibration():\n    torch.manual_seed(0)\n"
+        f"    return torch.randn({count}, 3, 8, 8)\n"
+    )
+    return f"{folder}/pictures.py:calibration"
+
+
+def test_the_command_line_warns_before_anything_else_where_much_is_lost(command, tmp_path):
+    given = f"--data {pictures(tmp_path, 4)} --no-race -o {tmp_path}/out"
+    refused = command(f"build {NAME} --macs 0.03 {given}")
+    assert refused.exit_code == 1
+    assert "no nearer to it than a constant" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    done = command(f"build {NAME} --macs 0.03 --allow-worse {given}")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith("warning: Much is lost: an error of ")
+
+
+def test_the_command_line_says_what_a_repair_leaves(command, tmp_path):
+    data = pictures(tmp_path, 256)
+    done = command(f"build {NAME} --macs 0.9 --data {data} --no-race -o {tmp_path}/out")
+    assert done.exit_code == 0, done.stderr
+    assert "note: The repair leaves an error of " in done.stdout
+    assert "256 inputs were given, 256 used, and " in done.stdout
+    assert "warning:" not in done.stdout
