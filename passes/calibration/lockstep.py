@@ -14,7 +14,7 @@ for them: what is before it runs once for each chunk, whenever that joins.
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -251,11 +251,11 @@ class Room:
 
     def bytes(self, *places: int) -> float:
         """What a sample keeps, at most, from these places of the networks on."""
-        return sum(own[place] for own, place in zip(self.later, places, strict=False))
+        return sum(own[place] for own, place in zip(self.later, places, strict=True))
 
     def count(self, *places: int, chunks: int = 0) -> int:
         """How many can run from these places on, beside the inputs of so many `chunks`."""
-        left = self.memory - self.taken(running=0, chunks=chunks)
+        left = self.memory - chunks * self.samples * self.inputs
         return int(left / self.samples / max(self.bytes(*places), 1.0))
 
     def taken(self, *places: int, running: int, chunks: int) -> int:
@@ -275,11 +275,11 @@ class Room:
         return max(min(int(most), self.samples), 1)
 
 
-def fitting(chunks: list[Chunk], program: Program, room: Room) -> tuple[list[Chunk], Room]:
-    """The same samples in chunks of which enough can run together, and the room for those."""
+def fitting(chunks: list[Chunk], program: Program, room: Room) -> list[Chunk]:
+    """The same samples in chunks of which enough can run together."""
     if max(chunk.samples for chunk in chunks) > room.piece:
-        chunks = smaller(chunks, program, room.piece)
-    return chunks, replace(room, samples=max(chunk.samples for chunk in chunks))
+        return smaller(chunks, program, room.piece)
+    return chunks
 
 
 def _frontiers(module: GraphModule, chunk: Chunk) -> list[int]:

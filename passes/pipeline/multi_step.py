@@ -31,6 +31,7 @@ from ..planning.budget import Budget, Options
 from ..planning.choice import Plan, choose, cost_of
 from ..planning.targets import Ratio
 from ..repair.layerwise import Duet
+from ..repair.repair import MEMORY
 from ..transforms.prune import Shrink
 from .select_plan import ROWS, best, candidates, inputs
 
@@ -127,9 +128,9 @@ def _parts(coupling: Coupling, budget: Budget, steps: int, time: Cost | None) ->
 
 def _repaired(plan: Plan, calls: Iterable[tuple[Any, Any]]) -> Program:
     """The small network after a quick repair towards the original."""
-    chunks, room = inputs(plan.coupling, calls)
+    chunks = inputs(plan.coupling, calls)
     small = clone(apply(Shrink(plan), plan.coupling.program).program)
-    Duet(plan, small, chunks, held_out(chunks), rows=ROWS, room=room).run()
+    Duet(plan, small, chunks, held_out(chunks), rows=ROWS, memory=MEMORY).run()
     return small
 
 

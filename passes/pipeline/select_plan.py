@@ -76,9 +76,9 @@ def best(plans: Sequence[Plan], calls: Iterable[tuple[Any, Any]]) -> Plan:
     ][1:]
     if not others:
         return first
-    chunks, room = inputs(first.coupling, calls)
-    own = _distances(first, chunks, room)
-    found = [(plan, _distances(plan, chunks, room)) for plan in others]
+    chunks = inputs(first.coupling, calls)
+    own = _distances(first, chunks)
+    found = [(plan, _distances(plan, chunks)) for plan in others]
     leads = [lead(own, distances) for _, distances in found]
     told = [_told(first, own, None)]
     told += [_told(*one, noise) for one, (_, noise) in zip(found, leads, strict=True)]
@@ -92,8 +92,8 @@ def _told(plan: Plan, distances: list[Tensor], noise: float | None) -> Trial:
     return replace(plan.trials[0], divergence=average(distances), noise=noise)
 
 
-def inputs(coupling: Coupling, calls: Iterable[tuple[Any, Any]]) -> tuple[list[Chunk], Room]:
-    """The few that a trial looks at, and how many of them run together."""
+def inputs(coupling: Coupling, calls: Iterable[tuple[Any, Any]]) -> list[Chunk]:
+    """The few that a trial looks at."""
     program, found = coupling.program, list[Room]()
 
     def limit(chunk: Chunk) -> int:
@@ -104,11 +104,11 @@ def inputs(coupling: Coupling, calls: Iterable[tuple[Any, Any]]) -> tuple[list[C
     return fitting(chunks, program, found[0])
 
 
-def _distances(plan: Plan, chunks: list[Chunk], room: Room) -> list[Tensor]:
+def _distances(plan: Plan, chunks: list[Chunk]) -> list[Tensor]:
     """How far the repaired network is from the original, on the half that it does not know."""
     held = held_out(chunks, 2)
     small = apply(Shrink(plan), plan.coupling.program).program
-    duet = Duet(plan, clone(small), chunks, held, rows=ROWS, room=room)
+    duet = Duet(plan, clone(small), chunks, held, rows=ROWS, memory=MEMORY)
     duet.run()
     outputs = (duet.teacher.outputs, duet.pupil.outputs)
     wanted, own = ([one for one, out in zip(of, duet.held, strict=True) if out] for of in outputs)

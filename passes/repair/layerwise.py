@@ -79,14 +79,20 @@ class Duet:
         *,
         statistics: bool = False,
         rows: int = ROWS,
-        room: Room | None = None,
+        memory: int | None = None,
         kept: int = KEPT,
     ) -> None:
         """`rows` to fit for each column, at most; `kept` is the bytes of rows that are kept.
 
-        Chunks run together from the start, or as soon as there is `room` for them.
+        Chunks run together from the start, or, with `memory` in bytes, as soon as it has room for
+        their inputs and activations.
         """
-        self._kept, self._room, self._waiting = kept, room, list(chunks)
+        modules = plan.coupling.program.module, small.module
+        largest = max(chunks, key=lambda chunk: chunk.samples)
+        self._kept, self._waiting = kept, list(chunks)
+        self._room: Room | None = None
+        if memory is not None:
+            self._room = Room.of(modules, plan.coupling.program, largest, memory)
         self.small, self._flags, self.statistics, self._each = small, held, statistics, rows
         self.coupling: Coupling = plan.coupling
         self.sizes: Sizes = plan.sizes

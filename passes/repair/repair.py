@@ -89,14 +89,14 @@ class Repair:
         return program
 
     def run(self, before: Program) -> Repaired:
-        chunks, room, given = self._sampled(before)
+        chunks, given = self._sampled(before)
         held, kept = held_out(chunks), min(KEPT, self.memory // 2)
-        refit = Duet(self.plan, clone(before), chunks, held, room=room, kept=kept)
+        refit = Duet(self.plan, clone(before), chunks, held, memory=self.memory, kept=kept)
         refit.run()
         tried = {"refit": refit}
         if any(norm_of(node) for node in before.calls()):
             tried["statistics"] = Duet(
-                self.plan, clone(before), chunks, held, statistics=True, room=room
+                self.plan, clone(before), chunks, held, statistics=True, memory=self.memory
             )
             tried["statistics"].run()
         chunks = chunks[: min(one.pupil.count for one in tried.values())]
@@ -130,8 +130,8 @@ class Repair:
         assert isinstance(result, Repaired)
         return {"chosen": result.chosen, "samples": dict(result.samples)}
 
-    def _sampled(self, small: Program) -> tuple[list[Chunk], Room, int]:
-        """Inputs that memory has room for, how many run together, and how many were given."""
+    def _sampled(self, small: Program) -> tuple[list[Chunk], int]:
+        """Inputs that memory has room for, and how many were given."""
         original = self.plan.coupling.program
         modules, found = (original.module, small.module), list[Room]()
 
@@ -140,14 +140,14 @@ class Repair:
             return found[0].total
 
         chunks, given = sampled(self.calls, original, limit=limit)
-        return *fitting(chunks, original, found[0]), given
+        return fitting(chunks, original, found[0]), given
 
     def judged(self, programs: Sequence[Program]) -> list[float]:
         """How far programs are from the original, on the inputs that nothing is fitted to.
 
         The first is the one that was to be repaired.
         """
-        chunks, _, _ = self._sampled(programs[0])
+        chunks, _ = self._sampled(programs[0])
         ours = [chunk for chunk, out in zip(chunks, held_out(chunks), strict=True) if out]
         wanted = outputs(self.plan.coupling.program.module, ours)
         return [divergence(wanted, outputs(program.module, ours)) for program in programs]

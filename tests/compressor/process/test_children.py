@@ -170,7 +170,11 @@ from compressor.process import endings
 endings.PATIENCE = 0.5
 with endings.ending():
     Path("pid").write_text("0")
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # native code without the lock, for minutes
+    while True:
+        try:  # native code without the lock, for minutes
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+        except KeyboardInterrupt:  # it came before that began
+            pass
 """
 
 
