@@ -14,7 +14,7 @@ for them: what is before it runs once for each chunk, whenever that joins.
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -79,7 +79,7 @@ def sampled(
         if limit is not None and count is None:
             count = max(limit(found[0]), 2)
         if count is not None and len(found) >= 2 * count:
-            found = _first(found, count)
+            found = [_owned(chunk) for chunk in _first(found, count)]
     found = _first(found, len(found) if count is None else count)
     if len(found) < SHARE:
         size = max(sum(chunk.samples for chunk in found) // SHARE, 1)
@@ -94,6 +94,12 @@ def sampled(
             hint="some hundred are a good start",
         )
     return found, given
+
+
+def _owned(chunk: Chunk) -> Chunk:
+    """The same, without the rest of the batch that it was part of."""
+    leaves = (leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in chunk.leaves)
+    return replace(chunk, leaves=tuple(leaves))
 
 
 def smaller(chunks: Sequence[Chunk], program: Program, size: int) -> list[Chunk]:

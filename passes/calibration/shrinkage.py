@@ -3,7 +3,7 @@
     A, B    correlations of the one half of the samples, and of the other
     noise   |A - B|² / |A + B|²       the share of it in what ties columns together
     share   what is taken off what ties columns together: of `TRIED` times the noise the least with
-            which A foretells columns of B from the others there about as well as it can
+            which errors of columns of B, foretold from the others by A, are as A says, or nearly
 
 With fewer rows than columns everything seems to follow from everything, and any channel could go
 for nothing. The noise is how far Ledoit and Wolf would shrink ("A well-conditioned estimator for
@@ -21,8 +21,9 @@ TRIED = (0.0, 1 / 64, 1 / 16, 1 / 4, 1.0, 4.0)
 FEW = 1e-3
 """Less noise is not looked at."""
 
-ABOUT = 0.01
-"""In logarithms: errors that are no further from the least are as good."""
+NEARLY = 0.5
+"""Logarithm of the errors in the other half over those that are believed, at most: half of the rows
+know less than all of them."""
 
 FLOOR = 1e-3
 """Of a variance: what others foretell of a column, to this share at best, is foretold wholly."""
@@ -46,8 +47,8 @@ def share(one: Tensor, other: Tensor) -> Tensor:
     blocks = torch.nonzero(seen & (much > FEW))[:, 0]
     if len(blocks):
         shares = torch.stack([(much[blocks] * factor).clamp(max=1) for factor in TRIED])
-        errors = torch.stack([foretold(a[blocks], b[blocks], tried) for tried in shares])
-        good = errors <= errors.min(0).values + ABOUT
+        more = torch.stack([optimism(a[blocks], b[blocks], tried) for tried in shares])
+        good = more <= more.min(0).values.clamp(min=NEARLY)
         found[blocks] = shares.gather(0, good.int().argmax(0)[None])[0]
     return found
 
@@ -58,8 +59,9 @@ def noise(a: Tensor, b: Tensor) -> Tensor:
     return (apart / known.clamp(min=1e-300)).clamp(max=1)
 
 
-def foretold(a: Tensor, b: Tensor, less: Tensor) -> Tensor:
-    """Mean logarithm of the errors of columns of `b`, foretold from the others by `a`: [blocks].
+def optimism(a: Tensor, b: Tensor, less: Tensor) -> Tensor:
+    """Of columns of `b`, foretold from the others by `a`: the mean logarithm of their errors over
+    those that `a` leads to believe in, [blocks].
 
     `less` [blocks] of what ties columns is taken off `a`.
     """
@@ -68,9 +70,10 @@ def foretold(a: Tensor, b: Tensor, less: Tensor) -> Tensor:
     near = a * (1 - less)[:, None, None] + (less + FLOOR)[:, None, None] * eye
     factor, info = torch.linalg.cholesky_ex(near)
     inverse = torch.cholesky_inverse(factor)
-    error = ((inverse @ b) * inverse).sum(2) / inverse.diagonal(dim1=1, dim2=2).square()
-    told = (error + FLOOR).log().mean(1)
-    return torch.where(info == 0, told, torch.inf)
+    believed = 1 / inverse.diagonal(dim1=1, dim2=2)
+    error = ((inverse @ b) * inverse).sum(2) * believed.square()
+    more = ((error + FLOOR) / (believed + FLOOR)).log().mean(1)
+    return torch.where(info == 0, more, torch.inf)
 
 
 def _off(matrix: Tensor) -> Tensor:

@@ -99,13 +99,12 @@ class Repair:
                 self.plan, clone(before), chunks, held, statistics=True, memory=self.memory
             )
             tried["statistics"].run()
-        chunks = chunks[: min(one.pupil.count for one in tried.values())]
-        ours = [chunk for chunk, out in zip(chunks, held, strict=False) if out]
-        wanted = _judging(refit.teacher.outputs, held[: len(chunks)])
-        given_by = {"sliced": outputs(before.module, ours)}
-        for name, duet in tried.items():
-            given_by[name] = _judging(duet.pupil.outputs, held[: len(chunks)])
-        found = {name: divergence(wanted, outputs) for name, outputs in given_by.items()}
+        used = chunks[: refit.pupil.count]
+        ours = [chunk for chunk, out in zip(used, refit.held, strict=True) if out]
+        wanted = outputs(self.plan.coupling.program.module, ours)
+        modules = {"sliced": before.module} | {k: one.small.module for k, one in tried.items()}
+        given_by = {name: outputs(module, ours) for name, module in modules.items()}
+        found = {name: divergence(wanted, given) for name, given in given_by.items()}
         best = min(found, key=lambda name: found[name])
         program = tried[best].small if best in tried else before
         return Repaired(
@@ -119,7 +118,7 @@ class Repair:
             agreement(wanted, given_by[best]),
             {
                 "given": given,
-                "used": sum(chunk.samples for chunk in chunks),
+                "used": sum(chunk.samples for chunk in used),
                 "held_out": sum(chunk.samples for chunk in ours),
             },
             max(one.bytes for one in tried.values()),
@@ -162,10 +161,6 @@ class Repair:
             floating = tensor.is_floating_point()
             if floating and bool((~torch.isfinite(tensor) & torch.isfinite(old[name])).any()):
                 raise ContractError(f"{name} is not finite after the repair")
-
-
-def _judging(outputs: Sequence[list[Tensor]], held: Sequence[bool]) -> list[list[Tensor]]:
-    return [one for one, out in zip(outputs, held, strict=False) if out]
 
 
 def _is_layer(node: Node, tensors: Mapping[str, Tensor]) -> bool:
