@@ -73,7 +73,7 @@ def _refuse_lost(built: Built) -> None:
         why=f"on {done.samples['held_out']} inputs that nothing was fitted to, its error is "
         f"{lost:.3g} of the variance of the original's outputs; {done.samples['used']} of "
         f"{done.samples['given']} inputs were used",
-        hint="give more inputs with --data, ask for less, train with --distill, or add "
+        hint="give more inputs with --data, keep more, train with --distill, or add "
         "--allow-worse (allow_worse=True)",
     )
 

@@ -147,7 +147,7 @@ def kept(found: Mapping[str, Any]) -> Finding | None:
     return Finding("bad", f"Much is lost: an error of {what}.", f"{given} {NEXT}")
 
 
-NEXT = "Give more inputs with --data, ask for less, train with --distill, or try another lever."
+NEXT = "Give more inputs with --data, keep more by the budget, or train with --distill."
 
 
 def _proof(proof: Mapping[str, Any] | None) -> Finding:
